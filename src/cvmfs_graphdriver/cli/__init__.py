@@ -1,0 +1,1 @@
+"""The commands: one per file; text, progress, tables and exit codes."""

@@ -1,0 +1,31 @@
+"""The command ``cvmfs-graphdriver``: the table of its subcommands, each in a file of its own."""
+
+from typing import NoReturn
+
+import click
+
+from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.cli.entry import LazyGroup, run
+
+__all__ = ["main"]
+
+_HERE = "cvmfs_graphdriver.cli"
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_at={
+        "mount": f"{_HERE}.mount:command",
+        "plugin": f"{_HERE}.plugin:command",
+        "repo": f"{_HERE}.repo:command",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__)
+def command() -> None:
+    """Docker containers straight from CernVM-FS repositories."""
+
+
+def main() -> NoReturn:
+    """Entry point of the program."""
+    run(command, "cvmfs-graphdriver")

@@ -1,0 +1,4 @@
+"""Writing CernVM-FS repositories: storage, ingestion of tar streams, catalogs, signing.
+
+Knows neither Docker nor containerd.
+"""

@@ -1,0 +1,185 @@
+"""Digests, the names of objects and the keys of paths (CernVM-FS format reference, sections 1 and 3.2).
+
+Owns: the algorithms, the text forms, where an object lives on a server and in a cache.
+Must not know: what is inside an object.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import NamedTuple, Protocol, Self
+
+from cvmfs_graphdriver.repository.errors import FormatError
+from cvmfs_graphdriver.repository.ripemd160 import new_ripemd160
+
+__all__ = ["Algorithm", "Digest", "Hasher", "ObjectName", "PathKey", "Suffix"]
+
+
+class Hasher(Protocol):
+    """A running digest."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Shake128:
+    """SHAKE-128 cut to the 20 bytes the format uses, with the interface of the fixed-length digests."""
+
+    def __init__(self) -> None:
+        self._shake = hashlib.shake_128()
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        self._shake.update(data)
+
+    def digest(self) -> bytes:
+        return self._shake.digest(20)
+
+
+class Algorithm(Enum):
+    """A content hash algorithm; the value is the number that the format gives it."""
+
+    MD5 = 0
+    SHA1 = 1
+    RMD160 = 2
+    SHAKE128 = 3
+
+    @property
+    def size(self) -> int:
+        """Length of a digest in bytes."""
+        return 16 if self is Algorithm.MD5 else 20
+
+    @property
+    def identifier(self) -> str:
+        """What follows the hex digits in the text form: empty for MD5 and SHA-1."""
+        return {Algorithm.RMD160: "-rmd160", Algorithm.SHAKE128: "-shake128"}.get(self, "")
+
+    def new(self) -> Hasher:
+        """A fresh running digest."""
+        if self is Algorithm.SHA1:
+            return hashlib.sha1(usedforsecurity=False)
+        if self is Algorithm.MD5:
+            return hashlib.md5(usedforsecurity=False)
+        if self is Algorithm.RMD160:
+            return new_ripemd160()
+        return _Shake128()
+
+
+class Suffix(StrEnum):
+    """The letter that ends an object's name. It is no part of the digest (section 1.2)."""
+
+    NONE = ""
+    CATALOG = "C"
+    HISTORY = "H"
+    CERTIFICATE = "X"
+    METAINFO = "M"
+    PARTIAL = "P"
+    MICRO_CATALOG = "L"
+    TEMPORARY = "T"
+
+
+@dataclass(frozen=True, slots=True, order=False)
+class Digest:
+    """The digest of bytes as they are stored, that is after compression (section 1.4)."""
+
+    algorithm: Algorithm
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != self.algorithm.size:
+            raise FormatError(f"a {self.algorithm.name} digest has {self.algorithm.size} bytes, not {len(self.raw)}")
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview, algorithm: Algorithm = Algorithm.SHA1) -> Self:
+        """The digest of ``data``."""
+        hasher = algorithm.new()
+        hasher.update(data)
+        return cls(algorithm, hasher.digest())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form, e.g. ``ab12…`` or ``ab12…-rmd160``, without a suffix letter.
+
+        Raises FormatError: not hex digits of the right length with a known algorithm.
+        """
+        digits, dash, name = text.partition("-")
+        try:
+            raw = bytes.fromhex(digits)
+        except ValueError:
+            raise FormatError(f"{text!r} is no digest: it does not begin with hex digits") from None
+        if len(digits) != 2 * len(raw) or digits != digits.lower():
+            raise FormatError(f"{text!r} is no digest: it does not begin with plain lower-case hex digits")
+        by_name = {a.identifier[1:]: a for a in (Algorithm.RMD160, Algorithm.SHAKE128)}
+        if dash:
+            algorithm = by_name.get(name)
+        else:
+            algorithm = {16: Algorithm.MD5, 20: Algorithm.SHA1}.get(len(raw))
+        if algorithm is None or len(raw) != algorithm.size:
+            raise FormatError(f"{text!r} is no digest of a known algorithm")
+        return cls(algorithm, raw)
+
+    @property
+    def hex(self) -> str:
+        """The hex digits alone."""
+        return self.raw.hex()
+
+    @property
+    def text(self) -> str:
+        """The text form: hex digits and the algorithm's identifier."""
+        return self.raw.hex() + self.algorithm.identifier
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """The name of a stored object: a digest and the suffix that says what it is."""
+
+    digest: Digest
+    suffix: Suffix = Suffix.NONE
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form with its suffix letter, if it has one."""
+        if text and text[-1] in "CHXMPLT":
+            return cls(Digest.parse(text[:-1]), Suffix(text[-1]))
+        return cls(Digest.parse(text))
+
+    @property
+    def text(self) -> str:
+        """Digest text and suffix letter."""
+        return self.digest.text + self.suffix
+
+    @property
+    def path(self) -> str:
+        """Where the object lives below the root of a repository, e.g. ``data/ab/cdef…C``."""
+        text = self.text
+        return f"data/{text[:2]}/{text[2:]}"
+
+    @property
+    def alternative_path(self) -> str:
+        """The bootstrap path at the repository's root (section 1.3)."""
+        return f".cvmfsalt-{self.text}"
+
+    @property
+    def cache_path(self) -> str:
+        """Where the object lives below a client's cache: without the suffix letter (section 1.3)."""
+        text = self.digest.text
+        return f"{text[:2]}/{text[2:]}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class PathKey(NamedTuple):
+    """A path as catalogs key it: the two halves of its MD5, little-endian and signed (section 3.2)."""
+
+    first: int
+    second: int
+
+    @classmethod
+    def of(cls, path: bytes) -> "PathKey":
+        """The key of an absolute path inside the repository: ``b""`` is the root, no trailing slash."""
+        return cls(*struct.unpack("<qq", hashlib.md5(path, usedforsecurity=False).digest()))

@@ -1,0 +1,372 @@
+"""What a client is told to do for one repository: typed, checked, frozen.
+
+Owns: the meaning of parameters (CernVM-FS format reference, section 7.2), their units and their limits.
+Must not know: how files are found and evaluated (``configuration``), nor what anybody does with a setting.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cvmfs_graphdriver.client.configuration import Configuration, Setting, load_configuration
+from cvmfs_graphdriver.client.errors import ConfigurationError
+from cvmfs_graphdriver.client.parameters import PARAMETERS
+from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = [
+    "CacheSettings",
+    "NetworkSettings",
+    "PresentationSettings",
+    "RepositorySettings",
+    "RevisionSettings",
+    "TrustSettings",
+    "load_settings",
+    "settings_of",
+]
+
+_MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSettings:
+    """Files with public keys, and files of refused certificates and revisions (which may be absent)."""
+
+    public_keys: tuple[Path, ...]
+    blacklists: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How to reach servers; times in seconds, proxies in the syntax of section 8.1."""
+
+    servers: tuple[str, ...]
+    proxies: str
+    fallback_proxies: str
+    pac_urls: tuple[str, ...]
+    shard: bool
+    proxy_reset_after: float
+    host_reset_after: float
+    timeout: float
+    timeout_direct: float
+    max_retries: int
+    backoff_init: float
+    backoff_max: float
+    low_speed_limit: int
+    failover_indefinitely: bool
+    follow_redirects: bool
+    send_info_header: bool
+    http_tracing: bool
+    http_tracing_headers: tuple[str, ...]
+    use_geoapi: bool
+    proxy_template: str
+    prefer_ip_family: int
+    max_addresses_per_proxy: int
+    dns_server: str
+    dns_retries: int
+    dns_timeout: float
+    dns_min_ttl: float
+    dns_max_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Where objects are kept. ``quota`` in bytes, None for unlimited; ``alien``: somebody else manages it."""
+
+    directory: Path
+    workspace: Path
+    alien: bool
+    quota: int | None
+    metadata_memory: int
+    open_files: int
+    open_catalogs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionSettings:
+    """Which revision to mount: at most one of the first three, else the newest; ``max_ttl`` in seconds."""
+
+    root_hash: Digest | None
+    tag: str
+    date: datetime | None
+    auto_update: bool
+    alternative_paths: bool
+    max_ttl: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PresentationSettings:
+    """How entries look to users; ``variables`` are what variant symlinks may name."""
+
+    claim_ownership: bool
+    check_permissions: bool
+    world_readable: bool
+    suid: bool
+    uid_map: Path | None
+    gid_map: Path | None
+    cache_symlinks: bool
+    kernel_cache_timeout: float
+    statfs_cache_timeout: float
+    magic_xattrs: str
+    protected_xattrs: frozenset[str]
+    privileged_gids: frozenset[int]
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySettings:
+    """Everything that a client needs to know about one repository."""
+
+    fqrn: str
+    network: NetworkSettings
+    external: NetworkSettings | None
+    trust: TrustSettings
+    cache: CacheSettings
+    revision: RevisionSettings
+    presentation: PresentationSettings
+    talk_socket: Path
+    talk_owner: str
+    configuration: Configuration
+
+
+def load_settings(
+    fqrn: str,
+    etc: Path = Path("/etc/cvmfs"),
+    overrides: Mapping[str, str] | None = None,
+) -> RepositorySettings:
+    """Read the configuration of ``fqrn`` below ``etc``; ``overrides`` win over every file.
+
+    Raises ConfigurationError: the name is no repository name, a file cannot be evaluated, a value makes no
+    sense, or something without which no repository can be mounted is missing.
+    """
+    return settings_of(load_configuration(fqrn, etc, overrides or {}), etc)
+
+
+class _Reader:
+    """Typed access to a configuration, with defaults from the table and errors that say where."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self.fqrn = configuration.fqrn
+
+    def setting(self, name: str) -> Setting:
+        default = Setting(PARAMETERS[name].default, "default", 0)
+        return self._configuration.get(name, default)
+
+    def text(self, name: str) -> str:
+        return self.setting(name).value.strip()
+
+    def boolean(self, name: str) -> bool:
+        return self.text(name).upper() in {"YES", "ON", "TRUE", "1"}
+
+    def number(self, name: str, minimum: int = 0) -> int:
+        return int(self._parse(name, int, minimum))
+
+    def seconds(self, name: str) -> float:
+        return self._parse(name, float, 0)
+
+    def _parse(self, name: str, kind: Callable[[str], float], minimum: float) -> float:
+        text = self.text(name)
+        try:
+            value = kind(text)
+            if not minimum <= value < 2**63:
+                raise ValueError
+        except ValueError:
+            raise self.refusal(name, f"is no number from {minimum:g} on") from None
+        return value
+
+    def words(self, name: str, separator: str) -> tuple[str, ...]:
+        return tuple(word.strip() for word in self.text(name).split(separator) if word.strip())
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name)
+        if not text:
+            return None
+        if not text.startswith("/"):
+            raise self.refusal(name, "is no absolute path")
+        return Path(text)
+
+    def refusal(self, name: str, why: str) -> ConfigurationError:
+        setting = self.setting(name)
+        return ConfigurationError(f"{self.fqrn}: {name}={setting.value!r} {why} (set by {setting.origin})")
+
+
+def settings_of(configuration: Configuration, etc: Path) -> RepositorySettings:
+    """Make sense of an evaluated configuration. Raises ConfigurationError as ``load_settings`` does."""
+    reader = _Reader(configuration)
+    cache = _cache(reader)
+    talk_socket = reader.path("CVMFS_TALK_SOCKET") or cache.workspace / f"cvmfs_io.{reader.fqrn}"
+    return RepositorySettings(
+        fqrn=reader.fqrn,
+        network=_network(reader, etc),
+        external=_external(reader),
+        trust=_trust(reader, etc),
+        cache=cache,
+        revision=_revision(reader),
+        presentation=_presentation(reader),
+        talk_socket=talk_socket,
+        talk_owner=reader.text("CVMFS_TALK_OWNER"),
+        configuration=configuration,
+    )
+
+
+def _servers(reader: _Reader, name: str, limit: str) -> tuple[str, ...]:
+    servers = reader.words(name, ";")
+    for server in servers:
+        if not re.match(r"(https?|file)://", server):
+            raise reader.refusal(
+                name, f"has a server that is no http://, https:// or file:// URL: {server!r}"
+            )
+    if reader.text(limit):
+        servers = servers[: reader.number(limit, 1)]
+    return tuple(server.rstrip("/") for server in servers)
+
+
+def _network(reader: _Reader, etc: Path) -> NetworkSettings:
+    servers = _servers(reader, "CVMFS_SERVER_URL", "CVMFS_MAX_SERVERS")
+    if not servers:
+        raise ConfigurationError(
+            f"{reader.fqrn}: no server is configured; set CVMFS_SERVER_URL, for instance in "
+            f"{etc}/config.d/{reader.fqrn}.conf"
+        )
+    proxies = reader.text("CVMFS_HTTP_PROXY")
+    if not proxies:
+        if reader.text("CVMFS_CLIENT_PROFILE") != "single":
+            raise ConfigurationError(
+                f"{reader.fqrn}: no proxy is configured; set CVMFS_HTTP_PROXY in {etc}/default.local "
+                f"(DIRECT for none)"
+            )
+        proxies = "auto;DIRECT"
+    return _network_of(reader, servers, proxies, "")
+
+
+def _external(reader: _Reader) -> NetworkSettings | None:
+    servers = _servers(reader, "CVMFS_EXTERNAL_URL", "CVMFS_EXTERNAL_MAX_SERVERS")
+    if not servers:
+        return None
+    proxies = reader.text("CVMFS_EXTERNAL_HTTP_PROXY") or reader.text("CVMFS_HTTP_PROXY") or "DIRECT"
+    return _network_of(reader, servers, proxies, "EXTERNAL_")
+
+
+def _network_of(reader: _Reader, servers: tuple[str, ...], proxies: str, kind: str) -> NetworkSettings:
+    family = reader.text("CVMFS_IPFAMILY_PREFER") or "4"
+    if family not in {"4", "6"}:
+        raise reader.refusal("CVMFS_IPFAMILY_PREFER", "is neither 4 nor 6")
+    return NetworkSettings(
+        servers=servers,
+        proxies=proxies,
+        fallback_proxies=reader.text(f"CVMFS_{kind}FALLBACK_PROXY"),
+        pac_urls=reader.words("CVMFS_PAC_URLS", ";"),
+        shard=reader.boolean("CVMFS_PROXY_SHARD"),
+        proxy_reset_after=reader.seconds("CVMFS_PROXY_RESET_AFTER"),
+        host_reset_after=reader.seconds("CVMFS_HOST_RESET_AFTER"),
+        timeout=reader.seconds(f"CVMFS_{kind}TIMEOUT"),
+        timeout_direct=reader.seconds(f"CVMFS_{kind}TIMEOUT_DIRECT"),
+        max_retries=reader.number("CVMFS_MAX_RETRIES"),
+        backoff_init=reader.seconds("CVMFS_BACKOFF_INIT"),
+        backoff_max=reader.seconds("CVMFS_BACKOFF_MAX"),
+        low_speed_limit=reader.number("CVMFS_LOW_SPEED_LIMIT"),
+        failover_indefinitely=reader.boolean("CVMFS_FAILOVER_INDEFINITELY"),
+        follow_redirects=reader.boolean("CVMFS_FOLLOW_REDIRECTS"),
+        send_info_header=reader.boolean("CVMFS_SEND_INFO_HEADER"),
+        http_tracing=reader.boolean("CVMFS_HTTP_TRACING"),
+        http_tracing_headers=reader.words("CVMFS_HTTP_TRACING_HEADERS", "|"),
+        use_geoapi=reader.boolean("CVMFS_USE_GEOAPI") and not kind,
+        proxy_template=reader.text("CVMFS_PROXY_TEMPLATE"),
+        prefer_ip_family=int(family),
+        max_addresses_per_proxy=reader.number("CVMFS_MAX_IPADDR_PER_PROXY"),
+        dns_server=reader.text("CVMFS_DNS_SERVER"),
+        dns_retries=reader.number("CVMFS_DNS_RETRIES"),
+        dns_timeout=reader.seconds("CVMFS_DNS_TIMEOUT"),
+        dns_min_ttl=reader.seconds("CVMFS_DNS_MIN_TTL"),
+        dns_max_ttl=reader.seconds("CVMFS_DNS_MAX_TTL"),
+    )
+
+
+def _trust(reader: _Reader, etc: Path) -> TrustSettings:
+    keys = tuple(Path(word) for word in reader.words("CVMFS_PUBLIC_KEY", ":"))
+    directory = reader.path("CVMFS_KEYS_DIR") or etc / "keys"
+    if not keys:
+        keys = tuple(sorted(directory.glob("*.pub")))
+    if not keys:
+        raise ConfigurationError(
+            f"{reader.fqrn}: no public key is configured; put the repository's key into "
+            f"{directory}/{reader.fqrn}.pub or name it in CVMFS_PUBLIC_KEY"
+        )
+    return TrustSettings(keys, (reader.path("CVMFS_BLACKLIST") or etc / "blacklist",))
+
+
+def _cache(reader: _Reader) -> CacheSettings:
+    configured = reader.path("CVMFS_CACHE_DIR")
+    alien = reader.path("CVMFS_ALIEN_CACHE")
+    base = reader.path("CVMFS_CACHE_BASE") or Path(PARAMETERS["CVMFS_CACHE_BASE"].default)
+    private = configured or base / ("shared" if reader.boolean("CVMFS_SHARED_CACHE") else reader.fqrn)
+    quota = reader.number("CVMFS_QUOTA_LIMIT", -1)
+    watermark = reader.text("CVMFS_CATALOG_WATERMARK")
+    return CacheSettings(
+        directory=alien or private,
+        workspace=reader.path("CVMFS_WORKSPACE") or private,
+        alien=alien is not None,
+        quota=None if quota < 0 or alien else quota * _MEGABYTE,
+        metadata_memory=reader.number("CVMFS_MEMCACHE_SIZE") * _MEGABYTE,
+        open_files=reader.number("CVMFS_NFILES", 1),
+        open_catalogs=reader.number("CVMFS_CATALOG_WATERMARK", 1) if watermark else 256,
+    )
+
+
+def _revision(reader: _Reader) -> RevisionSettings:
+    root_hash = None
+    if text := reader.text("CVMFS_ROOT_HASH"):
+        try:
+            root_hash = Digest.parse(text)
+        except FormatError as error:
+            raise reader.refusal("CVMFS_ROOT_HASH", f"is no digest: {error}") from error
+    date = None
+    if text := reader.text("CVMFS_REPOSITORY_DATE"):
+        try:
+            date = datetime.fromisoformat(text)
+        except ValueError:
+            raise reader.refusal("CVMFS_REPOSITORY_DATE", "is no date like 2026-01-31T12:00:00Z") from None
+        date = date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    tag = reader.text("CVMFS_REPOSITORY_TAG")
+    max_ttl = reader.number("CVMFS_MAX_TTL")
+    return RevisionSettings(
+        root_hash=root_hash,
+        tag=tag,
+        date=date,
+        auto_update=reader.boolean("CVMFS_AUTO_UPDATE") and not (root_hash or tag or date),
+        alternative_paths=reader.boolean("CVMFS_ALT_ROOT_PATH"),
+        max_ttl=max_ttl * 60.0 if max_ttl else None,
+    )
+
+
+def _presentation(reader: _Reader) -> PresentationSettings:
+    visibility = reader.text("CVMFS_MAGIC_XATTRS_VISIBILITY").lower()
+    if visibility not in {"rootonly", "always", "never"}:
+        raise reader.refusal("CVMFS_MAGIC_XATTRS_VISIBILITY", "is none of rootonly, always, never")
+    if reader.boolean("CVMFS_HIDE_MAGIC_XATTRS"):
+        visibility = "never"
+    try:
+        gids = frozenset(int(word) for word in reader.words("CVMFS_XATTR_PRIVILEGED_GIDS", ","))
+    except ValueError:
+        raise reader.refusal("CVMFS_XATTR_PRIVILEGED_GIDS", "is no list of numbers") from None
+    configuration = reader._configuration  # noqa: SLF001 - the reader is this module's own
+    return PresentationSettings(
+        claim_ownership=reader.boolean("CVMFS_CLAIM_OWNERSHIP"),
+        check_permissions=reader.boolean("CVMFS_CHECK_PERMISSIONS"),
+        world_readable=reader.boolean("CVMFS_WORLD_READABLE"),
+        suid=reader.boolean("CVMFS_SUID"),
+        uid_map=reader.path("CVMFS_UID_MAP"),
+        gid_map=reader.path("CVMFS_GID_MAP"),
+        cache_symlinks=reader.boolean("CVMFS_CACHE_SYMLINKS"),
+        kernel_cache_timeout=reader.seconds("CVMFS_KCACHE_TIMEOUT"),
+        statfs_cache_timeout=reader.seconds("CVMFS_STATFS_CACHE_TIMEOUT"),
+        magic_xattrs=visibility,
+        protected_xattrs=frozenset(reader.words("CVMFS_XATTR_PROTECTED_XATTRS", ",")),
+        privileged_gids=gids,
+        variables={
+            name: configuration[name].value for name in configuration.exported if name in configuration
+        },
+    )

@@ -88,7 +88,9 @@ class Digest:
 
     def __post_init__(self) -> None:
         if len(self.raw) != self.algorithm.size:
-            raise FormatError(f"a {self.algorithm.name} digest has {self.algorithm.size} bytes, not {len(self.raw)}")
+            raise FormatError(
+                f"a {self.algorithm.name} digest has {self.algorithm.size} bytes, not {len(self.raw)}"
+            )
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview, algorithm: Algorithm = Algorithm.SHA1) -> Self:

@@ -73,7 +73,7 @@ class Cache:
                 path = self.path(digest)
                 linked = f"{file.name}.new"
                 os.link(file.name, linked)
-                os.rename(linked, path)  # noqa: PTH104 - names, not Path objects
+                os.rename(linked, path)
         except OSError as error:
             raise CacheError(
                 f"cannot store {digest} in the cache {self.directory}: {error.strerror}"

@@ -47,7 +47,7 @@ REPOSITORY_TAG =                | mount this named tag and never another
 REPOSITORY_DATE =               | mount the newest revision of that time, ISO 8601 in UTC
 AUTO_UPDATE = yes               | follow new revisions
 ALT_ROOT_PATH = no              | fetch root catalog and certificate from the bootstrap paths
-MAX_TTL = 0                     | upper limit for the time between two looks for a new revision, minutes; 0: none
+MAX_TTL = 0                     | longest time between two looks for a new revision, minutes; 0: no limit
 HTTP_PROXY =                    | proxies: groups separated by ";", members by "|"; DIRECT for none; auto
 FALLBACK_PROXY =                | proxies for when all others fail
 PAC_URLS =                      | where "auto" finds proxy configuration files, separated by ";"
@@ -87,7 +87,7 @@ ALIEN_CACHE =                   | cache directory that somebody else manages
 WORKSPACE =                     | where the client keeps its state; the cache directory if not set
 MEMCACHE_SIZE = 16              | memory for metadata, MB
 NFILES = 131072                 | open files that the client may hold
-CATALOG_WATERMARK =             | catalogs that may be open at once; a quarter of the open files limit if not set
+CATALOG_WATERMARK =             | catalogs that may be open at once
 CLAIM_OWNERSHIP = no            | everything belongs to who mounts
 CHECK_PERMISSIONS = yes         | the kernel checks modes and owners
 WORLD_READABLE = no             | everything may be read by everybody
@@ -108,15 +108,14 @@ SYSLOG_PREFIX =                 | text before each line of the log
 USYSLOG =                       | file that the log goes to
 """)
 
-KNOWN_WITHOUT_MEANING = frozenset(
-    "CVMFS_" + name
-    for name in """
+_IGNORED = """
     AUTHZ_HELPER AUTHZ_SEARCH_PATH CACHE_PRIMARY CACHE_REFCOUNT CPU_AFFINITY DEBUGLOG DNS_ROAMING ENFORCE_ACLS
     FUSE3_IDLE_THREADS FUSE3_MAX_THREADS FUSE_NOTIFY_INVALIDATION IGNORE_SIGNATURE INFLUX_EXTRA_FIELDS
     INFLUX_EXTRA_TAGS INFLUX_HOST INFLUX_METRIC_NAME INFLUX_PORT INITIAL_GENERATION INSTRUMENT_FUSE MOUNT_RW
     NFS_INTERLEAVED_INODES NFS_SHARED NFS_SOURCE NOTIFICATION_SERVER OOM_SCORE_ADJ RELOAD_SOCKETS
     SERVER_CACHE_MODE STREAMING_CACHE SYSLOG_FACILITY SYSLOG_LEVEL SYSTEMD_NOKILL TELEMETRY_RATE
     TELEMETRY_SEND TRACEBUFFER TRACEBUFFER_THRESHOLD TRACEFILE TRUSTED_CERTS USE_SSL_SYSTEM_CA
-    """.split()
-)
+"""
+
+KNOWN_WITHOUT_MEANING = frozenset("CVMFS_" + name for name in _IGNORED.split())
 """Parameters of the reference client that change nothing here."""

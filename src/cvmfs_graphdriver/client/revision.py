@@ -6,7 +6,7 @@ moved on to the next. Must not know: FUSE, where bytes come from.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvmfs_graphdriver.client.catalogs import Catalogs, Mount
@@ -81,9 +81,9 @@ class Revision:
     def list(self, path: bytes) -> list[Node]:
         """All nodes of the directory at ``path`` but hidden ones; empty if it is no directory."""
         node = self.lookup(path)
-        return [] if node is None else self.children(node)
+        return [] if node is None else list(self.children(node))
 
-    def children(self, parent: Node) -> list[Node]:
+    def children(self, parent: Node) -> Sequence[Node]:
         """All nodes of a directory but hidden ones, without ``.`` and ``..``; empty if it is none."""
         if not parent.entry.is_directory:
             return []

@@ -4,15 +4,22 @@ Owns: the meaning of parameters (CernVM-FS format reference, section 7.2), their
 Must not know: how files are found and evaluated (``configuration``), nor what anybody does with a setting.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cvmfs_graphdriver.client.configuration import Configuration, Setting, load_configuration
+from cvmfs_graphdriver.client.configuration import (
+    ConfigRepository,
+    Configuration,
+    load_configuration,
+    mounted_config_repository,
+)
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.parameters import PARAMETERS
+from cvmfs_graphdriver.client.setting import Setting
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -135,13 +142,17 @@ def load_settings(
     fqrn: str,
     etc: Path = Path("/etc/cvmfs"),
     overrides: Mapping[str, str] | None = None,
+    *,
+    config_repository: ConfigRepository = mounted_config_repository,
 ) -> RepositorySettings:
     """Read the configuration of ``fqrn`` below ``etc``; ``overrides`` win over every file.
+
+    ``config_repository`` finds, or mounts, the configuration repository where there is one.
 
     Raises ConfigurationError: the name is no repository name, a file cannot be evaluated, a value makes no
     sense, or something without which no repository can be mounted is missing.
     """
-    return settings_of(load_configuration(fqrn, etc, overrides or {}), etc)
+    return settings_of(load_configuration(fqrn, etc, overrides or {}, config_repository), etc)
 
 
 class _Reader:
@@ -150,6 +161,7 @@ class _Reader:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self.fqrn = configuration.fqrn
+        self.exported = configuration.exported
 
     def setting(self, name: str) -> Setting:
         default = Setting(PARAMETERS[name].default, "default", 0)
@@ -171,10 +183,10 @@ class _Reader:
         text = self.text(name)
         try:
             value = kind(text)
-            if not minimum <= value < 2**63:
-                raise ValueError
         except ValueError:
-            raise self.refusal(name, f"is no number from {minimum:g} on") from None
+            value = math.nan
+        if not minimum <= value < 2**63:
+            raise self.refusal(name, f"is no number from {minimum:g} on")
         return value
 
     def words(self, name: str, separator: str) -> tuple[str, ...]:
@@ -216,9 +228,7 @@ def _servers(reader: _Reader, name: str, limit: str) -> tuple[str, ...]:
     servers = reader.words(name, ";")
     for server in servers:
         if not re.match(r"(https?|file)://", server):
-            raise reader.refusal(
-                name, f"has a server that is no http://, https:// or file:// URL: {server!r}"
-            )
+            raise reader.refusal(name, f"names {server!r}, which is no http://, https:// or file:// URL")
     if reader.text(limit):
         servers = servers[: reader.number(limit, 1)]
     return tuple(server.rstrip("/") for server in servers)
@@ -352,7 +362,6 @@ def _presentation(reader: _Reader) -> PresentationSettings:
         gids = frozenset(int(word) for word in reader.words("CVMFS_XATTR_PRIVILEGED_GIDS", ","))
     except ValueError:
         raise reader.refusal("CVMFS_XATTR_PRIVILEGED_GIDS", "is no list of numbers") from None
-    configuration = reader._configuration  # noqa: SLF001 - the reader is this module's own
     return PresentationSettings(
         claim_ownership=reader.boolean("CVMFS_CLAIM_OWNERSHIP"),
         check_permissions=reader.boolean("CVMFS_CHECK_PERMISSIONS"),
@@ -366,7 +375,5 @@ def _presentation(reader: _Reader) -> PresentationSettings:
         magic_xattrs=visibility,
         protected_xattrs=frozenset(reader.words("CVMFS_XATTR_PROTECTED_XATTRS", ",")),
         privileged_gids=gids,
-        variables={
-            name: configuration[name].value for name in configuration.exported if name in configuration
-        },
+        variables=reader.exported,
     )

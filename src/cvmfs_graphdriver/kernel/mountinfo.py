@@ -1,0 +1,91 @@
+r"""What is mounted where: the table ``/proc/self/mountinfo``.
+
+Owns: the form of its lines, as proc_pid_mountinfo(5) describes it. Paths are bytes with the kernel's octal
+escapes (``\040`` for a blank) undone. Must not know: what the mounts are for.
+
+>>> line = b"36 35 98:0 / /mnt\\040x rw,noatime shared:1 - ext4 /dev/root rw,errors=continue"
+>>> parse_mountinfo(line)[0].mount_point
+b'/mnt x'
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmfs_graphdriver.kernel.errors import MountError
+
+__all__ = ["Mount", "mount_at", "parse_mountinfo", "read_mountinfo"]
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of the table.
+
+    ``device`` is major and minor number of the file system, ``root`` the path inside it that is mounted,
+    ``options`` those of the mount and ``super_options`` those of the file system, ``propagation`` the
+    optional fields (``shared:1``, ``master:2``…).
+    """
+
+    mount_id: int
+    parent_id: int
+    device: tuple[int, int]
+    root: bytes
+    mount_point: bytes
+    options: tuple[bytes, ...]
+    propagation: tuple[bytes, ...]
+    filesystem: bytes
+    source: bytes
+    super_options: tuple[bytes, ...]
+
+
+def parse_mountinfo(table: bytes) -> list[Mount]:
+    """Read the table; mounts on the same place stand in the order in which they were made.
+
+    Raises MountError: a line does not have the documented form.
+    """
+    return [_parse(line) for line in table.splitlines()]
+
+
+def read_mountinfo() -> list[Mount]:
+    """The mounts that this process sees."""
+    return parse_mountinfo(_MOUNTINFO.read_bytes())
+
+
+def mount_at(path: bytes | str | os.PathLike[str]) -> Mount | None:
+    """The mount that covers exactly ``path``, the topmost if there are several; None if there is none.
+
+    Only the table is read: a file system whose server hangs or died is found all the same. ``path`` is
+    absolute and without symbolic links.
+    """
+    wanted = os.fsencode(path).rstrip(b"/") or b"/"
+    return next((mount for mount in reversed(read_mountinfo()) if mount.mount_point == wanted), None)
+
+
+def _parse(line: bytes) -> Mount:
+    fields = line.split(b" ")
+    try:
+        separator = fields.index(b"-", 6)
+        filesystem, source, super_options = fields[separator + 1 : separator + 4]
+        major, _, minor = fields[2].partition(b":")
+        return Mount(
+            mount_id=int(fields[0]),
+            parent_id=int(fields[1]),
+            device=(int(major), int(minor)),
+            root=_unescape(fields[3]),
+            mount_point=_unescape(fields[4]),
+            options=tuple(fields[5].split(b",")),
+            propagation=tuple(fields[6:separator]),
+            filesystem=_unescape(filesystem),
+            source=_unescape(source),
+            super_options=tuple(_unescape(option) for option in super_options.split(b",")),
+        )
+    except (ValueError, IndexError) as error:
+        raise MountError(f"{_MOUNTINFO}: cannot understand the line {line!r}") from error
+
+
+def _unescape(field: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)

@@ -1,0 +1,260 @@
+"""The rules of overlayfs and of layer whiteouts, and mounting a stack of layers.
+
+Owns: how a deletion is written in a layer's tar stream (OCI image specification, "Whiteouts"; the names come
+from aufs) and how overlayfs wants to see it (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
+directories" and "Nesting overlayfs mounts"); the form and the limits of overlay's mount options. Must not
+know: whose layers they are.
+"""
+
+import ctypes
+import functools
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from cvmfs_graphdriver.kernel.errors import MountError, OverlayError
+from cvmfs_graphdriver.kernel.mount import (
+    FilesystemContext,
+    MountAttribute,
+    MountFlag,
+    Place,
+    mount,
+    move_mount,
+)
+from cvmfs_graphdriver.kernel.syscalls import LIBC
+
+__all__ = [
+    "LAYER_LIMIT",
+    "MARK",
+    "OPAQUE_MARK",
+    "OPAQUE_VALUE",
+    "OPAQUE_XATTR",
+    "WHITEOUT_DEVICE",
+    "WHITEOUT_MODE",
+    "escape_option",
+    "escape_xattr",
+    "hidden_by",
+    "is_mark",
+    "is_whiteout",
+    "mount_overlay",
+    "unescape_xattr",
+    "whiteout_of",
+]
+
+MARK = b".wh."
+"""What the name of a whiteout file begins with in a layer's tar stream; the rest is the deleted name."""
+
+OPAQUE_MARK = b".wh..wh..opq"
+"""A file that says of its directory: nothing of the layers below shines through."""
+
+WHITEOUT_MODE = stat.S_IFCHR
+WHITEOUT_DEVICE = os.makedev(0, 0)
+"""A deletion as overlayfs sees it: a character device with number 0:0."""
+
+OPAQUE_XATTR = b"trusted.overlay.opaque"
+OPAQUE_VALUE = b"y"
+"""An opaque directory as overlayfs sees it: this extended attribute with this value."""
+
+LAYER_LIMIT = 500
+"""The most layers that overlayfs stacks (OVL_MAX_STACK)."""
+
+_RESERVED = b"trusted.overlay."
+_ESCAPED = b"trusted.overlay.overlay."
+_PAGE = 4096
+_CLONE_FS = 0x200
+_STRING_LIMIT = 255
+_SPECIAL = re.compile(rb"[\\:,]")
+
+
+def is_mark(name: bytes) -> bool:
+    """Whether a file of this name in a layer is a statement about other files, and none itself."""
+    return name.startswith(MARK)
+
+
+def hidden_by(name: bytes) -> bytes | None:
+    """The name that a whiteout file called ``name`` deletes; None if it is no whiteout.
+
+    Names with a second mark (``.wh..wh.plnk``, the opaque mark) are aufs' own notes, and ``.wh.`` before
+    nothing, ``.`` or ``..`` says nothing: all these delete nothing.
+
+    >>> hidden_by(b".wh.motd"), hidden_by(b"motd"), hidden_by(OPAQUE_MARK)
+    (b'motd', None, None)
+    """
+    if not name.startswith(MARK) or name.startswith(MARK + MARK):
+        return None
+    hidden = name.removeprefix(MARK)
+    return None if hidden in (b"", b".", b"..") else hidden
+
+
+def whiteout_of(name: bytes) -> bytes:
+    """The name of the whiteout file that deletes ``name``."""
+    return MARK + name
+
+
+def is_whiteout(mode: int, rdev: int) -> bool:
+    """Whether an entry with this st_mode and st_rdev is a deletion in overlayfs' form."""
+    return stat.S_ISCHR(mode) and rdev == WHITEOUT_DEVICE
+
+
+def escape_xattr(name: bytes) -> bytes:
+    """The name under which a lower layer must show an attribute so that the merged tree has ``name``.
+
+    What overlayfs would take for a note to itself gets one more ``overlay.``, which it takes away again.
+    """
+    return _ESCAPED + name.removeprefix(_RESERVED) if name.startswith(_RESERVED) else name
+
+
+def unescape_xattr(name: bytes) -> bytes | None:
+    """The attribute that overlayfs shows for ``name`` in a layer; None for its notes to itself."""
+    if name.startswith(_ESCAPED):
+        return _RESERVED + name.removeprefix(_ESCAPED)
+    return None if name.startswith(_RESERVED) else name
+
+
+def escape_option(path: bytes) -> bytes:
+    r"""A path as overlay's option string wants it.
+
+    >>> escape_option(b"/a:b,c")
+    b'/a\\:b\\,c'
+    """
+    return _SPECIAL.sub(rb"\\\g<0>", path)
+
+
+def mount_overlay(
+    lower: Sequence[Place | int],
+    target: Place,
+    *,
+    upper: Place | None = None,
+    work: Place | None = None,
+    data: Sequence[Place | int] = (),
+    options: Mapping[str, str | None] | None = None,
+    attributes: MountAttribute = MountAttribute.NONE,
+) -> None:
+    """Stack layers and attach the merged tree at ``target``.
+
+    ``lower`` is topmost first; ``data`` are data-only layers below them (Linux 6.5). A layer given as an
+    integer is an open directory, which may belong to a mount that is attached nowhere (Linux 6.13).
+    ``options`` are other options of overlayfs with their values, None for those without. Without ``upper``
+    and ``work`` the tree is read-only.
+
+    On a kernel that takes layers one by one (Linux 6.8) the length of their paths does not matter; before
+    that, all of them must fit into one page, if need be as numbers of open directories.
+    Raises OverlayError: too many layers; MountError: the kernel refused; OSError: a layer is not there.
+    """
+    if len(lower) + len(data) > LAYER_LIMIT:
+        raise OverlayError(
+            f"cannot mount {os.fsdecode(target)}: {len(lower) + len(data)} layers are more than the "
+            f"{LAYER_LIMIT} that overlayfs can stack; squash the image"
+        )
+    stack = _Stack(lower, data, upper, work, options or {}, attributes)
+    mount_stack = _mount_by_context if _takes_single_layers() else _mount_by_string
+    mount_stack(stack, os.path.abspath(os.fsencode(target)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """The arguments of ``mount_overlay``."""
+
+    lower: Sequence[Place | int]
+    data: Sequence[Place | int]
+    upper: Place | None
+    work: Place | None
+    options: Mapping[str, str | None]
+    attributes: MountAttribute
+
+
+@functools.cache
+def _takes_single_layers() -> bool:
+    """Whether this kernel's overlayfs knows ``lowerdir+``."""
+    try:
+        with FilesystemContext("overlay") as context:
+            context.set_string("lowerdir+", b"/")
+    except MountError:
+        return False
+    return True
+
+
+def _mount_by_context(stack: _Stack, target: bytes) -> None:
+    with ExitStack() as held, FilesystemContext("overlay") as context:
+        context.set_string("source", "overlay")
+        for key, layers in (("lowerdir+", stack.lower), ("datadir+", stack.data)):
+            for layer in layers:
+                if isinstance(layer, int):
+                    context.set_descriptor(key, layer)
+                    continue
+                path = os.fsencode(layer)
+                context.set_string(key, path if len(path) <= _STRING_LIMIT else _held(path, held))
+        for key, place in (("upperdir", stack.upper), ("workdir", stack.work)):
+            if place is not None:
+                path = os.fsencode(place)
+                text = escape_option(path)
+                context.set_string(key, text if len(text) <= _STRING_LIMIT else _held(path, held))
+        for key, value in stack.options.items():
+            if value is None:
+                context.set_flag(key)
+            else:
+                context.set_string(key, value)
+        descriptor = context.create(stack.attributes)
+    try:
+        move_mount(descriptor, target)
+    finally:
+        os.close(descriptor)
+
+
+def _held(path: bytes, held: ExitStack) -> bytes:
+    """A short name of a directory with a long one; good until ``held`` is closed."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    held.callback(os.close, descriptor)
+    return b"/proc/self/fd/%d" % descriptor
+
+
+def _mount_by_string(stack: _Stack, target: bytes) -> None:
+    def name(layer: Place | int) -> bytes:
+        return b"/proc/self/fd/%d" % layer if isinstance(layer, int) else escape_option(os.fsencode(layer))
+
+    flags = MountFlag(stack.attributes)
+    text = _option_string(stack, name)
+    if len(text) < _PAGE:
+        mount("overlay", target, "overlay", flags, text)
+        return
+    with ExitStack() as held:
+
+        def number(layer: Place | int) -> bytes:
+            held_name = _held(os.fsencode(layer), held) if not isinstance(layer, int) else b"%d" % layer
+            return held_name.rpartition(b"/")[2]
+
+        text = _option_string(stack, number)
+        _in_directory("/proc/self/fd", lambda: mount("overlay", target, "overlay", flags, text))
+
+
+def _option_string(stack: _Stack, name: Callable[[Place | int], bytes]) -> bytes:
+    """All options as mount(2) takes them, with the places as ``name`` writes them."""
+    lower = b":".join(map(name, stack.lower)) + b"".join(b"::" + name(layer) for layer in stack.data)
+    parts = [b"lowerdir=" + lower]
+    parts += [
+        key + b"=" + name(place)
+        for key, place in ((b"upperdir", stack.upper), (b"workdir", stack.work))
+        if place is not None
+    ]
+    for key, value in stack.options.items():
+        text = key if value is None else f'{key}="{value}"' if "," in value else f"{key}={value}"
+        parts.append(text.encode())
+    return b",".join(parts)
+
+
+def _in_directory(directory: str, action: Callable[[], None]) -> None:
+    """Do something with another working directory, which the rest of the process does not notice."""
+
+    def run() -> None:
+        if LIBC.unshare(_CLONE_FS) != 0:
+            error = ctypes.get_errno()
+            raise MountError(f"cannot have a working directory of its own: {os.strerror(error)}", error)
+        os.chdir(directory)
+        action()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(run).result()

@@ -1,0 +1,130 @@
+"""How objects are stored: RFC 1950 streams or plain bytes (CernVM-FS format reference, section 1.5).
+
+Owns: compressing and decompressing whole objects and streams, with limits, since no size is believed.
+Must not know: digests (they cover the stored bytes, so whoever moves those computes them).
+
+Two engines write zlib streams. ``ISAL`` is fast and makes a few per cent more bytes; ``ZLIB`` makes the
+very bytes that stock tools make, so that objects deduplicate against theirs. Every client reads both.
+"""
+
+import zlib
+from enum import StrEnum
+from typing import Protocol, cast
+
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
+
+from cvmfs_graphdriver.repository.entry import Compression
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = ["Compressor", "Decompressor", "Engine", "compress", "decompress", "new_compressor"]
+
+_PIECE = 1 << 20
+_ISAL_LEVEL = 1
+_Broken = cast("type[Exception]", IsalError)  # the stubs call it a value
+
+
+class Engine(StrEnum):
+    """What makes zlib streams."""
+
+    ISAL = "isal"
+    ZLIB = "zlib"
+
+
+class Compressor(Protocol):
+    """A running compression."""
+
+    def compress(self, data: bytes | bytearray | memoryview, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+class _Plain:
+    """The compression that is none."""
+
+    def compress(self, data: bytes | bytearray | memoryview, /) -> bytes:
+        return bytes(data)
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def new_compressor(compression: Compression = Compression.ZLIB, engine: Engine = Engine.ISAL) -> Compressor:
+    """A compressor to feed piece by piece."""
+    if compression is Compression.NONE:
+        return _Plain()
+    if engine is Engine.ISAL:
+        compressor: Compressor = isal_zlib.compressobj(_ISAL_LEVEL)
+        return compressor
+    return zlib.compressobj()
+
+
+def compress(
+    data: bytes | bytearray | memoryview,
+    compression: Compression = Compression.ZLIB,
+    engine: Engine = Engine.ISAL,
+) -> bytes:
+    """``data`` as it is stored."""
+    if compression is Compression.NONE:
+        return bytes(data)
+    if engine is Engine.ISAL:
+        stored: bytes = isal_zlib.compress(data, _ISAL_LEVEL)
+        return stored
+    return zlib.compress(data)
+
+
+class Decompressor:
+    """Decompresses a stored object as it arrives.
+
+    ``limit`` is the most bytes that may come out; None for no limit. Raises FormatError: no zlib stream,
+    bytes behind its end, an end that is missing, or more than ``limit``.
+    """
+
+    def __init__(self, compression: Compression = Compression.ZLIB, *, limit: int | None = None) -> None:
+        self._stream = isal_zlib.decompressobj() if compression is Compression.ZLIB else None
+        self._left = limit
+
+    def feed(self, data: bytes) -> bytes:
+        """What comes out when ``data`` goes in."""
+        if self._stream is None:
+            return self._account(data)
+        pieces = []
+        while data:
+            if self._stream.eof:
+                raise FormatError("there are bytes behind the end of the compressed data")
+            try:
+                piece = self._stream.decompress(data, _PIECE)
+            except _Broken as error:
+                raise FormatError(f"the compressed data is broken: {error}") from error
+            pieces.append(self._account(piece))
+            data = self._stream.unconsumed_tail or self._stream.unused_data
+            if not piece and data and not self._stream.eof:
+                raise FormatError("the compressed data is broken: it goes on without an end")
+        return b"".join(pieces)
+
+    def finish(self) -> bytes:
+        """The rest, when all has gone in."""
+        if self._stream is None:
+            return b""
+        try:
+            rest = self._account(self._stream.flush())
+        except _Broken as error:
+            raise FormatError(f"the compressed data is broken: {error}") from error
+        if not self._stream.eof:
+            raise FormatError("the compressed data is cut short")
+        return rest
+
+    def _account(self, data: bytes) -> bytes:
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise FormatError("more bytes come out of the compressed data than there should be")
+        return data
+
+
+def decompress(
+    data: bytes, compression: Compression = Compression.ZLIB, *, limit: int | None = None
+) -> bytes:
+    """A whole stored object's content. Raises FormatError as ``Decompressor`` does."""
+    decompressor = Decompressor(compression, limit=limit)
+    return decompressor.feed(data) + decompressor.finish()

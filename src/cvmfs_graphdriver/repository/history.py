@@ -1,0 +1,136 @@
+"""The history database: named tags of revisions (CernVM-FS format reference, section 6.1).
+
+Owns: its tables, the rules of tag names. Must not know: catalogs, storage; it works on a file of the
+caller's.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import Self
+
+from cvmfs_graphdriver.repository.catalog_schema import PAGE_SIZE, mapped
+from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = ["TRUNK", "TRUNK_PREVIOUS", "History", "Tag", "check_tag_name"]
+
+TRUNK = "trunk"
+TRUNK_PREVIOUS = "trunk-previous"
+
+_TABLES = (
+    "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key));",
+    "CREATE TABLE branches (branch TEXT, parent TEXT, initial_revision INTEGER,  "
+    "CONSTRAINT pk_branch PRIMARY KEY (branch),   FOREIGN KEY (parent) REFERENCES branches (branch),   "
+    "CHECK ((branch <> '') OR (parent IS NULL)),   CHECK ((branch = '') OR (parent IS NOT NULL)));",
+    "CREATE TABLE tags (name TEXT, hash TEXT, revision INTEGER,   timestamp INTEGER, channel INTEGER, "
+    "description TEXT, size INTEGER,   branch TEXT, CONSTRAINT pk_tags PRIMARY KEY (name),   "
+    "FOREIGN KEY (branch) REFERENCES branches (branch));",
+    "CREATE TABLE recycle_bin (hash TEXT, flags INTEGER,   CONSTRAINT pk_hash PRIMARY KEY (hash));",
+)
+_NULL = "0" * 40
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A named revision: ``timestamp`` its unix time, ``size`` its root catalog's in bytes."""
+
+    name: str
+    root: Digest
+    revision: int
+    timestamp: int
+    description: str = ""
+    size: int = 0
+    branch: str = ""
+
+
+def check_tag_name(name: str) -> None:
+    """Raises FormatError: this may not name a tag of a user's."""
+    if not name or any(character.isspace() for character in name) or name in {TRUNK, TRUNK_PREVIOUS}:
+        raise FormatError(f"{name!r} cannot name a tag: it is empty, reserved, or has a space in it")
+
+
+class History:
+    """An open history database, in a private file, to read and to change."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
+        """A new history with the trunk as its only branch."""
+        with mapped("the history database"):
+            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("BEGIN")
+            for table in _TABLES:
+                connection.execute(table)
+            rows = (("schema", "1.0"), ("schema_revision", "3"), ("fqrn", fqrn))
+            connection.executemany("INSERT INTO properties VALUES (?, ?)", rows)
+            connection.execute("INSERT INTO branches VALUES ('', NULL, 0)")
+        return cls(connection)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
+        """Open an existing one. Raises CatalogError: no history, or another repository's."""
+        with mapped("the history database"):
+            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
+            try:
+                connection.execute("PRAGMA trusted_schema = OFF")
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute("BEGIN")
+                row = connection.execute("SELECT value FROM properties WHERE key = 'fqrn'").fetchone()
+                if row is None or row[0] != fqrn:
+                    raise FormatError(f"it is not the history of {fqrn}")
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection)
+
+    def tags(self) -> list[Tag]:
+        """All tags, the newest revision first."""
+        with mapped("the history database"):
+            rows = self._sql.execute(
+                "SELECT CAST(name AS TEXT), CAST(hash AS TEXT), CAST(revision AS INTEGER), "
+                "CAST(timestamp AS INTEGER), ifnull(CAST(description AS TEXT), ''), "
+                "ifnull(CAST(size AS INTEGER), 0), ifnull(CAST(branch AS TEXT), '') "
+                "FROM tags ORDER BY revision DESC, name"
+            ).fetchall()
+            return [
+                Tag(name or "", Digest.parse(root or ""), revision or 0, timestamp or 0, text, size, branch)
+                for name, root, revision, timestamp, text, size, branch in rows
+            ]
+
+    def tag(self, name: str) -> Tag | None:
+        """The tag of this name."""
+        return next((tag for tag in self.tags() if tag.name == name), None)
+
+    def at(self, timestamp: int) -> Tag | None:
+        """The newest revision of the trunk that is not younger than this unix time."""
+        return next((t for t in self.tags() if not t.branch and t.timestamp <= timestamp), None)
+
+    def put(self, tag: Tag) -> None:
+        """Add a tag, or move the one of this name."""
+        with mapped("the history database"):
+            self._sql.execute(
+                "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
+                (tag.name, tag.root.text, tag.revision, tag.timestamp, tag.description, tag.size, tag.branch),
+            )
+
+    def remove(self, name: str) -> bool:
+        """Remove a tag; says whether there was one."""
+        with mapped("the history database"):
+            return self._sql.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount > 0
+
+    def finish(self, *, previous: Digest | None) -> None:
+        """Write and close, as the successor of the history object ``previous``."""
+        with mapped("the history database"):
+            text = previous.text if previous else _NULL
+            self._sql.execute("INSERT OR REPLACE INTO properties VALUES ('previous_revision', ?)", (text,))
+            self._sql.execute("COMMIT")
+        self._sql.close()
+
+    def close(self) -> None:
+        """Close, forgetting changes. Harmless after ``finish``."""
+        self._sql.close()

@@ -1,0 +1,55 @@
+"""The frame of signed files: body, ``--``, the body's digest as text, a signature over that text.
+
+Owns: cutting and joining (CernVM-FS format reference, section 2.1). Must not know: keys; a caller
+verifies ``signature`` over ``signed_text`` by the rule that its kind of file has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from cvmfs_graphdriver.repository.digest import Algorithm, Digest
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = ["Letter", "encode_letter"]
+
+_MARK = b"--\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A signed file, taken apart. ``body`` ends with its newline; nothing is proven yet."""
+
+    body: bytes
+    digest: Digest
+    signature: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Raises FormatError: no mark, or no digest and signature behind it."""
+        body, mark, rest = data.partition(b"\n" + _MARK)
+        if not mark:
+            raise FormatError("it is not signed: there is no line '--' before a signature")
+        text, newline, signature = rest.partition(b"\n")
+        if not newline or not signature:
+            raise FormatError("it is cut short: digest and signature are missing behind the line '--'")
+        try:
+            digest = Digest.parse(text.decode("ascii"))
+        except UnicodeDecodeError as error:
+            raise FormatError("the line behind '--' is not a digest") from error
+        return cls(body + b"\n", digest, signature)
+
+    @property
+    def signed_text(self) -> bytes:
+        """What the signature covers."""
+        return self.digest.text.encode("ascii")
+
+    def digest_matches(self) -> bool:
+        """Whether the printed digest is the body's."""
+        return Digest.of(self.body, self.digest.algorithm) == self.digest
+
+
+def encode_letter(body: bytes, algorithm: Algorithm, sign: Callable[[bytes], bytes]) -> bytes:
+    """The signed file: ``sign`` gets the digest's text and returns the signature's bytes."""
+    text = Digest.of(body, algorithm).text.encode("ascii")
+    return body + _MARK + text + b"\n" + sign(text)

@@ -1,0 +1,111 @@
+"""The reflog: every root object that was ever published (CernVM-FS format reference, section 6.2).
+
+Owns: its table. Must not know: what is garbage.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from cvmfs_graphdriver.repository.catalog_schema import PAGE_SIZE, mapped
+from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = ["Reference", "ReferenceKind", "Reflog"]
+
+_TABLES = (
+    "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key));",
+    "CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER, CONSTRAINT pk_refs PRIMARY KEY (hash));",
+)
+
+
+class ReferenceKind(Enum):
+    """What an object in the reflog is; the value is the number in its table."""
+
+    CATALOG = 0
+    CERTIFICATE = 1
+    HISTORY = 2
+    METAINFO = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One object; ``timestamp`` is the unix time of its publishing."""
+
+    digest: Digest
+    kind: ReferenceKind
+    timestamp: int
+
+
+class Reflog:
+    """An open reflog, in a private file, to read and to change."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
+        """A new, empty one."""
+        with mapped("the reflog"):
+            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("BEGIN")
+            for table in _TABLES:
+                connection.execute(table)
+            rows = (("schema", "1.0"), ("schema_revision", "0"), ("fqrn", fqrn))
+            connection.executemany("INSERT INTO properties VALUES (?, ?)", rows)
+        return cls(connection)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
+        """Open an existing one. Raises CatalogError: no reflog, or another repository's."""
+        with mapped("the reflog"):
+            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
+            try:
+                connection.execute("PRAGMA trusted_schema = OFF")
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute("BEGIN")
+                row = connection.execute("SELECT value FROM properties WHERE key = 'fqrn'").fetchone()
+                if row is None or row[0] != fqrn:
+                    raise FormatError(f"it is not the reflog of {fqrn}")
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection)
+
+    def references(self) -> list[Reference]:
+        """All references, the oldest first."""
+        with mapped("the reflog"):
+            rows = self._sql.execute("SELECT hash, type, timestamp FROM refs ORDER BY rowid").fetchall()
+            try:
+                return [
+                    Reference(Digest.parse(text), ReferenceKind(kind), at or 0) for text, kind, at in rows
+                ]
+            except (ValueError, TypeError, AttributeError) as error:
+                raise FormatError(f"it holds something that is no reference: {error}") from error
+
+    def add(self, reference: Reference) -> None:
+        """Add a reference; one that is there already keeps its time."""
+        with mapped("the reflog"):
+            self._sql.execute(
+                "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)",
+                (reference.digest.text, reference.kind.value, reference.timestamp),
+            )
+
+    def remove(self, digest: Digest) -> None:
+        """Remove a reference, if it is there."""
+        with mapped("the reflog"):
+            self._sql.execute("DELETE FROM refs WHERE hash = ?", (digest.text,))
+
+    def finish(self) -> None:
+        """Write and close."""
+        with mapped("the reflog"):
+            self._sql.execute("COMMIT")
+        self._sql.close()
+
+    def close(self) -> None:
+        """Close, forgetting changes. Harmless after ``finish``."""
+        self._sql.close()

@@ -1,0 +1,163 @@
+"""The EROFS writer, against the kernel that mounts the image and against fsck.erofs."""
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cvmfs_graphdriver.kernel.erofs import Directory, Inode, write_image
+from cvmfs_graphdriver.kernel.errors import ErofsError
+
+FILE = stat.S_IFREG | 0o644
+LINK = stat.S_IFLNK | 0o777
+
+
+@contextmanager
+def mounted(image: bytes, place: Path) -> Iterator[Path]:
+    """Check the image, mount it, and unmount it in the end."""
+    file = place / "image.erofs"
+    file.write_bytes(image)
+    subprocess.run(["fsck.erofs", file], check=True, stdout=subprocess.DEVNULL)
+    target = place / "mnt"
+    target.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "erofs", "-o", "loop,ro", file, target], check=True)
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+@pytest.mark.root
+def test_kernel_sees_every_attribute(tmp_path: Path) -> None:
+    shared = Inode(stat.S_IFREG | 0o4755, uid=7, gid=8, mtime=1_700_000_000, mtime_ns=123, links=2)
+    root = Directory(stat.S_IFDIR | 0o1777, uid=1, gid=2, mtime=5, xattrs={b"user.a": b"b"})
+    root.children = {
+        b"one": shared,
+        b"two": shared,
+        b"hole": Inode(FILE, size=10_000),
+        b"huge": Inode(FILE, size=5 << 40, xattrs={b"security.capability": bytes(20)}),
+        b"data": Inode(FILE, size=1, redirect=b"/ab/cdef.1", xattrs={b"user.q": b""}),
+        b"device": Inode(stat.S_IFCHR | 0o600, rdev=os.makedev(259, 70_000)),
+        b"fifo": Inode(stat.S_IFIFO | 0o600),
+        b"short": Inode(LINK, target=b"elsewhere"),
+        b"long": Inode(LINK, target=b"t" * 4000, xattrs={b"trusted.x": b"y" * 300}),
+        b"before 1970": Inode(FILE, mtime=-5),
+        b"\xff\n": Directory(xattrs={b"user.big": b"z" * 5000}),
+        b"!sorts before the dots": Directory(children={b"child": Inode(FILE)}),
+    }
+    with mounted(write_image(root), tmp_path) as mnt:
+        assert set(os.listdir(os.fsencode(mnt))) == set(root.children)
+        top = os.lstat(mnt)
+        assert (top.st_mode, top.st_uid, top.st_gid, top.st_mtime_ns) == (root.mode, 1, 2, 5_000_000_000)
+        assert top.st_nlink == 4
+        assert os.getxattr(mnt, "user.a") == b"b"
+        one, two = (os.lstat(mnt / name) for name in ("one", "two"))
+        assert one.st_ino == two.st_ino
+        assert (one.st_nlink, one.st_mode, one.st_uid, one.st_gid) == (2, shared.mode, 7, 8)
+        assert one.st_mtime_ns == 1_700_000_000_000_000_123
+        assert (mnt / "hole").read_bytes() == bytes(10_000)
+        assert os.lstat(mnt / "huge").st_size == 5 << 40
+        assert os.getxattr(mnt / "huge", "security.capability") == bytes(20)
+        assert os.getxattr(mnt / "data", "trusted.overlay.redirect") == b"/ab/cdef.1"
+        assert os.getxattr(mnt / "data", "trusted.overlay.metacopy") == b""
+        assert os.listxattr(mnt / "hole") == []
+        device = os.lstat(mnt / "device")
+        assert stat.S_ISCHR(device.st_mode)
+        assert device.st_rdev == os.makedev(259, 70_000)
+        assert stat.S_ISFIFO(os.lstat(mnt / "fifo").st_mode)
+        assert os.readlink(mnt / "short") == "elsewhere"
+        assert os.readlink(mnt / "long") == "t" * 4000
+        assert os.lstat(mnt / "before 1970").st_mtime == -5
+        assert os.getxattr(os.fsencode(mnt) + b"/\xff\n", "user.big") == b"z" * 5000
+
+
+@pytest.mark.root
+def test_directories_of_every_size_list_whole(tmp_path: Path) -> None:
+    root = Directory()
+    for count in (0, 1, 50, 58, 59, 60, 61, 200, 3000):
+        names = {b"%0*d" % (56, number): Inode(FILE) for number in range(count)}
+        root.children[b"d%d" % count] = Directory(children=dict(names))
+    with mounted(write_image(root), tmp_path) as mnt:
+        for name, directory in root.children.items():
+            assert isinstance(directory, Directory)
+            where = os.fsencode(mnt) + b"/" + name
+            assert sorted(os.listdir(where)) == sorted(directory.children)
+            assert all(os.lstat(where + b"/" + child).st_size == 0 for child in directory.children)
+
+
+names = st.binary(min_size=1, max_size=255).filter(
+    lambda n: b"/" not in n and b"\0" not in n and n not in (b".", b"..")
+)
+attributes = st.dictionaries(names.map(lambda n: b"user." + n[:200]), st.binary(max_size=2000), max_size=3)
+inodes = st.builds(
+    Inode,
+    mode=st.integers(0, 0o7777).map(lambda bits: stat.S_IFREG | bits),
+    uid=st.integers(0, 2**32 - 2),
+    mtime=st.integers(0, 2**40),
+    size=st.integers(0, 2**43),
+    xattrs=attributes,
+) | st.builds(
+    Inode,
+    mode=st.just(LINK),
+    target=st.binary(min_size=1, max_size=4000).filter(lambda t: 0 not in t),
+    xattrs=attributes,
+)
+trees = st.recursive(
+    st.dictionaries(names, inodes, max_size=8).map(lambda children: Directory(children=dict(children))),
+    lambda inner: st.dictionaries(names, inodes | inner, max_size=8).map(lambda c: Directory(children=c)),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def compare(tree: Directory, path: bytes) -> None:
+    assert set(os.listdir(path)) == set(tree.children)
+    for name, child in tree.children.items():
+        where = path + b"/" + name
+        seen = os.lstat(where)
+        assert seen.st_mode == child.mode
+        listed = {
+            os.fsencode(x): os.getxattr(where, x, follow_symlinks=False)
+            for x in os.listxattr(where, follow_symlinks=False)
+        }
+        assert listed == dict(child.xattrs or {})
+        if isinstance(child, Directory):
+            compare(child, where)
+        elif stat.S_ISLNK(child.mode):
+            assert os.readlink(where) == child.target
+        else:
+            assert (seen.st_uid, seen.st_mtime, seen.st_size) == (child.uid, child.mtime, child.size)
+
+
+@pytest.mark.root
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=trees)
+def test_any_tree_comes_back(tree: Directory, tmp_path: Path) -> None:
+    with mounted(write_image(tree), tmp_path) as mnt:
+        compare(tree, os.fsencode(mnt))
+
+
+def test_the_same_tree_gives_the_same_bytes() -> None:
+    def tree() -> Directory:
+        return Directory(children={b"a": Inode(FILE, size=3, redirect=b"/aa/bb.3"), b"b": Directory()})
+
+    assert write_image(tree()) == write_image(tree())
+
+
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        (Inode(LINK, target=b"t" * 4097), "too long"),
+        (Inode(FILE, xattrs={b"strange.name": b""}), "unknown name space"),
+        (Inode(FILE, xattrs={b"user.x": bytes(65536)}), "too long"),
+        (Inode(FILE, size=(4096 << 31) + 1), "too big"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(child: Inode, message: str) -> None:
+    with pytest.raises(ErofsError, match=message):
+        write_image(Directory(children={b"x": child}))

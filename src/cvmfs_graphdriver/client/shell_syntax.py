@@ -117,8 +117,7 @@ _PARAMETER_OPERATOR = re.compile(r":?[-=+]|(?=\})")
 _MAX_DEPTH = 50
 _CLAUSE_WORDS = frozenset({"then", "elif", "else", "fi"})
 _FOREIGN_WORDS = frozenset(
-    ["for", "while", "until", "case", "esac", "do", "done", "select", "function", "time", "coproc"]
-    + ["[[", "{", "}"]
+    "for while until case esac do done select function time coproc [[ { }".split(" ")  # noqa: SIM905
 )
 
 
@@ -388,6 +387,6 @@ class _Parser:
 def _refuse_tilde(word: Word, line: int) -> None:
     """Refuse what may stand for a home directory: an unquoted tilde at the beginning or after a colon."""
     for index, part in enumerate(word):
-        if isinstance(part, Literal) and not part.quoted:
-            if (index == 0 and part.text.startswith("~")) or ":~" in part.text:
-                raise UnsupportedError(line, "'~' for a home directory")
+        text = part.text if isinstance(part, Literal) and not part.quoted else ""
+        if (index == 0 and text.startswith("~")) or ":~" in text:
+            raise UnsupportedError(line, "'~' for a home directory")

@@ -1,0 +1,74 @@
+"""The syntax of proxy lists (CernVM-FS format reference, section 8.1).
+
+Owns: groups of proxies that share the load, in the order in which they are tried. Must not know: names'
+addresses, which proxy is in use.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+__all__ = ["DIRECT", "Proxy", "ProxyGroups", "parse_groups", "proxy_groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """``url`` is what connections are made to; ``name`` is how the configuration calls it, for people.
+
+    The two differ where the proxy's host name has been replaced by one of its addresses.
+    """
+
+    url: str
+    name: str
+
+
+DIRECT = Proxy("DIRECT", "DIRECT")
+"""No proxy at all; it stands in lists like one."""
+
+Groups = tuple[tuple[Proxy, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyGroups:
+    """All groups in the order in which they are tried; from ``fallback`` on they are fallback groups."""
+
+    groups: Groups
+    fallback: int
+
+    @property
+    def count(self) -> int:
+        """How many proxies there are in all groups."""
+        return sum(len(group) for group in self.groups)
+
+
+def parse_groups(text: str) -> Groups:
+    """``a|b;c`` as groups; empty members and groups are dropped, ``http://`` is what a bare name means."""
+    groups = []
+    for part in text.split(";"):
+        members = tuple(_proxy(word.strip()) for word in part.split("|") if word.strip())
+        if members:
+            groups.append(members)
+    return tuple(groups)
+
+
+def proxy_groups(regular: str, fallback: str = "") -> ProxyGroups:
+    """Regular and fallback lists as one; DIRECT is no fallback, and where there is one, no proxy either.
+
+    Without any proxy left the one group is DIRECT.
+    """
+    spare = _without_direct(parse_groups(fallback))
+    first = parse_groups(regular)
+    if spare:
+        first = _without_direct(first)
+    return ProxyGroups((*first, *spare) or ((DIRECT,),), len(first) or (0 if spare else 1))
+
+
+def _proxy(word: str) -> Proxy:
+    if word.upper() == "DIRECT":
+        return DIRECT
+    url = word if "://" in word else f"http://{word}"
+    return Proxy(url, url)
+
+
+def _without_direct(groups: Groups) -> Groups:
+    kept = (tuple(proxy for proxy in group if proxy != DIRECT) for group in groups)
+    return tuple(filter(None, chain(kept)))

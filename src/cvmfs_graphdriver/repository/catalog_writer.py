@@ -30,6 +30,7 @@ from cvmfs_graphdriver.repository.errors import CatalogError
 __all__ = ["CatalogWriter"]
 
 _BATCH = 4096
+_WASTE = 5  # a file of which more than a fifth is unused pages is packed anew
 _SCHEMA, _SCHEMA_REVISION = "2.5", "7"
 _COLUMNS = columns(2.5, 7)
 
@@ -252,7 +253,10 @@ class CatalogWriter:
         with mapped(self._what):
             self._write_counters()
             self._sql.execute("COMMIT")
-            self._sql.execute("VACUUM")
+            ((unused,),) = self._sql.execute("PRAGMA freelist_count").fetchall()
+            ((pages,),) = self._sql.execute("PRAGMA page_count").fetchall()
+            if unused * _WASTE > pages:
+                self._sql.execute("VACUUM")
         self._sql.close()
         return os.stat(self.path).st_size
 

@@ -1,0 +1,58 @@
+"""The requests that are being served, kept where they survive the server.
+
+Owns: a piece of shared memory with one slot for each serving thread. The kernel writes a request directly
+into a slot; the slot is emptied when the request has been answered. If the server dies, the next one, forked
+by the same keeper, finds in the slots what the kernel still waits for, and serves it. That works on every
+kernel, while FUSE's own notification for it came only with Linux 6.9. Must not know: what requests mean, but
+that they begin with their length.
+
+A request that kills one server after the other must not do so for ever: its last bytes count the servers
+that took it up.
+"""
+
+import mmap
+import struct
+
+from cvmfs_graphdriver.kernel.fuse.wire import REQUEST_BUFFER
+
+__all__ = ["InFlight", "Slot"]
+
+_u32 = struct.Struct("=I")
+_ATTEMPTS = 3
+
+
+class Slot:
+    """Room for one request: ``buffer`` is what to read into."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self.buffer = memory[:REQUEST_BUFFER]
+        self._attempts = memory[REQUEST_BUFFER:]
+        self.clear()
+
+    @property
+    def occupied(self) -> bool:
+        """Whether there is a request that was not answered."""
+        return bool(_u32.unpack_from(self.buffer)[0])
+
+    def take_up(self) -> bool:
+        """Count one more server that tries; says whether it should."""
+        (attempts,) = _u32.unpack(self._attempts)
+        _u32.pack_into(self._attempts, 0, attempts + 1)
+        return bool(attempts < _ATTEMPTS)
+
+    def clear(self) -> None:
+        """The request was answered."""
+        _u32.pack_into(self.buffer, 0, 0)
+        _u32.pack_into(self._attempts, 0, 0)
+
+
+class InFlight:
+    """Slots in memory that child processes share; made once, before the first server is forked."""
+
+    def __init__(self, threads: int) -> None:
+        size = -(-(REQUEST_BUFFER + _u32.size) // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = memoryview(mmap.mmap(-1, threads * size))
+        self.slots = [
+            Slot(memory[start : start + REQUEST_BUFFER + _u32.size])
+            for start in range(0, threads * size, size)
+        ]

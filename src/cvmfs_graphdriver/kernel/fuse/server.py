@@ -1,0 +1,192 @@
+"""Serving a file system to the kernel: threads that read requests and write replies.
+
+Owns: the life of a request, from the device to a method of ``Filesystem`` and back. Follows
+Documentation/filesystems/fuse.rst. Must not know: what is served, who restarts a server that died.
+
+All threads do the same: read, serve, answer. One that waits for something slow holds up nobody as long as
+there are others. A file system refuses by RefusalError; anything else that it raises
+is logged and reaches the caller as EIO: never as a file that is not there.
+"""
+
+import errno
+import logging
+import os
+import struct
+import threading
+from collections.abc import Callable
+
+from cvmfs_graphdriver.kernel.fuse import wire
+from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem, RefusalError
+from cvmfs_graphdriver.kernel.fuse.inflight import InFlight, Slot
+from cvmfs_graphdriver.kernel.fuse.interrupt import is_dying
+from cvmfs_graphdriver.kernel.fuse.wire import HEADER, Opcode
+
+__all__ = ["Server"]
+
+_log = logging.getLogger(__name__)
+
+_read_in = struct.Struct("=8xQI")  # READ, READDIR, READDIRPLUS: offset, size
+_u64 = struct.Struct("=Q")
+_u32 = struct.Struct("=I")
+_xattr_in = _xattr_out = struct.Struct("=I4x")
+
+_BODY = HEADER.size
+_Handler = Callable[[int, memoryview], bytes | None]
+_ENDED = (errno.ENODEV, errno.ECONNABORTED)
+
+
+class Server:
+    """Serves one file system on one open ``/dev/fuse``.
+
+    ``inflight`` has a slot for each thread that shall serve; what it holds already is served first.
+    """
+
+    def __init__(self, device: int, filesystem: Filesystem, inflight: InFlight) -> None:
+        self._device = device
+        self._filesystem = filesystem
+        self._slots = inflight.slots
+        self._handlers = self._table(filesystem)
+
+    def serve(self) -> None:
+        """Serve until the file system is unmounted."""
+        threads = [
+            threading.Thread(target=self._run, args=(slot,), name=f"fuse {number}", daemon=True)
+            for number, slot in enumerate(self._slots)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def invalidate_inode(self, node: int) -> None:
+        """Let the kernel forget attributes and content of a node. Not to be called by a serving thread."""
+        self._notify(wire.invalidate_inode(node))
+
+    def invalidate_entry(self, parent: int, name: bytes) -> None:
+        """Let the kernel forget what ``name`` in a directory stands for, or that it is not there.
+
+        Not to be called by a serving thread: the kernel may wait for a lookup in that directory.
+        """
+        self._notify(wire.invalidate_entry(parent, name))
+
+    def _notify(self, message: bytes) -> None:
+        try:
+            os.write(self._device, message)
+        except FileNotFoundError:
+            return  # the kernel did not know it anyway
+        except OSError as error:
+            if error.errno not in _ENDED:
+                raise
+
+    def _run(self, slot: Slot) -> None:
+        """One thread: serve what a dead server has left in the slot, then whatever comes."""
+        device, request, readv = self._device, slot.buffer, os.readv
+        buffer = memoryview(bytearray(wire.MAX_READ))
+        if slot.occupied:
+            if slot.take_up():
+                self._serve(request, buffer)
+            else:
+                _log.error("a request has killed every server that tried it: giving it up")
+                self._answer(wire.error_reply(HEADER.unpack_from(request)[2], errno.EIO))
+            slot.clear()
+        into = [request]
+        while True:
+            try:
+                readv(device, into)
+            except OSError as error:
+                if error.errno in _ENDED:
+                    return
+                if error.errno not in (errno.ENOENT, errno.EAGAIN):  # ENOENT: the caller gave up meanwhile
+                    raise
+            else:
+                self._serve(request, buffer)
+            slot.clear()
+
+    def _serve(self, request: memoryview, buffer: memoryview) -> None:
+        length, opcode, unique, node, _, _, _, _ = HEADER.unpack_from(request)
+        reply: tuple[bytes | memoryview, ...]
+        try:
+            if opcode == Opcode.READ:
+                offset, size = _read_in.unpack_from(request, _BODY)
+                filled = self._filesystem.read(node, offset, buffer[:size])
+                reply = (wire.reply_header(unique, filled), buffer[:filled])
+            else:
+                body = self._handlers.get(opcode, _unknown)(node, request[_BODY:length])
+                if body is None:
+                    return
+                reply = (wire.reply_header(unique, len(body)), body)
+        except RefusalError as refusal:
+            reply = (wire.error_reply(unique, refusal.number),)
+        except Exception:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
+            _log.exception("FUSE operation %d on node %d failed", opcode, node)
+            reply = (wire.error_reply(unique, errno.EIO),)
+        self._answer(*reply)
+
+    def _answer(self, *reply: bytes | memoryview) -> None:
+        try:
+            os.writev(self._device, reply)
+        except OSError as error:
+            # ENOENT: an INTERRUPT, or a server that has died since, answered already.
+            if error.errno != errno.ENOENT and error.errno not in _ENDED:
+                _log.error("the kernel did not take a reply: %s", error.strerror)
+
+    def _table(self, served: Filesystem) -> dict[int, _Handler]:
+        """What to do for each operation: takes node and body, returns the reply's body, None for no reply."""
+        table: dict[int, _Handler] = {opcode: _refuse(errno.EROFS) for opcode in wire.READ_ONLY_REFUSALS}
+        table |= {
+            Opcode.INIT: self._init,
+            Opcode.DESTROY: lambda _node, _body: b"",
+            Opcode.INTERRUPT: self._interrupt,
+            Opcode.FORGET: lambda _node, _body: None,
+            Opcode.BATCH_FORGET: lambda _node, _body: None,
+            Opcode.LOOKUP: lambda node, body: served.lookup(node, bytes(body[:-1])),
+            Opcode.GETATTR: lambda node, _body: served.getattr(node),
+            Opcode.READLINK: lambda node, _body: served.readlink(node),
+            Opcode.READDIR: lambda node, body: served.readdir(node, *_read_in.unpack_from(body)),
+            Opcode.READDIRPLUS: lambda node, body: served.readdirplus(node, *_read_in.unpack_from(body)),
+            Opcode.STATFS: lambda _node, _body: served.statfs().pack(),
+            Opcode.GETXATTR: lambda node, body: _sized(
+                body, served.getxattr(node, bytes(body[_xattr_in.size : -1]))
+            ),
+            Opcode.LISTXATTR: lambda node, body: _sized(
+                body, b"".join(name + b"\0" for name in served.listxattr(node))
+            ),
+            Opcode.IOCTL: _refuse(errno.ENOTTY),
+        }
+        return table
+
+    def _init(self, node: int, body: memoryview) -> bytes:
+        del node
+        _, reply = wire.agree(body)
+        return reply
+
+    def _interrupt(self, node: int, body: memoryview) -> None:
+        """A signal reached the caller of a request that we serve: if it kills, do not let it wait."""
+        del node
+        (interrupted,) = _u64.unpack_from(body)
+        for slot in self._slots:
+            _, opcode, unique, _, _, _, pid, _ = HEADER.unpack_from(slot.buffer)
+            if unique == interrupted and opcode != Opcode.INTERRUPT and is_dying(pid):
+                self._answer(wire.error_reply(unique, errno.EINTR))
+
+
+def _refuse(number: int) -> _Handler:
+    def handler(node: int, body: memoryview) -> bytes:
+        del node, body
+        raise RefusalError(number)
+
+    return handler
+
+
+_unknown = _refuse(errno.ENOSYS)
+"""For OPEN and OPENDIR this is the answer by which the kernel learns that it need not ask."""
+
+
+def _sized(body: memoryview, value: bytes) -> bytes:
+    """An extended attribute, or its length for a caller who has no room yet."""
+    (room,) = _u32.unpack_from(body)
+    if room == 0:
+        return _xattr_out.pack(len(value))
+    if len(value) > room:
+        raise RefusalError(errno.ERANGE)
+    return value

@@ -1,0 +1,320 @@
+"""The FUSE wire protocol: every structure, number and flag that a read-only file system meets.
+
+Owns: the bytes of requests, replies and notifications, as ``include/uapi/linux/fuse.h`` and
+Documentation/filesystems/fuse.rst describe them (protocol 7.31, Linux 5.4, to 7.45). Does no I/O and must
+not know what is served.
+
+A request is a header and a body; a reply repeats the header's ``unique`` and has an error number or a body.
+A *node* is the number that the kernel knows a file by: what we gave it in an entry. Times to live say how
+long the kernel may answer by itself; ``FOREVER`` is for what cannot change.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from cvmfs_graphdriver.kernel.errors import FuseError
+
+__all__ = [
+    "FOREVER",
+    "HEADER",
+    "MAX_READ",
+    "READ_ONLY_REFUSALS",
+    "REQUEST_BUFFER",
+    "ROOT_NODE",
+    "Agreement",
+    "Attributes",
+    "InitFlag",
+    "Notification",
+    "Opcode",
+    "StatFs",
+    "agree",
+    "attributes_reply",
+    "directory_entry",
+    "directory_entry_plus",
+    "entry",
+    "error_reply",
+    "invalidate_entry",
+    "invalidate_inode",
+    "no_entry",
+    "reply_header",
+]
+
+ROOT_NODE = 1
+FOREVER = 1 << 31
+"""A time to live, in seconds, that outlives every mount; the kernel has none that never ends."""
+
+REQUEST_BUFFER = 16384
+"""Room for one request, in bytes; the kernel wants at least 8192, more lets it forget more nodes at once."""
+
+MAX_READ = 1 << 20
+"""The most bytes that the kernel asks for in one READ; more needs a sysctl."""
+
+_MINIMUM_MINOR, _NEWEST_MINOR = 31, 45
+_MAX_WRITE = 4096  # nobody writes; the kernel takes no less
+_MAX_READAHEAD = 16 << 20
+_MAX_BACKGROUND = 64
+
+HEADER = struct.Struct("=IIQQIIIHxx")
+"""Of a request: length, opcode, unique, node, uid, gid, pid of the caller, length of extensions."""
+
+_reply_header = struct.Struct("=IiQ")
+_attributes = struct.Struct("=6Q10I")
+_entry_out = struct.Struct("=4QII88s")
+_attribute_out = struct.Struct("=QII88s")
+_dirent = struct.Struct("=QQII")
+_statfs_out = struct.Struct("=5Q4I24x")
+_init_in = struct.Struct("=IIII")
+_init_out = struct.Struct("=IIIIHHIIHH32x")
+_inval_inode = struct.Struct("=Qqq")
+_inval_entry = struct.Struct("=QII")
+
+
+class Opcode(IntEnum):
+    """What a request asks for."""
+
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    SETATTR = 4
+    READLINK = 5
+    SYMLINK = 6
+    MKNOD = 8
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
+    LINK = 13
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    STATFS = 17
+    RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
+    FLUSH = 25
+    INIT = 26
+    OPENDIR = 27
+    READDIR = 28
+    RELEASEDIR = 29
+    CREATE = 35
+    INTERRUPT = 36
+    DESTROY = 38
+    IOCTL = 39
+    BATCH_FORGET = 42
+    FALLOCATE = 43
+    READDIRPLUS = 44
+    RENAME2 = 45
+    COPY_FILE_RANGE = 47
+    TMPFILE = 51
+
+
+READ_ONLY_REFUSALS = frozenset(
+    {
+        Opcode.SETATTR,
+        Opcode.SYMLINK,
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.UNLINK,
+        Opcode.RMDIR,
+        Opcode.RENAME,
+        Opcode.LINK,
+        Opcode.WRITE,
+        Opcode.SETXATTR,
+        Opcode.REMOVEXATTR,
+        Opcode.CREATE,
+        Opcode.FALLOCATE,
+        Opcode.RENAME2,
+        Opcode.COPY_FILE_RANGE,
+        Opcode.TMPFILE,
+    }
+)
+"""Requests that would change something."""
+
+
+class InitFlag(IntFlag):
+    """Abilities that kernel and server agree on at the beginning."""
+
+    ASYNC_READ = 1 << 0
+    EXPORT_SUPPORT = 1 << 4
+    DO_READDIRPLUS = 1 << 13
+    READDIRPLUS_AUTO = 1 << 14
+    NO_OPEN_SUPPORT = 1 << 17
+    PARALLEL_DIROPS = 1 << 18
+    ABORT_ERROR = 1 << 21
+    MAX_PAGES = 1 << 22
+    CACHE_SYMLINKS = 1 << 23
+    NO_OPENDIR_SUPPORT = 1 << 24
+    EXPLICIT_INVAL_DATA = 1 << 25
+
+
+class Notification(IntEnum):
+    """What a server says without being asked."""
+
+    INVAL_INODE = 2
+    INVAL_ENTRY = 3
+
+
+_WANTED = (
+    InitFlag.ASYNC_READ
+    | InitFlag.EXPORT_SUPPORT
+    | InitFlag.DO_READDIRPLUS
+    | InitFlag.NO_OPEN_SUPPORT
+    | InitFlag.PARALLEL_DIROPS
+    | InitFlag.ABORT_ERROR
+    | InitFlag.MAX_PAGES
+    | InitFlag.CACHE_SYMLINKS
+    | InitFlag.NO_OPENDIR_SUPPORT
+    | InitFlag.EXPLICIT_INVAL_DATA
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What kernel and server agreed on."""
+
+    minor: int
+    flags: InitFlag
+
+
+def agree(body: bytes | memoryview) -> tuple[Agreement, bytes]:
+    """Read the body of an INIT request; returns the agreement, and the body of the reply that makes it.
+
+    Raises FuseError: the kernel's protocol is too old, or of another kind.
+    """
+    if len(body) < _init_in.size:
+        raise FuseError("the kernel's first FUSE message is too short")
+    major, minor, _, flags = _init_in.unpack_from(body)
+    if (major, minor) < (7, _MINIMUM_MINOR) or major != 7:
+        raise FuseError(
+            f"the kernel speaks FUSE {major}.{minor}; "
+            f"7.{_MINIMUM_MINOR} is needed, that is Linux 5.4 or newer"
+        )
+    agreement = Agreement(min(minor, _NEWEST_MINOR), InitFlag(flags & _WANTED))
+    reply = _init_out.pack(
+        7,
+        agreement.minor,
+        _MAX_READAHEAD,
+        agreement.flags,
+        _MAX_BACKGROUND,
+        _MAX_BACKGROUND * 3 // 4,
+        _MAX_WRITE,
+        1,  # nanoseconds: the granularity of times
+        MAX_READ // 4096,
+        0,
+    )
+    return agreement, reply
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat(2) shows. ``mode`` is a whole st_mode, ``rdev`` as os.makedev encodes it, times in seconds
+    and nanoseconds; ``blocks`` in units of 512 bytes.
+    """
+
+    inode: int
+    mode: int
+    size: int = 0
+    blocks: int = 0
+    mtime: int = 0
+    mtime_ns: int = 0
+    links: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    block_size: int = 4096
+
+    def pack(self) -> bytes:
+        """The structure ``fuse_attr``; modification time serves as the other two times as well."""
+        seconds, nanoseconds = self.mtime & 0xFFFFFFFFFFFFFFFF, self.mtime_ns
+        return _attributes.pack(
+            self.inode, self.size, self.blocks, seconds, seconds, seconds,
+            nanoseconds, nanoseconds, nanoseconds,
+            self.mode, self.links, self.uid, self.gid, _encode_device(self.rdev), self.block_size, 0,
+        )  # fmt: skip
+
+
+def _encode_device(rdev: int) -> int:
+    """A device number in the kernel's 32 bits (new_encode_dev): 12 bits major, 20 bits minor."""
+    major = (rdev >> 8 & 0xFFF) | (rdev >> 32 & 0xFFFFF000)
+    minor = (rdev & 0xFF) | (rdev >> 12 & 0xFFFFFF00)
+    return (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12 & 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class StatFs:
+    """What statvfs(3) shows; ``blocks``, ``free`` in units of ``block_size`` bytes."""
+
+    blocks: int
+    free: int
+    files: int
+    files_free: int
+    block_size: int = 512
+    name_max: int = 255
+
+    def pack(self) -> bytes:
+        """The body of a reply to STATFS."""
+        return _statfs_out.pack(
+            self.blocks, self.free, self.free, self.files, self.files_free,
+            self.block_size, self.name_max, self.block_size, 0,
+        )  # fmt: skip
+
+
+def reply_header(unique: int, size: int) -> bytes:
+    """The header of a reply whose body has ``size`` bytes."""
+    return _reply_header.pack(_reply_header.size + size, 0, unique)
+
+
+def error_reply(unique: int, number: int) -> bytes:
+    """A whole reply that says that a request failed with the error ``number`` of errno(3)."""
+    return _reply_header.pack(_reply_header.size, -number, unique)
+
+
+def entry(node: int, attributes: bytes, *, entry_ttl: int = FOREVER, attribute_ttl: int = FOREVER) -> bytes:
+    """The body that answers LOOKUP: a name stands for ``node``; ``attributes`` are packed."""
+    return _entry_out.pack(node, 0, entry_ttl, attribute_ttl, 0, 0, attributes)
+
+
+def no_entry(entry_ttl: int = FOREVER) -> bytes:
+    """The body that answers LOOKUP: there is no such name, and the kernel may remember that."""
+    return _entry_out.pack(0, 0, entry_ttl, 0, 0, 0, b"")
+
+
+def attributes_reply(attributes: bytes, *, attribute_ttl: int = FOREVER) -> bytes:
+    """The body that answers GETATTR; ``attributes`` are packed."""
+    return _attribute_out.pack(attribute_ttl, 0, 0, attributes)
+
+
+def directory_entry(name: bytes, inode: int, mode: int, following: int) -> bytes:
+    """One entry of a body that answers READDIR.
+
+    ``following`` is the offset at which a reader goes on after this entry; only the type in ``mode`` matters.
+    """
+    length = len(name)
+    return _dirent.pack(inode, following, length, mode >> 12) + name + bytes(-length & 7)
+
+
+def directory_entry_plus(name: bytes, inode: int, mode: int, following: int, looked_up: bytes) -> bytes:
+    """One entry of a body that answers READDIRPLUS; ``looked_up`` is what LOOKUP would answer for it.
+
+    The kernel counts it as a lookup, but not for ``.`` and ``..``, nor if it names no node.
+    """
+    return looked_up + directory_entry(name, inode, mode, following)
+
+
+def invalidate_inode(node: int) -> bytes:
+    """A whole notification: what is cached of this node's attributes and content is to be forgotten."""
+    return _notification(Notification.INVAL_INODE, _inval_inode.pack(node, 0, 0))
+
+
+def invalidate_entry(parent: int, name: bytes) -> bytes:
+    """A whole notification: what is cached for this name, also that it is absent, is to be forgotten."""
+    return _notification(Notification.INVAL_ENTRY, _inval_entry.pack(parent, len(name), 0) + name + b"\0")
+
+
+def _notification(code: Notification, body: bytes) -> bytes:
+    """A notification is a reply to no request, with its code in place of the error."""
+    return _reply_header.pack(_reply_header.size + len(body), code, 0) + body

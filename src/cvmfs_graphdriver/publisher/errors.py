@@ -1,0 +1,37 @@
+"""Errors of writing repositories: storage, transactions, what cannot be ingested."""
+
+from typing import ClassVar
+
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+
+__all__ = ["BusyError", "IngestError", "KeyringError", "PublisherError", "StorageError"]
+
+
+class PublisherError(CvmfsGraphdriverError):
+    """Base of everything this room raises; itself: a request that makes no sense for this repository."""
+
+    exit_code: ClassVar[int] = 40
+
+
+class StorageError(PublisherError):
+    """The storage cannot be read or written: it is absent, full, or not permitted."""
+
+    exit_code: ClassVar[int] = 41
+
+
+class BusyError(PublisherError):
+    """Somebody else is publishing in this repository."""
+
+    exit_code: ClassVar[int] = 42
+
+
+class IngestError(PublisherError):
+    """An entry cannot be stored as the format wants it."""
+
+    exit_code: ClassVar[int] = 43
+
+
+class KeyringError(PublisherError):
+    """A key or certificate that publishing needs is missing or unusable."""
+
+    exit_code: ClassVar[int] = 44

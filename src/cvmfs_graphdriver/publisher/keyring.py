@@ -1,0 +1,76 @@
+"""The keys of a repository on disk, as stock tools name them (CernVM-FS format reference, section 2.5).
+
+Owns: file names and permissions in a keys directory (``/etc/cvmfs/keys``). Must not know: what is signed.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cvmfs_graphdriver.publisher.errors import KeyringError
+from cvmfs_graphdriver.repository.errors import FormatError
+from cvmfs_graphdriver.repository.keys import Certificate, PublicKey, SigningKey, load_public_keys
+
+__all__ = ["Keyring"]
+
+_SECRET = 0o400
+_PUBLIC = 0o444
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The keys of one repository. ``master``, which signs whitelists only, may be kept elsewhere (None)."""
+
+    fqrn: str
+    key: SigningKey
+    certificate: Certificate
+    public: PublicKey
+    master: SigningKey | None = None
+
+    @classmethod
+    def create(cls, fqrn: str, directory: Path) -> Self:
+        """Make and store new keys. Raises KeyringError: there are keys of this repository already."""
+        master, key = SigningKey.generate(), SigningKey.generate()
+        ring = cls(fqrn, key, key.certify(fqrn), master.public, master)
+        files = {
+            f"{fqrn}.masterkey": (master.pem, _SECRET),
+            f"{fqrn}.key": (key.pem, _SECRET),
+            f"{fqrn}.crt": (ring.certificate.pem, _PUBLIC),
+            f"{fqrn}.pub": (master.public.pem, _PUBLIC),
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name in files:
+                if (directory / name).exists():
+                    raise KeyringError(f"{directory / name} exists: the keys of {fqrn} are never overwritten")
+            for name, (pem, mode) in files.items():
+                descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                with open(descriptor, "wb") as file:
+                    file.write(pem)
+        except OSError as error:
+            raise KeyringError(f"cannot store keys in {directory}: {error.strerror}") from error
+        return ring
+
+    @classmethod
+    def load(cls, fqrn: str, directory: Path) -> Self:
+        """Read the keys; only the master key may be missing. Raises KeyringError."""
+
+        def read(suffix: str) -> bytes:
+            path = directory / f"{fqrn}.{suffix}"
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                raise KeyringError(
+                    f"publishing in {fqrn} needs {path}, which cannot be read: {error.strerror}; "
+                    "name the directory of its keys"
+                ) from error
+
+        try:
+            master = (
+                SigningKey.parse(read("masterkey")) if (directory / f"{fqrn}.masterkey").exists() else None
+            )
+            key = SigningKey.parse(read("key"))
+            return cls(fqrn, key, Certificate.parse(read("crt")), load_public_keys(read("pub"))[0], master)
+        except FormatError as error:
+            raise KeyringError(f"a key of {fqrn} in {directory} cannot be used: {error}") from error

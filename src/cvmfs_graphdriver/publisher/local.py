@@ -1,0 +1,140 @@
+"""A storage in a local directory, laid out as ``cvmfs_server`` lays it out (format reference, section 1.3).
+
+Owns: atomic files and the lock. A file is written to ``data/txn`` under a name of its own and renamed, so
+that a reader, or a publisher that is started after a crash, never sees half of one. Must not know: what is
+in a file.
+"""
+
+import errno
+import fcntl
+import itertools
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cvmfs_graphdriver.publisher.errors import BusyError, StorageError
+
+__all__ = ["LocalStorage"]
+
+_TEMPORARY = "data/txn"
+_POLL = 0.2
+
+
+class LocalStorage:
+    """The directory of one repository, e.g. ``/srv/cvmfs/<fqrn>``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._numbers = itertools.count()
+
+    @classmethod
+    def create(cls, directory: Path) -> "LocalStorage":
+        """Lay out a new one. Raises StorageError: there is something at that place already."""
+        with _mapped("create the storage", directory):
+            if directory.exists() and any(directory.iterdir()):
+                raise StorageError(f"{directory} is not empty: choose another place or remove it first")
+            for number in range(256):
+                os.makedirs(directory / "data" / f"{number:02x}", exist_ok=True)
+            (directory / _TEMPORARY).mkdir()
+        return cls(directory)
+
+    @property
+    def location(self) -> str:
+        return str(self.directory)
+
+    def has(self, name: str) -> bool:
+        return os.path.exists(self._path(name))
+
+    def get(self, name: str, *, limit: int) -> bytes | None:
+        with _mapped("read", self.directory / name):
+            try:
+                with open(self._path(name), "rb") as file:
+                    data = file.read(limit + 1)
+            except FileNotFoundError:
+                return None
+        if len(data) > limit:
+            raise StorageError(f"{self.directory / name} is bigger than the {limit} bytes it may have")
+        return data
+
+    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        temporary = self._temporary()
+        with _mapped("write", self.directory / name), _removed_on_error(temporary):
+            with open(temporary, "xb") as file:
+                file.write(data)
+            os.rename(temporary, self._path(name))
+
+    def put_file(self, name: str, source: Path) -> None:
+        temporary = self._temporary()
+        with _mapped("write", self.directory / name), _removed_on_error(temporary):
+            with open(source, "rb") as reader, open(temporary, "xb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+            os.rename(temporary, self._path(name))
+
+    def delete(self, name: str) -> None:
+        with _mapped("delete", self.directory / name), suppress(FileNotFoundError):
+            os.unlink(self._path(name))
+
+    @contextmanager
+    def lock(self, *, wait: float) -> Iterator[None]:
+        deadline = time.monotonic() + wait
+        path = self.directory / _TEMPORARY / ".lock"
+        with _mapped("lock", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= deadline:
+                        raise BusyError(
+                            f"somebody else is publishing in {self.directory}: try again later"
+                        ) from error
+                    time.sleep(_POLL)
+            self._clear_temporary()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _clear_temporary(self) -> None:
+        """Remove what a publisher left that died. Only whoever holds the lock writes there."""
+        for entry in os.scandir(self.directory / _TEMPORARY):
+            if entry.name != ".lock" and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+
+    def _path(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+    def _temporary(self) -> str:
+        number = next(self._numbers)
+        return f"{self.directory}/{_TEMPORARY}/{os.getpid()}.{threading.get_ident()}.{number}"
+
+
+@contextmanager
+def _removed_on_error(path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+@contextmanager
+def _mapped(what: str, path: Path) -> Iterator[None]:
+    """Turns the system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "the disk is full: free space there and run it again",
+            errno.EDQUOT: "the disk quota is used up: free space there and run it again",
+            errno.EACCES: "it is not permitted: run as the owner of the repository",
+            errno.EROFS: "the file system is read-only",
+            errno.ENOENT: "there is no such directory: is this a repository's storage?",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"cannot {what} {path}: {advice}") from error

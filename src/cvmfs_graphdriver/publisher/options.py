@@ -1,0 +1,31 @@
+"""The settings of a repository that the publisher heeds (CernVM-FS format reference, section 13.4).
+
+Owns: names, defaults and meaning. The defaults are those that fit container images: extended attributes
+and special files are kept, as images need them. Must not know: where settings are written down.
+"""
+
+from dataclasses import dataclass
+
+from cvmfs_graphdriver.repository.chunking import ChunkSizes
+from cvmfs_graphdriver.repository.compression import Engine
+from cvmfs_graphdriver.repository.digest import Algorithm
+from cvmfs_graphdriver.repository.entry import Compression
+
+__all__ = ["RepositoryOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryOptions:
+    """``ttl`` in seconds; ``whitelist_days`` is how long a signature of the whitelist is good."""
+
+    algorithm: Algorithm = Algorithm.SHA1
+    compression: Compression = Compression.ZLIB
+    engine: Engine = Engine.ISAL
+    chunking: ChunkSizes | None = ChunkSizes()  # noqa: RUF009 - frozen
+    ttl: int = 240
+    whitelist_days: int = 30
+    garbage_collectable: bool = True
+    auto_tag: bool = False
+    include_xattrs: bool = True
+    ignore_special_files: bool = False
+    break_cross_directory_hardlinks: bool = False

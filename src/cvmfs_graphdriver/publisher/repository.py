@@ -1,0 +1,146 @@
+"""A repository that can be published to: its storage, its keys, its newest revision.
+
+Owns: opening (the newest manifest must be ours), creating, and signing: whitelist and manifest. Must not
+know: what changes in a transaction. Follows the CernVM-FS format reference, sections 2 and 13.3.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from cvmfs_graphdriver.publisher.errors import PublisherError
+from cvmfs_graphdriver.publisher.keyring import Keyring
+from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.repository.compression import decompress
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.errors import DigestMismatchError, TrustError
+from cvmfs_graphdriver.repository.letter import Letter, encode_letter
+from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.whitelist import Whitelist
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.publisher.transaction import Transaction
+
+__all__ = ["MANIFEST", "REFLOG", "WHITELIST", "Repository"]
+
+MANIFEST = ".cvmfspublished"
+WHITELIST = ".cvmfswhitelist"
+REFLOG = ".cvmfsreflog"
+_SMALL = 1 << 20
+_CATALOG_LIMIT = 4 << 30
+
+
+class Repository:
+    """An existing repository, open for publishing."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        keys: Keyring,
+        options: RepositoryOptions,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.storage = storage
+        self.keys = keys
+        self.options = options
+        self.clock = clock
+
+    @classmethod
+    def open(
+        cls, fqrn: str, storage: Storage, keys_directory: Path, options: RepositoryOptions | None = None
+    ) -> Self:
+        """Open the repository in ``storage`` with the keys in ``keys_directory``.
+
+        Its hash algorithm is that of its root catalog, whatever ``options`` say. Raises PublisherError:
+        there is none, or its keys are not these; TrustError: its manifest is not signed by its key.
+        """
+        repository = cls(storage, Keyring.load(fqrn, keys_directory), options or RepositoryOptions())
+        manifest = repository.manifest()
+        repository.options = replace(
+            repository.options,
+            algorithm=manifest.root.algorithm,
+            garbage_collectable=manifest.garbage_collectable,
+            ttl=manifest.ttl,
+        )
+        return repository
+
+    @property
+    def fqrn(self) -> str:
+        return self.keys.fqrn
+
+    def manifest(self) -> Manifest:
+        """The newest revision's manifest, proven by the repository key. Raises PublisherError, TrustError."""
+        data = self.storage.get(MANIFEST, limit=_SMALL)
+        if data is None:
+            raise PublisherError(
+                f"there is no repository in {self.storage.location}: create {self.fqrn} there first "
+                "(cvmfs-graphdriver repo create)"
+            )
+        letter = Letter.parse(data)
+        manifest = Manifest.parse(letter.body)
+        if manifest.fqrn != self.fqrn:
+            raise PublisherError(
+                f"the repository in {self.storage.location} is {manifest.fqrn}, not {self.fqrn}"
+            )
+        if not letter.digest_matches() or not self.keys.certificate.verifies_manifest(
+            letter.signed_text, letter.signature
+        ):
+            raise TrustError(
+                f"the manifest in {self.storage.location} is not signed by the key of {self.fqrn} at hand"
+            )
+        return manifest
+
+    def transaction(self, *, wait: float = 0.0) -> "Transaction":
+        """A transaction, for a ``with`` statement; waits up to ``wait`` seconds for another to end."""
+        from cvmfs_graphdriver.publisher.transaction import Transaction
+
+        return Transaction(self, wait=wait)
+
+    def content(self, name: ObjectName, *, limit: int = _CATALOG_LIMIT) -> bytes:
+        """A stored object of the repository's own, verified and decompressed.
+
+        Raises PublisherError: it is missing; DigestMismatchError, FormatError: it is damaged.
+        """
+        stored = self.storage.get(name.path, limit=limit)
+        if stored is None:
+            raise PublisherError(f"object {name} is missing in {self.storage.location}: check the repository")
+        if Digest.of(stored, name.digest.algorithm) != name.digest:
+            raise DigestMismatchError(f"object {name} in {self.storage.location} is damaged")
+        return decompress(stored, limit=limit)
+
+    def unpack(self, name: ObjectName, directory: Path) -> Path:
+        """The same as a private file in ``directory``."""
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=f"{name.suffix}-", delete=False) as file:
+            file.write(self.content(name))
+        return Path(file.name)
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Sign a manifest and make it the newest. This is the moment in which a revision appears."""
+        data = encode_letter(manifest.export(), self.options.algorithm, self.keys.key.sign_manifest)
+        self.storage.put(MANIFEST, data)
+
+    def resign(self) -> Whitelist:
+        """Sign the whitelist for another ``whitelist_days``. Raises PublisherError: no master key at hand."""
+        master = self.keys.master
+        if master is None:
+            raise PublisherError(
+                f"the master key of {self.fqrn} is not at hand, and only it signs whitelists"
+            )
+        now = datetime.fromtimestamp(int(self.clock()), UTC)
+        fingerprint = self.keys.certificate.fingerprint(self.options.algorithm)
+        whitelist = Whitelist(
+            self.fqrn, now, now + timedelta(days=self.options.whitelist_days), (fingerprint,)
+        )
+        data = encode_letter(whitelist.export(), self.options.algorithm, master.sign_whitelist)
+        self.storage.put(WHITELIST, data)
+        return whitelist
+
+    def certificate_object(self) -> tuple[bytes, Suffix]:
+        """The certificate as an object to be stored."""
+        return self.keys.certificate.pem, Suffix.CERTIFICATE

@@ -1,0 +1,167 @@
+"""A small HTTP server for a storage directory: for the demo, tests and trying out.
+
+Owns: GET and HEAD with single ranges, cache headers as stock servers set them (CernVM-FS format reference,
+section 6.4). Must not know: what a repository is. In production nginx or Apache serves the same directory.
+"""
+
+import os
+import re
+import socket
+import stat
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from cvmfs_graphdriver.kernel.errors import PathEscapeError
+from cvmfs_graphdriver.kernel.openat2 import open_beneath
+from cvmfs_graphdriver.publisher.errors import StorageError
+
+__all__ = ["Served", "serve"]
+
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
+_DATA_AGE, _ROOT_AGE = 259200, 61
+_PIECE = 1 << 20
+
+
+@dataclass(slots=True)
+class Served:
+    """A running server: its ``url`` (without a slash at its end) and what it sent so far."""
+
+    url: str
+    requests: int = 0
+    bytes: int = 0
+    paths: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, path: str, amount: int) -> None:
+        """Count one request for ``path`` answered with ``amount`` bytes of content."""
+        with self._lock:
+            self.requests += 1
+            self.bytes += amount
+            self.paths[path] = self.paths.get(path, 0) + 1
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "cvmfs-graphdriver"
+    sys_version = ""
+    timeout = 60
+    wbufsize = 1 << 16
+    directory: int
+    served: Served
+
+    def do_GET(self) -> None:
+        self._answer(with_content=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_content=False)
+
+    def _answer(self, *, with_content: bool) -> None:
+        name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).lstrip("/")
+        try:
+            descriptor = _open_regular(self.directory, name)
+        except OSError:
+            self._head(HTTPStatus.NOT_FOUND, 0)
+            self.served.count(name, 0)
+            return
+        with open(descriptor, "rb", buffering=0) as file:
+            size = os.fstat(descriptor).st_size
+            first, last, status = self._range(size)
+            length = last - first + 1
+            headers = {
+                "Content-Type": "application/x-cvmfs"
+                if "/.cvmfs" in f"/{name}"
+                else "application/octet-stream",
+                "Cache-Control": f"max-age={_DATA_AGE if '/data/' in f'/{name}' else _ROOT_AGE}",
+                "Accept-Ranges": "bytes",
+            }
+            if status is HTTPStatus.PARTIAL_CONTENT:
+                headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+            self._head(status, length, headers)
+            self.served.count(name, length if with_content else 0)
+            if with_content:
+                self.wfile.flush()
+                file.seek(first)
+                while length > 0 and (data := file.read(min(length, _PIECE))):
+                    self.wfile.write(data)
+                    length -= len(data)
+
+    def _range(self, size: int) -> tuple[int, int, HTTPStatus]:
+        """First and last byte to send, and the status that goes with it."""
+        match = _RANGE.match(self.headers.get("Range", ""))
+        if match:
+            first = int(match[1])
+            last = min(int(match[2]) if match[2] else size - 1, size - 1)
+            if first <= last:
+                return first, last, HTTPStatus.PARTIAL_CONTENT
+        return 0, size - 1, HTTPStatus.OK
+
+    def _head(self, status: HTTPStatus, length: int, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing: the counters are what matters here."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no error of the server's."""
+
+
+@contextmanager
+def serve(directory: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Served]:
+    """Serve the files below ``directory`` until the block ends; port 0 takes a free one.
+
+    Raises StorageError: no such directory, or the address is taken.
+    """
+    try:
+        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"cannot serve {directory}: {error.strerror}") from error
+    try:
+        handler = type("Handler", (_Handler,), {"directory": root})
+        try:
+            server = _Server((host, port), handler)
+        except OSError as error:
+            raise StorageError(f"cannot serve at {host}:{port}: {error.strerror}") from error
+        served = Served(f"http://{host}:{server.server_address[1]}")
+        handler.served = served  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield served
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+    finally:
+        os.close(root)
+
+
+def _open_regular(directory: int, name: str) -> int:
+    """A regular file below a directory, never outside of it. Raises OSError."""
+    try:
+        descriptor = open_beneath(directory, os.fsencode(name), os.O_RDONLY | os.O_NONBLOCK)
+    except PathEscapeError as error:
+        raise FileNotFoundError(name) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(name)
+    return descriptor

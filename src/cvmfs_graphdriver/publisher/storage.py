@@ -1,0 +1,44 @@
+"""What the publisher asks of a storage: the place whose files an HTTP server serves.
+
+Owns: the interface. A name is a path below the repository's root, e.g. ``data/ab/cdef…C`` or
+``.cvmfspublished`` (CernVM-FS format reference, sections 1.3 and 6.4). Must not know: what is in a file.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Storage"]
+
+
+class Storage(Protocol):
+    """One repository's files; safe for any number of threads. All methods raise StorageError."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        ...
+
+    def get(self, name: str, *, limit: int) -> bytes | None:
+        """A file's content, None if there is none. More than ``limit`` bytes are an error."""
+        ...
+
+    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        """Store a file: it appears whole or not at all, replacing one of the same name."""
+        ...
+
+    def put_file(self, name: str, source: Path) -> None:
+        """Store a copy of a local file, as ``put`` does."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        ...
+
+    def lock(self, *, wait: float) -> AbstractContextManager[None]:
+        """Keep other publishers out; waits up to ``wait`` seconds, then raises BusyError."""
+        ...

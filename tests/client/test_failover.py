@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
-from cvmfs_graphdriver.client.failover import Attempt, Failover, Failure, Policy, classify_status
+from cvmfs_graphdriver.client.failover import Attempt, Failover, Policy, classify_status
+from cvmfs_graphdriver.client.failover import Failure as F
 from cvmfs_graphdriver.client.proxies import proxy_groups
 
-F = Failure
 NO_PAUSE = Policy(max_retries=0)
 
 

@@ -1,16 +1,15 @@
 """Catalogs in use: fetched on demand, open, each with its range of inode numbers.
 
-Owns: the way from "this catalog at this place" to an open database, and the inode of an entry in it. Must
-not know: which revision wants the catalog; one that two revisions share is open once.
+Owns: the way from "this catalog at this place" to an open database, how many databases are open at once, and
+the inode of an entry. Must not know: which revision wants a catalog; one that two revisions share is open
+once.
 """
 
-import os
 import threading
-from dataclasses import dataclass
-from pathlib import Path
+from collections import deque
 
 from cvmfs_graphdriver.client.cache import Cache
-from cvmfs_graphdriver.client.fetcher import Fetcher
+from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.inodes import InodeTable
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
@@ -22,49 +21,80 @@ _SIZE_LIMIT = 4 * 1024**3
 """Bytes of a catalog whose size nobody told."""
 
 
-@dataclass(frozen=True, slots=True)
 class Mount:
-    """A catalog at a mountpoint; ``offset`` is where its inode numbers begin."""
+    """A catalog at a mountpoint. There is one object for each; it opens the database when it is needed.
 
-    mountpoint: bytes
-    digest: Digest
-    catalog: Catalog
-    offset: int
+    Who works with the database takes it from ``catalog`` once and holds on to it meanwhile: it is closed
+    when nobody holds it any more.
+    """
+
+    __slots__ = ("_catalog", "_nested", "_owner", "_used", "offset", "reference")
+
+    def __init__(self, owner: "Catalogs", reference: CatalogReference, catalog: Catalog, offset: int) -> None:
+        self._owner = owner
+        self._catalog: Catalog | None = catalog
+        self._nested: dict[bytes, CatalogReference] | None = None
+        self._used = True
+        self.reference = reference
+        self.offset = offset
+        """What is added to a row to make an inode number."""
+
+    @property
+    def mountpoint(self) -> bytes:
+        return self.reference.path
+
+    @property
+    def digest(self) -> Digest:
+        return self.reference.digest
+
+    @property
+    def catalog(self) -> Catalog:
+        """The open database. Raises what fetching it raises, if it has to be fetched again."""
+        self._used = True
+        return self._catalog or self._owner.reopen(self)
+
+    def nested_at(self, path: bytes) -> CatalogReference | None:
+        """The catalog that is mounted at ``path``, if one is."""
+        if self._nested is None:
+            self._nested = {reference.path: reference for reference in self.catalog.nested()}
+        return self._nested.get(path)
 
     def inode(self, entry: DirectoryEntry) -> int:
         """The inode number of an entry of this catalog; all members of a hard-link group have the same."""
-        row = self.catalog.group_row(entry.hardlink_group) if entry.hardlink_group else entry.row
-        return self.offset + row
+        if entry.hardlink_group:
+            return self.offset + (self.catalog.group_row(entry.hardlink_group) or entry.row)
+        return self.offset + entry.row
 
 
 class Catalogs:
-    """All open catalogs of one repository; safe for any number of threads."""
+    """All catalogs of one repository; safe for any number of threads. At most ``limit`` are kept open."""
 
-    def __init__(self, fetcher: Fetcher, cache: Cache, inodes: InodeTable) -> None:
+    def __init__(self, fetcher: Fetcher, cache: Cache, inodes: InodeTable, limit: int) -> None:
         self._fetcher = fetcher
         self._cache = cache
         self._inodes = inodes
+        self._limit = limit
         self._lock = threading.Lock()
         self._mounts: dict[tuple[bytes, Digest], Mount] = {}
+        self._open: deque[Mount] = deque()
 
     def mount(self, reference: CatalogReference, path: str = "") -> Mount:
-        """The catalog of ``reference`` at ``reference.path``; ``path`` if servers have it elsewhere."""
+        """The catalog of ``reference`` at ``reference.path``; ``path`` if servers have it elsewhere.
+
+        Raises TransferError, RepositoryError, CacheError.
+        """
         key = (reference.path, reference.digest)
-        with self._lock:
-            known = self._mounts.get(key)
+        known = self._mounts.get(key)
         if known is not None:
             return known
-        name = ObjectName(reference.digest, Suffix.CATALOG)
-        size = reference.size
-        descriptor = self._fetcher.open(name, size=size or _SIZE_LIMIT, exact=bool(size), path=path)
-        try:
-            catalog = Catalog.open(Path(f"/proc/self/fd/{descriptor}"), mountpoint=reference.path)
-        finally:
-            os.close(descriptor)
+        catalog = self._load(reference, path)
         taken = self._inodes.range_of(reference.path, reference.digest, catalog.max_row)
-        mount = Mount(reference.path, reference.digest, catalog, taken.offset)
         with self._lock:
-            return self._mounts.setdefault(key, mount)
+            known = self._mounts.get(key)
+            if known is None:
+                known = self._mounts[key] = Mount(self, reference, catalog, taken.offset)
+                self._opened(known)
+            return known
 
     def by_inode(self, inode: int) -> tuple[Mount, int]:
         """The catalog that an inode belongs to, and its row there. Raises StaleInodeError."""
@@ -72,14 +102,47 @@ class Catalogs:
         mount = self.mount(CatalogReference(found.mountpoint, found.digest, 0))
         return mount, inode - found.offset
 
-    def loaded(self) -> int:
-        """How many catalogs are open."""
+    def reopen(self, mount: Mount) -> Catalog:
+        """Open the database of a mount again that had to give way to others."""
+        catalog = self._load(mount.reference, "")
         with self._lock:
-            return len(self._mounts)
+            if mount._catalog is None:
+                mount._catalog = catalog
+                self._opened(mount)
+            return mount._catalog
+
+    def open_mounts(self) -> list[Mount]:
+        """Those whose databases are open."""
+        with self._lock:
+            return list(self._open)
+
+    def detach(self) -> None:
+        """Close all databases that are not in use at this moment; they are opened again when needed."""
+        with self._lock:
+            while self._open:
+                self._open.popleft()._catalog = None
 
     def close(self) -> None:
         """Close all of them."""
-        with self._lock:
-            mounts, self._mounts = list(self._mounts.values()), {}
-        for mount in mounts:
-            mount.catalog.close()
+        self.detach()
+        self._mounts.clear()
+
+    def _load(self, reference: CatalogReference, path: str) -> Catalog:
+        name = ObjectName(reference.digest, Suffix.CATALOG)
+        place = reference.path.decode("utf-8", "backslashreplace") or "/"
+        exact = reference.size > 0
+        size = reference.size if exact else _SIZE_LIMIT
+        wanted = Wanted(name, size, exact=exact, path=path, label=f"catalog of {place},")
+        self._fetcher.fetch(wanted)
+        return Catalog.open(self._cache.path(reference.digest), mountpoint=reference.path)
+
+    def _opened(self, mount: Mount) -> None:
+        """One more is open: the one that nobody has used for the longest time may have to give way."""
+        self._open.append(mount)
+        while len(self._open) > self._limit:
+            oldest = self._open.popleft()
+            if oldest._used:
+                oldest._used = False
+                self._open.append(oldest)
+            else:
+                oldest._catalog = None

@@ -13,7 +13,7 @@ __all__ = [
     "ClientError",
     "ConfigurationError",
     "NotFoundError",
-    "PinnedRevisionError",
+    "RevisionError",
     "StaleInodeError",
     "TransferError",
     "UnreachableError",
@@ -56,8 +56,8 @@ class CacheError(ClientError):
     exit_code: ClassVar[int] = 25
 
 
-class PinnedRevisionError(ClientError):
-    """The tag, date or root hash that the configuration asks for does not exist, or may not be mounted."""
+class RevisionError(ClientError):
+    """The revision that should be mounted does not exist, or is blacklisted."""
 
     exit_code: ClassVar[int] = 26
 

@@ -8,108 +8,127 @@ not know: catalogs, paths, FUSE.
 import os
 import threading
 from concurrent.futures import Future
-from typing import IO
+from dataclasses import dataclass
 
-from cvmfs_graphdriver.client.cache import Cache
+from cvmfs_graphdriver.client.cache import Cache, Incoming
+from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.repository.compression import Decompressor
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.entry import Compression
-from cvmfs_graphdriver.repository.errors import DigestMismatchError
+from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
-__all__ = ["Fetcher"]
+__all__ = ["Fetcher", "Wanted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object to fetch. ``size`` is its uncompressed size in bytes, or an upper limit if not ``exact``.
+
+    ``path`` is where servers have it if that is not the usual place, ``span`` the bytes there that are the
+    object if it is a part of something; ``label`` says in messages what it is.
+    """
+
+    name: ObjectName
+    size: int
+    exact: bool = True
+    compression: Compression = Compression.ZLIB
+    path: str = ""
+    span: tuple[int, int] | None = None
+    label: str = "object"
 
 
 class Fetcher:
     """Gives descriptors of cached objects; safe for any number of threads."""
 
-    def __init__(self, transfer: Transfer, cache: Cache) -> None:
+    def __init__(self, transfer: Transfer, cache: Cache, counters: Counters) -> None:
         self._transfer = transfer
         self._cache = cache
+        self._counters = counters
         self._lock = threading.Lock()
         self._running: dict[Digest, Future[None]] = {}
 
-    def open(
-        self,
-        name: ObjectName,
-        *,
-        size: int,
-        exact: bool = True,
-        compression: Compression = Compression.ZLIB,
-        path: str = "",
-    ) -> int:
+    def open(self, wanted: Wanted, transfer: Transfer | None = None) -> int:
         """A descriptor of the object, which belongs to the caller.
 
-        ``size`` is its uncompressed size, exactly or as an upper limit; ``path`` is where servers have it,
-        if not at its usual place. Raises TransferError, DigestMismatchError, FormatError, CacheError.
-        """
-        while True:
-            known = self._cache.open(name.digest, size if exact else None)
-            if known is not None:
-                return known
-            with self._lock:
-                running = self._running.get(name.digest)
-                mine: Future[None] = Future()
-                if running is None:
-                    self._running[name.digest] = mine
-            if running is not None:
-                running.result()
-                continue
-            try:
-                descriptor = self._fetch(name, size, exact, compression, path or name.path)
-            except BaseException as error:
-                mine.set_exception(error)
-                raise
-            else:
-                mine.set_result(None)
-                return descriptor
-            finally:
-                with self._lock:
-                    del self._running[name.digest]
+        ``transfer`` is for what does not come from the usual servers.
 
-    def _fetch(self, name: ObjectName, size: int, exact: bool, compression: Compression, path: str) -> int:
-        with self._cache.store(name.digest) as file:
-            self._transfer.fetch(path, _Verified(name, file, size, exact, compression))
-            return os.dup(file.fileno())
+        Raises TransferError, DigestMismatchError, FormatError, CacheError.
+        """
+        digest = wanted.name.digest
+        size = wanted.size if wanted.exact else None
+        descriptor = self._cache.open(digest, size)
+        if descriptor is not None:
+            self._counters.add("hits")
+            return descriptor
+        self._counters.add("misses")
+        while True:
+            mine: Future[None] = Future()
+            with self._lock:
+                running = self._running.setdefault(digest, mine)
+            if running is mine:
+                return self._lead(wanted, transfer or self._transfer, mine)
+            running.result()
+            descriptor = self._cache.open(digest, size)
+            if descriptor is not None:
+                return descriptor
+
+    def fetch(self, wanted: Wanted) -> None:
+        """See that the object is in the cache. Raises as ``open`` does."""
+        os.close(self.open(wanted))
+
+    def _lead(self, wanted: Wanted, transfer: Transfer, future: Future[None]) -> int:
+        """Fetch for all who wait for ``future``."""
+        try:
+            descriptor = self._fetch(wanted, transfer)
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        else:
+            future.set_result(None)
+            return descriptor
+        finally:
+            with self._lock:
+                del self._running[wanted.name.digest]
+
+    def _fetch(self, wanted: Wanted, transfer: Transfer) -> int:
+        digest = wanted.name.digest
+        key = int.from_bytes(digest.raw[:4], "little")
+        with self._cache.store(digest) as incoming:
+            sink = _Verified(wanted, incoming)
+            transfer.fetch(wanted.path or wanted.name.path, sink, key=key, span=wanted.span)
+            return incoming.reopen()
 
 
 class _Verified:
     """A sink that decompresses into a file and checks digest and size."""
 
-    def __init__(
-        self, name: ObjectName, file: IO[bytes], size: int, exact: bool, compression: Compression
-    ) -> None:
-        self._name = name
-        self._file = file
-        self._size = size
-        self._exact = exact
-        self._compression = compression
+    def __init__(self, wanted: Wanted, incoming: Incoming) -> None:
+        self._wanted = wanted
+        self._incoming = incoming
         self.begin()
 
     def begin(self) -> None:
-        self._hasher = self._name.digest.algorithm.new()
-        self._decompressor = Decompressor(self._compression)
-        self._written = 0
-        self._file.seek(0)
-        self._file.truncate()
+        wanted = self._wanted
+        self._hasher = wanted.name.digest.algorithm.new()
+        self._decompressor = Decompressor(wanted.compression, limit=wanted.size)
+        self._incoming.restart()
 
     def write(self, data: bytes) -> None:
         self._hasher.update(data)
-        self._store(self._decompressor.feed(data))
+        try:
+            self._incoming.write(self._decompressor.feed(data))
+        except FormatError as error:
+            raise FormatError(f"{self._wanted.label} {self._wanted.name}: {error}") from error
 
     def finish(self) -> None:
-        if self._hasher.digest() != self._name.digest.raw:
-            raise DigestMismatchError(f"object {self._name}: the server's bytes do not have this digest")
-        self._store(self._decompressor.finish())
-        if self._exact and self._written != self._size:
-            raise DigestMismatchError(
-                f"object {self._name} has {self._written} bytes where its catalog says {self._size}"
-            )
-
-    def _store(self, data: bytes) -> None:
-        self._written += len(data)
-        if self._written > self._size:
-            raise DigestMismatchError(
-                f"object {self._name} is bigger than the {self._size} bytes it should have"
-            )
-        self._file.write(data)
+        wanted = self._wanted
+        if self._hasher.digest() != wanted.name.digest.raw:
+            raise DigestMismatchError(f"{wanted.label} {wanted.name}: the bytes do not have this digest")
+        try:
+            self._incoming.write(self._decompressor.finish())
+        except FormatError as error:
+            raise FormatError(f"{wanted.label} {wanted.name}: {error}") from error
+        size = self._incoming.size
+        if wanted.exact and size != wanted.size:
+            raise FormatError(f"{wanted.label} {wanted.name} has {size} bytes, not {wanted.size}")

@@ -1,80 +1,128 @@
 """An open file: reading bytes of a whole object or of chunks.
 
-Owns: which chunk holds which byte. Must not know: catalogs, FUSE. Chunks are fetched when they are first
-read.
+Owns: which piece holds which byte, which pieces are open, reading ahead. Must not know: catalogs, FUSE,
+where objects come from. Pieces are fetched when they are first read, and again when they turn out to have
+been cut off in the cache.
 """
 
 import bisect
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from cvmfs_graphdriver.client.errors import ClientError
+from cvmfs_graphdriver.client.errors import CacheError, ClientError
 from cvmfs_graphdriver.repository.entry import Chunk
 
 __all__ = ["OpenFile"]
 
+_HELD = 8
+_AHEAD = 2
+
+
+class _Held:
+    """A descriptor that is closed when nobody reads from it any more."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
 
 class OpenFile:
-    """Content of one regular file; ``pread`` may be called by several threads at once."""
+    """Content of one regular file; ``pread`` may be called by several threads at once.
+
+    ``pieces`` follow one another without gaps; ``fetch`` gives a descriptor of one, which then belongs to
+    this file; ``prefetch`` begins to fetch one without waiting.
+    """
 
     def __init__(
-        self, chunks: Sequence[Chunk], fetch: Callable[[Chunk], int], descriptor: int | None
+        self, pieces: Sequence[Chunk], fetch: Callable[[Chunk], int], prefetch: Callable[[Chunk], None]
     ) -> None:
-        self._chunks = chunks
+        self._pieces = pieces
+        self._offsets = [piece.offset for piece in pieces]
         self._fetch = fetch
-        self._descriptor = descriptor
+        self._prefetch = prefetch
         self._lock = threading.Lock()
-        self._open: dict[int, int] = {}
-
-    def fileno(self) -> int:
-        """The descriptor of the whole content. Raises ClientError: a chunked file has none."""
-        if self._descriptor is None:
-            raise ClientError("a chunked file has no single descriptor")
-        return self._descriptor
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._position = 0
+        self._ahead = 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is one descriptor with the whole content."""
-        return self._descriptor is not None
+        """Whether one descriptor has the whole content; an empty file needs none, and has none."""
+        return len(self._pieces) == 1
+
+    def fileno(self) -> int:
+        """The descriptor of the whole content, which stays this file's. Raises ClientError: it has none."""
+        if not self.is_whole:
+            raise ClientError("a file of several chunks has no single descriptor")
+        return self._open(0).number
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Up to ``size`` bytes from ``offset`` on; fewer only at the end. Raises what a fetch raises."""
-        if self._descriptor is not None:
-            return os.pread(self._descriptor, size, offset)
-        pieces = []
-        index = bisect.bisect_right(self._chunks, offset, key=lambda chunk: chunk.offset) - 1
-        while size > 0 and 0 <= index < len(self._chunks):
-            chunk = self._chunks[index]
-            within = offset - chunk.offset
-            wanted = min(size, chunk.size - within)
-            if wanted <= 0:
-                break
-            pieces.append(os.pread(self._chunk(index), wanted, within))
-            size -= wanted
-            offset += wanted
-            index += 1
-        return b"".join(pieces)
+        """Up to ``size`` bytes from ``offset`` on; fewer only at the end.
+
+        Raises what a fetch raises; CacheError: a piece is cut off in the cache again and again.
+        """
+        index = bisect.bisect_right(self._offsets, offset) - 1
+        if index < 0:
+            return b""
+        data = self._read(index, size, offset)
+        if len(data) < size and index + 1 < len(self._pieces):
+            parts = [data]
+            end = offset + len(data)
+            while (left := size - (end - offset)) > 0 and index + 1 < len(self._pieces):
+                index += 1
+                parts.append(self._read(index, left, end))
+                end += len(parts[-1])
+            data = b"".join(parts)
+        if len(self._pieces) > 1:
+            self._read_ahead(index, offset, offset + len(data))
+        return data
 
     def close(self) -> None:
         """Give all descriptors back."""
         with self._lock:
-            descriptors = list(self._open.values())
-            self._open.clear()
-            if self._descriptor is not None:
-                descriptors.append(self._descriptor)
-                self._descriptor = None
-        for descriptor in descriptors:
-            os.close(descriptor)
+            self._held.clear()
 
-    def _chunk(self, index: int) -> int:
+    def _read(self, index: int, size: int, offset: int) -> bytes:
+        """Bytes of one piece; ``offset`` is the file's."""
+        piece = self._pieces[index]
+        within = offset - piece.offset
+        wanted = min(size, piece.size - within)
+        if wanted <= 0:
+            return b""
+        for _ in range(2):
+            data = os.pread(self._open(index).number, wanted, within)
+            if len(data) == wanted:
+                return data
+            with self._lock:
+                self._held.pop(index, None)
+        raise CacheError(f"object {piece.digest} is cut off in the cache, and again after fetching it anew")
+
+    def _open(self, index: int) -> _Held:
         with self._lock:
-            if index in self._open:
-                return self._open[index]
-        descriptor = self._fetch(self._chunks[index])
+            held = self._held.get(index)
+            if held is not None:
+                return held
+        held = _Held(self._fetch(self._pieces[index]))
         with self._lock:
-            if index in self._open:
-                os.close(descriptor)
-            else:
-                self._open[index] = descriptor
-            return self._open[index]
+            self._held[index] = held
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        return held
+
+    def _read_ahead(self, index: int, start: int, end: int) -> None:
+        """Who reads on where the last reader stopped will want the next pieces, too."""
+        sequential = start == self._position
+        self._position = end
+        if not sequential or index < 1:
+            return
+        first = max(index, self._ahead) + 1
+        last = min(index + _AHEAD, len(self._pieces) - 1)
+        for following in range(first, last + 1):
+            self._ahead = following
+            self._prefetch(self._pieces[following])

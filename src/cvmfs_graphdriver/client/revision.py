@@ -5,144 +5,206 @@ catalog it comes from, so what was found in one revision stays complete and unmi
 moved on to the next. Must not know: FUSE, where bytes come from.
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.catalogs import Catalogs, Mount
-from cvmfs_graphdriver.client.fetcher import Fetcher
+from cvmfs_graphdriver.client.contents import Contents
+from cvmfs_graphdriver.client.generations import Generations
 from cvmfs_graphdriver.client.inodes import ROOT_INODE
 from cvmfs_graphdriver.client.openfile import OpenFile
-from cvmfs_graphdriver.repository.digest import Digest, ObjectName, PathKey, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.errors import CatalogError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.variables import expand_variables
 from cvmfs_graphdriver.repository.xattr import parse_xattrs
 
-__all__ = ["Node", "Revision"]
+__all__ = ["Node", "Revision", "Services", "Totals"]
 
-_MOUNTPOINT = EntryFlag.NESTED_MOUNTPOINT | EntryFlag.BIND_MOUNTPOINT
+_ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT.value
+_DEPTH_LIMIT = 4096
+"""No path can have more components."""
+_NODE_BYTES = 1024
+"""What a node costs in memory, roughly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """An entry at its place in the tree. ``mount`` is the catalog it was read from."""
+class Node(NamedTuple):
+    """An entry at its place in the tree. ``mount`` is the catalog it was read from.
+
+    The inode of the root is 1. A tuple, since directories are listed by the hundred thousand nodes.
+    """
 
     path: bytes
     inode: int
     parent_inode: int
     entry: DirectoryEntry
-    mount: Mount = field(repr=False, compare=False)
+    mount: Mount
+
+
+class Totals(NamedTuple):
+    """Numbers for statfs(2): bytes that the cache may hold, bytes free in it, entries in all catalogs."""
+
+    size: int
+    free: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What revisions of one repository share.
+
+    ``variables`` are those of variant symlinks; ``magic`` gives the value of a magic extended attribute, None
+    if the node has none of that name; ``capacity`` the bytes that the cache may hold and that are free;
+    ``memory`` is how many bytes may be used for remembering nodes.
+    """
+
+    catalogs: Catalogs
+    contents: Contents
+    variables: Mapping[str, str]
+    magic: "Callable[[Revision, Node, bytes], bytes | None]"
+    capacity: Callable[[], tuple[int, int]]
+    memory: int
 
 
 class Revision:
     """One revision of one repository; safe for any number of threads."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        root: CatalogReference,
-        catalogs: Catalogs,
-        fetcher: Fetcher,
-        variables: Mapping[str, str],
-    ) -> None:
+    def __init__(self, fqrn: str, manifest: Manifest | None, root: Mount, services: Services) -> None:
+        self.fqrn = fqrn
         self.manifest = manifest
+        """What named the root catalog; None if the configuration or the breadcrumb did."""
+        self._services = services
+        capacity = services.memory // _NODE_BYTES // 4
+        self._nodes: Generations[int, Node] = Generations(capacity)
+        self._listings: Generations[int, dict[bytes, Node]] = Generations(capacity)
+        entry = root.catalog.lookup(b"")
+        if entry is None or not entry.is_directory:
+            raise CatalogError(f"the root catalog {root.digest} of {fqrn} has no root directory")
         self.root: Digest = root.digest
-        self._catalogs = catalogs
-        self._fetcher = fetcher
-        self._variables = variables
-        mount = catalogs.mount(root)
-        self.number: int = mount.catalog.revision
-        entry = mount.catalog.lookup(b"")
-        assert entry is not None  # noqa: S101
-        self._root = Node(b"", ROOT_INODE, ROOT_INODE, entry, mount)
+        self.number: int = root.catalog.revision
+        ttl = root.catalog.ttl
+        self.ttl: int | None = manifest.ttl if ttl is None and manifest else ttl
+        """Seconds after which to look for a newer one; None if nobody says."""
+        self.top = Node(b"", ROOT_INODE, ROOT_INODE, entry, root)
+        """The root directory."""
 
-    @property
-    def fqrn(self) -> str:
-        return self.manifest.fqrn
+    # Finding nodes
 
     def lookup(self, path: bytes) -> Node | None:
         """The node at an absolute path (``b""`` is the root), None if there is none."""
         if not path:
-            return self._root
+            return self.top
         directory, _, name = path.rpartition(b"/")
         parent = self.lookup(directory)
         return None if parent is None else self.child(parent, name)
 
     def child(self, parent: Node, name: bytes) -> Node | None:
         """The node called ``name`` in a directory, hidden ones included; None if there is none."""
+        listing = self._listings.get(parent.inode)
+        if listing is not None:
+            known = listing.get(name)
+            if known is not None:
+                return known
         if not parent.entry.is_directory:
             return None
         mount = self._inside(parent)
-        path = parent.path + b"/" + name
+        path = b"%b/%b" % (parent.path, name)
         entry = mount.catalog.lookup(path)
-        return None if entry is None else Node(path, mount.inode(entry), parent.inode, entry, mount)
-
-    def list(self, path: bytes) -> list[Node]:
-        """All nodes of the directory at ``path`` but hidden ones; empty if it is no directory."""
-        node = self.lookup(path)
-        return [] if node is None else list(self.children(node))
+        if entry is None:
+            return None
+        node = Node(path, mount.inode(entry), parent.inode, entry, mount)
+        self._nodes.put(node.inode, node)
+        return node
 
     def children(self, parent: Node) -> Sequence[Node]:
         """All nodes of a directory but hidden ones, without ``.`` and ``..``; empty if it is none."""
+        listing = self._listings.get(parent.inode)
+        if listing is not None:
+            return tuple(listing.values())
         if not parent.entry.is_directory:
-            return []
+            return ()
         mount = self._inside(parent)
         prefix = parent.path + b"/"
-        return [
-            Node(prefix + entry.name, mount.inode(entry), parent.inode, entry, mount)
+        inode = mount.inode
+        nodes = tuple(
+            Node(prefix + entry.name, inode(entry), parent.inode, entry, mount)
             for entry in mount.catalog.listing(parent.path)
-        ]
+        )
+        self._listings.put(parent.inode, {node.entry.name: node for node in nodes}, len(nodes) + 1)
+        return nodes
 
     def node(self, inode: int) -> Node:
         """The node with this number, of this revision or of an older one. Raises StaleInodeError."""
         if inode == ROOT_INODE:
-            return self._root
-        mount, row = self._catalogs.by_inode(inode)
-        entry, parent_key = mount.catalog.entry_at(row)
-        top = PathKey.of(mount.mountpoint)
-        names = [entry.name]
-        parent_inode = 0
-        key = parent_key
-        while key != top:
-            parent, key = mount.catalog.by_key(key)
-            parent_inode = parent_inode or mount.inode(parent)
-            names.append(parent.name)
-        if not parent_inode:
-            directory = self.lookup(mount.mountpoint)
-            parent_inode = directory.inode if directory else ROOT_INODE
-        path = mount.mountpoint + b"".join(b"/" + name for name in reversed(names))
-        return Node(path, inode, parent_inode, entry, mount)
+            return self.top
+        known = self._nodes.get(inode)
+        if known is None:
+            known = self._find(inode)
+            self._nodes.put(inode, known)
+        return known
+
+    def list(self, path: bytes) -> list[Node]:
+        """``children`` of the directory at ``path``; empty if there is none."""
+        node = self.lookup(path)
+        return [] if node is None else [*self.children(node)]
+
+    # What a node has
 
     def open(self, node: Node) -> OpenFile:
         """Open a regular file; a whole object is fetched now, chunks when they are read."""
-        entry = node.entry
-        if entry.is_chunked:
-            chunks = node.mount.catalog.chunks(node.path)
-            return OpenFile(chunks, lambda chunk: self._fetch_chunk(entry, chunk), None)
-        if entry.digest is None:
-            return OpenFile((), lambda _: -1, os.memfd_create("empty", os.MFD_CLOEXEC))
-        descriptor = self._fetcher.open(
-            ObjectName(entry.digest), size=entry.size, compression=entry.compression
-        )
-        return OpenFile((), lambda _: -1, descriptor)
+        chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
+        return self._services.contents.open(node.path, node.entry, chunks)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, variables expanded."""
-        return expand_variables(node.entry.symlink, self._variables)
+        return expand_variables(node.entry.symlink, self._services.variables)
 
     def xattrs(self, node: Node) -> dict[bytes, bytes]:
         """The extended attributes that the catalog stores."""
-        return parse_xattrs(node.entry.xattr)
+        return parse_xattrs(node.entry.xattr) if node.entry.xattr else {}
 
-    def _fetch_chunk(self, entry: DirectoryEntry, chunk: Chunk) -> int:
-        name = ObjectName(chunk.digest, Suffix.PARTIAL)
-        return self._fetcher.open(name, size=chunk.size, compression=entry.compression)
+    def magic_xattr(self, node: Node, name: bytes) -> bytes | None:
+        """The value of a magic extended attribute, None if this node has none of that name."""
+        return self._services.magic(self, node, name)
+
+    def mount_of(self, node: Node) -> Mount:
+        """The catalog that a node belongs to: for a mountpoint the nested one, which is loaded if need be."""
+        return self._inside(node) if node.entry.is_directory else node.mount
+
+    def statfs(self) -> Totals:
+        """Totals over the cache, and over all catalogs, loaded or not."""
+        total = self.top.mount.catalog.counters.total
+        files = total.regular + total.symlink + total.special + total.dir
+        return Totals(*self._services.capacity(), files)
 
     def _inside(self, directory: Node) -> Mount:
         """The catalog that lists a directory: for a mountpoint the nested one."""
         mount = directory.mount
-        if not directory.entry.flags & _MOUNTPOINT:
-            return mount
-        reference = mount.catalog.nested_for(directory.path)
-        return mount if reference is None else self._catalogs.mount(reference)
+        if directory.entry.flags.value & _ELSEWHERE:
+            reference = mount.nested_at(directory.path)
+            if reference is not None:
+                return self._services.catalogs.mount(reference)
+        return mount
+
+    def _find(self, inode: int) -> Node:
+        """Work a node out from its number alone: up through the directories of its catalog."""
+        mount, row = self._services.catalogs.by_inode(inode)
+        catalog = mount.catalog
+        entry, key = catalog.entry_at(row)
+        names = [entry.name]
+        parent_inode = 0
+        while key != catalog.root_key:
+            parent, key = catalog.by_key(key)
+            parent_inode = parent_inode or mount.inode(parent)
+            names.append(parent.name)
+            if len(names) > _DEPTH_LIMIT:
+                raise CatalogError(
+                    f"the catalog of {mount.mountpoint!r} has directories that hold themselves"
+                )
+        path = b"/".join([mount.mountpoint, *reversed(names)])
+        if not parent_inode:
+            above = self.lookup(mount.mountpoint)
+            parent_inode = above.inode if above else ROOT_INODE
+        return Node(path, inode, parent_inode, entry, mount)

@@ -1,40 +1,30 @@
-"""HTTP with libcurl: fetch one URL path from whichever server delivers it.
+"""Fetch something from whichever server, through whichever proxy, delivers it.
 
-Owns: curl handles (up to 16 at once, each keeping its connection alive), time and size limits, headers
-(CernVM-FS format reference, sections 8.3 and 8.5). Must not know: caches, catalogs, trust; what is received
-goes piecewise into a ``Sink``, which says at the end whether it was right.
+Owns: one transfer from its first attempt to its last, up to 16 transfers at once (CernVM-FS format
+reference, section 8.5), and the one error that tells why there was no success. Must not know: caches,
+catalogs, trust. What is received goes piecewise into a ``Sink``, which says whether it is right; who to ask
+next is decided by ``failover``; one attempt is made by ``connection``.
 """
 
-import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
-import pycurl
-
-from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.client.connection import Connection, Problem, Sink
+from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import NotFoundError, UnreachableError
+from cvmfs_graphdriver.client.failover import Attempt, Failover
+from cvmfs_graphdriver.client.proxies import DIRECT
 from cvmfs_graphdriver.client.settings import NetworkSettings
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.repository.errors import RepositoryError
 
-__all__ = ["Memory", "Sink", "Transfer"]
+__all__ = ["Memory", "Transfer"]
 
 _CONNECTIONS = 16
-_BUFFER = 512 * 1024
-
-
-class Sink(Protocol):
-    """Where received bytes go. A transfer that is tried again starts with ``begin`` again."""
-
-    def begin(self) -> None:
-        """Forget what came so far."""
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes; raises an error of ours if they cannot be right."""
-
-    def finish(self) -> None:
-        """All bytes came; raises an error of ours if they are not right."""
+_REASONS = 3
+"""How many of several reasons an error names."""
 
 
 class Memory:
@@ -42,104 +32,120 @@ class Memory:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = io.BytesIO()
+        self._buffer = bytearray()
 
     def begin(self) -> None:
-        self._buffer = io.BytesIO()
+        self._buffer.clear()
 
     def write(self, data: bytes) -> None:
-        if self._buffer.tell() + len(data) > self._limit:
-            raise UnreachableError(f"the server sends more than {self._limit} bytes")
-        self._buffer.write(data)
+        if len(self._buffer) + len(data) > self._limit:
+            raise RepositoryError(f"the answer has more than the {self._limit} bytes that are allowed")
+        self._buffer += data
 
     def finish(self) -> None:
         pass
 
     def getvalue(self) -> bytes:
-        return self._buffer.getvalue()
+        """What was received."""
+        return bytes(self._buffer)
 
 
 class Transfer:
     """Fetches from the servers of one repository; safe for any number of threads."""
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    def __init__(self, settings: NetworkSettings, failover: Failover, counters: Counters) -> None:
+        self.failover = failover
+        self.timeout = settings.timeout
+        """Seconds to connect and to wait for data through a proxy; may be changed at any time."""
+        self.timeout_direct = settings.timeout_direct
+        """The same without a proxy."""
         self._settings = settings
+        self._counters = counters
         self._slots = threading.BoundedSemaphore(_CONNECTIONS)
-        self._idle: list[pycurl.Curl] = []
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
+        self._closing = threading.Event()
 
     def get(self, path: str, limit: int) -> bytes:
-        """Fetch something small into memory: at most ``limit`` bytes."""
+        """Fetch something small into memory: at most ``limit`` bytes. Raises as ``fetch`` does."""
         sink = Memory(limit)
         self.fetch(path, sink)
         return sink.getvalue()
 
-    def fetch(self, path: str, sink: Sink) -> None:
+    def fetch(self, path: str, sink: Sink, *, key: int = 0, span: tuple[int, int] | None = None) -> None:
         """Fetch ``path`` below the servers' URLs into ``sink``.
 
-        Raises NotFoundError: servers answer and none has it. UnreachableError: no server answers. What the
-        sink raises, if no server has better bytes.
+        ``path`` is percent-encoded; ``key`` is for sharding; ``span`` asks for the bytes from one offset up
+        to, and without, another one.
+
+        Raises NotFoundError: servers answer and none has it. UnreachableError: no server delivers it. What
+        the sink raises, if no server has better bytes.
         """
-        failures: list[CvmfsGraphdriverError] = []
-        with self._handle() as curl:
-            for server in self._settings.servers:
-                try:
-                    self._perform(curl, f"{server}/{path}", sink)
-                except CvmfsGraphdriverError as error:
-                    failures.append(error)
-                else:
+        job = self.failover.job(key)
+        attempt: Attempt | None = job.first(time.monotonic())
+        problems: dict[str, Problem] = {}
+        with self._connection() as connection:
+            while attempt is not None:
+                if self._closing.wait(attempt.delay):
+                    raise UnreachableError(f"{path}: the client is being closed")
+                problem = self._try(connection, attempt, path, sink, span)
+                if problem is None:
                     return
-        raise failures[-1]
+                self._counters.add(f"failure:{problem.failure.name.lower()}")
+                problems[_where(attempt)] = problem
+                attempt = job.failed(attempt, problem.failure, time.monotonic())
+        raise _summary(path, problems)
+
+    def leave(self, host: str) -> None:
+        """Go on to the next server if ``host`` is in use: it delivers, but cannot be believed."""
+        self.failover.leave_host(host, time.monotonic())
 
     def close(self) -> None:
-        """Close all idle connections."""
+        """Stop waiting transfers and close all idle connections."""
+        self._closing.set()
         with self._lock:
-            handles, self._idle = self._idle, []
-        for curl in handles:
-            curl.close()
+            connections, self._idle = self._idle, []
+        for connection in connections:
+            connection.close()
 
     @contextmanager
-    def _handle(self) -> Iterator[pycurl.Curl]:
+    def _connection(self) -> Iterator[Connection]:
         with self._slots:
             with self._lock:
-                curl = self._idle.pop() if self._idle else pycurl.Curl()
+                connection = self._idle.pop() if self._idle else None
+            connection = connection or Connection(self._settings)
             try:
-                yield curl
+                yield connection
             finally:
                 with self._lock:
-                    self._idle.append(curl)
+                    keep = not self._closing.is_set()
+                    if keep:
+                        self._idle.append(connection)
+                if not keep:
+                    connection.close()
 
-    def _perform(self, curl: pycurl.Curl, url: str, sink: Sink) -> None:
-        failure: list[CvmfsGraphdriverError] = []
-
-        def write(data: bytes) -> int:
-            try:
-                sink.write(data)
-            except CvmfsGraphdriverError as error:
-                failure.append(error)
-                return 0
-            return len(data)
-
+    def _try(
+        self, connection: Connection, attempt: Attempt, path: str, sink: Sink, span: tuple[int, int] | None
+    ) -> Problem | None:
+        timeout = self.timeout_direct if attempt.proxy == DIRECT else self.timeout
+        started = time.monotonic()
         sink.begin()
-        timeout = self._settings.timeout_direct
-        curl.reset()
-        curl.setopt(pycurl.URL, url)
-        curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(pycurl.FAILONERROR, 1)
-        curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(timeout * 1000))
-        curl.setopt(pycurl.LOW_SPEED_TIME, int(timeout))
-        curl.setopt(pycurl.LOW_SPEED_LIMIT, self._settings.low_speed_limit)
-        curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.USERAGENT, f"cvmfs-graphdriver {__version__}")
-        curl.setopt(pycurl.HTTPHEADER, ["Pragma:"])
-        curl.setopt(pycurl.WRITEFUNCTION, write)
-        try:
-            curl.perform()
-        except pycurl.error as error:
-            if failure:
-                raise failure[0] from None
-            if curl.getinfo(pycurl.RESPONSE_CODE) == 404:
-                raise NotFoundError(f"{url}: the server does not have it") from error
-            raise UnreachableError(f"{url}: {error.args[1]}") from error
-        sink.finish()
+        problem = connection.perform(attempt, path, sink, span, timeout)
+        if problem is None:
+            self._counters.add_download(connection.received, time.monotonic() - started)
+        return problem
+
+
+def _where(attempt: Attempt) -> str:
+    return attempt.host if attempt.proxy == DIRECT else f"{attempt.host} through {attempt.proxy.name}"
+
+
+def _summary(path: str, problems: Mapping[str, Problem]) -> CvmfsGraphdriverError:
+    """One error for all that happened; ``problems`` by where they happened, the last one last."""
+    last = list(problems.values())[-1]
+    if last.error is not None:
+        return last.error
+    if all(problem.missing for problem in problems.values()):
+        return NotFoundError(f"{path} does not exist at {', '.join(problems)}")
+    reasons = [f"{where}: {problem.detail}" for where, problem in problems.items()]
+    return UnreachableError(f"cannot fetch {path}: {'; '.join(reasons[-_REASONS:])}")

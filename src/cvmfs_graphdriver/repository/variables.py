@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 __all__ = ["expand_variables"]
 
-_VARIABLE = re.compile(rb"\$\(([^():]*)(?::-([^()]*))?\)")
+# A variable ends at the first closing parenthesis, whatever stands before it.
+_VARIABLE = re.compile(rb"\$\(([^)]*)\)")
 
 
 def expand_variables(target: bytes, variables: Mapping[str, str]) -> bytes:
@@ -17,9 +18,8 @@ def expand_variables(target: bytes, variables: Mapping[str, str]) -> bytes:
         return target
 
     def value(match: re.Match[bytes]) -> bytes:
-        name = match[1].decode("utf-8", "surrogateescape")
-        if name in variables:
-            return variables[name].encode("utf-8", "surrogateescape")
-        return match[2] or b""
+        name, _, default = match[1].partition(b":-")
+        known = variables.get(name.decode("utf-8", "surrogateescape"))
+        return default if known is None else known.encode("utf-8", "surrogateescape")
 
     return _VARIABLE.sub(value, target)

@@ -1,0 +1,50 @@
+"""The breadcrumb: what a client knew last of a repository (CernVM-FS format reference, section 2.2).
+
+Owns: the file ``cvmfschecksum.<fqrn>`` in the workspace. It lets a client refuse older revisions after a
+restart, and mount without any server what is in the cache. Must not know: where newer knowledge comes from.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = ["Breadcrumb"]
+
+_FORM = re.compile(r"([0-9a-z-]+)T([0-9]{1,19})(?:R([0-9]{1,20}))?")
+_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Breadcrumb:
+    """The newest revision ever mounted: its root catalog, its publish time (unix) and its number."""
+
+    root: Digest
+    timestamp: int
+    revision: int
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """What the file says; None if there is none, or it is unreadable, which is the same to a client."""
+        try:
+            with path.open("rb") as file:
+                match = _FORM.fullmatch(file.read(_LIMIT).decode("ascii").strip())
+            if match is None:
+                return None
+            return cls(Digest.parse(match[1]), int(match[2]), int(match[3] or 0))
+        except (OSError, UnicodeDecodeError, FormatError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Replace the file. Raises CacheError."""
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(f"{self.root}T{self.timestamp}R{self.revision}")
+            temporary.replace(path)
+        except OSError as error:
+            raise CacheError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,97 @@
+"""Content of files: which objects a file consists of, and from which servers they come.
+
+Owns: opening an entry, be it one object, chunks, or a file on external servers (CernVM-FS format reference,
+sections 4.4 and 5). Must not know: how entries are found, caches, HTTP.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+from cvmfs_graphdriver.client.errors import ConfigurationError
+from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
+from cvmfs_graphdriver.client.openfile import OpenFile
+from cvmfs_graphdriver.client.transfer import Transfer
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.entry import Chunk, DirectoryEntry
+from cvmfs_graphdriver.repository.errors import CatalogError
+
+__all__ = ["Contents"]
+
+_PREFETCHERS = 4
+
+
+class Contents:
+    """Opens regular files; safe for any number of threads. ``external`` leads to external servers."""
+
+    def __init__(self, fetcher: Fetcher, external: Transfer | None) -> None:
+        self._fetcher = fetcher
+        self._external = external
+        self._prefetchers = ThreadPoolExecutor(_PREFETCHERS, "prefetch")
+
+    def open(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk]) -> OpenFile:
+        """The file at ``path``; one whole object is fetched now, chunks when they are read.
+
+        Raises TransferError, RepositoryError, CacheError; ConfigurationError: the file is external, and no
+        external server is configured.
+        """
+        if entry.is_external and self._external is None:
+            raise ConfigurationError(
+                f"the content of {_shown(path)} is on external servers; set CVMFS_EXTERNAL_URL"
+            )
+        if entry.is_chunked:
+            fetch = self._fetch_from(path, entry, Suffix.PARTIAL)
+            return OpenFile(chunks, fetch, self._prefetch(fetch))
+        fetch = self._fetch_from(path, entry, Suffix.NONE)
+        if entry.digest is not None:
+            whole = OpenFile((Chunk(0, entry.size, entry.digest),), fetch, self._prefetch(fetch))
+            whole.fileno()
+            return whole
+        if entry.size:
+            raise CatalogError(f"{_shown(path)} has {entry.size} bytes, but neither an object nor chunks")
+        return OpenFile((), fetch, self._prefetch(fetch))
+
+    def close(self) -> None:
+        """Fetch nothing ahead any more."""
+        self._prefetchers.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch_from(self, path: bytes, entry: DirectoryEntry, suffix: Suffix) -> Callable[[Chunk], int]:
+        """How to fetch a piece of this file."""
+        what = f"file {_shown(path)}, {'chunk' if suffix else 'object'}"
+
+        def fetch(piece: Chunk) -> int:
+            name = ObjectName(piece.digest, suffix)
+            if not entry.is_external:
+                return self._fetcher.open(Wanted(name, piece.size, compression=entry.compression, label=what))
+            span = (piece.offset, piece.offset + piece.size) if suffix else None
+            wanted = Wanted(
+                name,
+                piece.size,
+                compression=entry.compression,
+                path=quote(path[1:], safe="/~+:,@!$&'()*;="),
+                span=span,
+                label=what,
+            )
+            return self._fetcher.open(wanted, self._external)
+
+        return fetch
+
+    def _prefetch(self, fetch: Callable[[Chunk], int]) -> Callable[[Chunk], None]:
+        def prefetch(piece: Chunk) -> None:
+            self._prefetchers.submit(_fetch_ahead, fetch, piece)
+
+        return prefetch
+
+
+def _fetch_ahead(fetch: Callable[[Chunk], int], piece: Chunk) -> None:
+    """Fetch into the cache; whoever needs the piece will see the error, if there is one."""
+    try:
+        os.close(fetch(piece))
+    except CvmfsGraphdriverError:
+        return
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,46 @@
+"""A bounded memory of what was used recently.
+
+Owns: forgetting. Must not know: what is remembered. It works without a lock: what two threads do at once is
+at worst forgotten.
+"""
+
+from typing import Generic, TypeVar
+
+__all__ = ["Generations"]
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Generations(Generic[Key, Value]):
+    """Two dictionaries: when the younger one is full it becomes the older one, and that is forgotten.
+
+    ``capacity`` is the sum of weights that each of them holds.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._weight = 0
+        self._young: dict[Key, Value] = {}
+        self._old: dict[Key, Value] = {}
+
+    def get(self, key: Key) -> Value | None:
+        """What was put under ``key``, if it was not forgotten."""
+        return self._young.get(key) or self._old.get(key)
+
+    def put(self, key: Key, value: Value, weight: int = 1) -> None:
+        """Remember a value, which must not be false; forgets others. What is too heavy is not remembered."""
+        if 2 * weight > self._capacity:
+            return
+        if self._weight + weight > self._capacity:
+            self._old = self._young
+            self._young = {}
+            self._weight = 0
+        self._young[key] = value
+        self._weight += weight
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young = {}
+        self._old = {}
+        self._weight = 0

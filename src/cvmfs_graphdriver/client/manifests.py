@@ -1,0 +1,133 @@
+"""Which revision the servers have, proven.
+
+Owns: fetching in the order of the trust chain (CernVM-FS format reference, section 2.3), what is small
+enough to be kept in memory, and asking another server when one cannot prove what it says. Must not know:
+which revision the client mounts then.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from cvmfs_graphdriver.client.errors import ConfigurationError, NotFoundError
+from cvmfs_graphdriver.client.settings import RepositorySettings
+from cvmfs_graphdriver.client.transfer import Transfer
+from cvmfs_graphdriver.repository.blacklist import Blacklist
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName
+from cvmfs_graphdriver.repository.errors import RepositoryError
+from cvmfs_graphdriver.repository.keys import PublicKey, load_public_keys
+from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.trust import TrustChain
+
+__all__ = ["Manifests"]
+
+Result = TypeVar("Result")
+
+_LIMIT = 1024 * 1024
+"""Bytes of manifest, whitelist and certificate at most."""
+
+
+class Manifests:
+    """The newest proven manifest of one repository."""
+
+    def __init__(self, settings: RepositorySettings, transfer: Transfer, now: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._transfer = transfer
+        self._now = now
+        self._certificates: dict[Digest, bytes] = {}
+        self.public_keys = tuple(_public_keys(settings))
+
+    def newest(self, *, newest_timestamp: int = 0) -> Manifest:
+        """What the servers have; a manifest published before ``newest_timestamp`` (unix) is refused.
+
+        Raises TransferError, RepositoryError, ConfigurationError.
+        """
+        return self._twice(lambda: self._prove(*self._begin(newest_timestamp)))
+
+    def newer_than(self, root: Digest, *, newest_timestamp: int) -> Manifest | None:
+        """What the servers have, None if that has the root catalog ``root``, which needs no more proof.
+
+        Raises as ``newest`` does.
+        """
+
+        def find() -> Manifest | None:
+            chain, unproven = self._begin(newest_timestamp)
+            return None if unproven.root == root else self._prove(chain, unproven)
+
+        return self._twice(find)
+
+    def blacklist(self) -> Blacklist:
+        """All configured blacklists together, as they are now. Raises ConfigurationError."""
+        found = Blacklist()
+        for path in self._settings.trust.blacklists:
+            try:
+                found |= Blacklist.parse(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ConfigurationError(f"cannot read the blacklist {path}: {error.strerror}") from error
+        return found
+
+    def _twice(self, find: Callable[[], Result]) -> Result:
+        """What one server cannot prove, another one perhaps can."""
+        failover = self._transfer.failover
+        host = failover.hosts[failover.current_host]
+        try:
+            return find()
+        except RepositoryError:
+            if len(failover.hosts) == 1:
+                raise
+            self._transfer.leave(host)
+            return find()
+
+    def _begin(self, newest_timestamp: int) -> tuple[TrustChain, Manifest]:
+        chain = TrustChain(self._settings.fqrn, self.public_keys, blacklist=self.blacklist())
+        return chain, chain.manifest(self._get(".cvmfspublished"), newest_timestamp=newest_timestamp)
+
+    def _prove(self, chain: TrustChain, unproven: Manifest) -> Manifest:
+        alternative = self.alternative(unproven)
+        chain.certificate(self._certificate(chain.certificate_name, alternative=alternative))
+        chain.whitelist(self._get(".cvmfswhitelist"), self._now())
+        return chain.verified
+
+    def alternative(self, manifest: Manifest) -> bool:
+        """Whether certificate, root catalog and history are at the bootstrap paths (section 1.3)."""
+        return self._settings.revision.alternative_paths or manifest.alternative_paths
+
+    def _certificate(self, name: ObjectName, *, alternative: bool) -> bytes:
+        known = self._certificates.get(name.digest)
+        if known is None:
+            known = self._transfer.get(name.alternative_path if alternative else name.path, _LIMIT)
+            # Only what has its digest is worth keeping; the chain refuses anything else.
+            if Digest.of(known, name.digest.algorithm) == name.digest:
+                self._certificates = {name.digest: known}
+        return known
+
+    def _get(self, path: str) -> bytes:
+        try:
+            return self._transfer.get(path, _LIMIT)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"no server has a repository {self._settings.fqrn}: {error}; check the repository's name and "
+                f"CVMFS_SERVER_URL"
+            ) from error
+
+
+def _public_keys(settings: RepositorySettings) -> list[PublicKey]:
+    keys = []
+    for path in settings.trust.public_keys:
+        keys += _read_keys(settings.fqrn, path)
+    return keys
+
+
+def _read_keys(fqrn: str, path: Path) -> list[PublicKey]:
+    try:
+        return load_public_keys(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{fqrn}: cannot read the public key {path}: {error.strerror}; check CVMFS_PUBLIC_KEY and "
+            f"CVMFS_KEYS_DIR"
+        ) from error
+    except RepositoryError as error:
+        raise ConfigurationError(f"{fqrn}: {path} has no public key: {error}") from error

@@ -33,7 +33,7 @@ class _Held:
 
 
 class OpenFile:
-    """Content of one regular file; ``pread`` may be called by several threads at once.
+    """Content of one regular file; reading may be done by several threads at once.
 
     ``pieces`` follow one another without gaps; ``fetch`` gives a descriptor of one, which then belongs to
     this file; ``prefetch`` begins to fetch one without waiting.
@@ -63,44 +63,45 @@ class OpenFile:
         return self._open(0).number
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Up to ``size`` bytes from ``offset`` on; fewer only at the end.
+        """Up to ``size`` bytes from ``offset`` on; fewer only at the end. Raises as ``readinto``."""
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: self.readinto(memoryview(buffer), offset)])
+
+    def readinto(self, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` with what is at ``offset``; returns the number of bytes, fewer only at the end.
 
         Raises what a fetch raises; CacheError: a piece is cut off in the cache again and again.
         """
-        index = bisect.bisect_right(self._offsets, offset) - 1
+        index = first = bisect.bisect_right(self._offsets, offset) - 1
         if index < 0:
-            return b""
-        data = self._read(index, size, offset)
-        if len(data) < size and index + 1 < len(self._pieces):
-            parts = [data]
-            end = offset + len(data)
-            while (left := size - (end - offset)) > 0 and index + 1 < len(self._pieces):
-                index += 1
-                parts.append(self._read(index, left, end))
-                end += len(parts[-1])
-            data = b"".join(parts)
+            return 0
+        filled = 0
+        while index < len(self._pieces) and filled < len(buffer):
+            filled += self._read(index, buffer[filled:], offset + filled)
+            index += 1
         if len(self._pieces) > 1:
-            self._read_ahead(index, offset, offset + len(data))
-        return data
+            self._read_ahead(max(first, index - 1), offset, offset + filled)
+        return filled
 
     def close(self) -> None:
         """Give all descriptors back."""
         with self._lock:
             self._held.clear()
 
-    def _read(self, index: int, size: int, offset: int) -> bytes:
+    def _read(self, index: int, buffer: memoryview, offset: int) -> int:
         """Bytes of one piece; ``offset`` is the file's."""
         piece = self._pieces[index]
         within = offset - piece.offset
-        wanted = min(size, piece.size - within)
+        wanted = min(len(buffer), piece.size - within)
         if wanted <= 0:
-            return b""
+            return 0
         for _ in range(2):
-            data = os.pread(self._open(index).number, wanted, within)
-            if len(data) == wanted:
-                return data
+            held = self._open(index)  # as long as we have it, nobody closes it
+            if os.preadv(held.number, [buffer[:wanted]], within) == wanted:
+                return wanted
             with self._lock:
-                self._held.pop(index, None)
+                if self._held.get(index) is held:
+                    del self._held[index]
         raise CacheError(f"object {piece.digest} is cut off in the cache, and again after fetching it anew")
 
     def _open(self, index: int) -> _Held:
@@ -108,9 +109,9 @@ class OpenFile:
             held = self._held.get(index)
             if held is not None:
                 return held
-        held = _Held(self._fetch(self._pieces[index]))
+        opened = _Held(self._fetch(self._pieces[index]))
         with self._lock:
-            self._held[index] = held
+            held = self._held.setdefault(index, opened)
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)
         return held

@@ -1,0 +1,75 @@
+"""One entry of a layer, and what its names may be.
+
+Owns: the vocabulary, and the refusal of names that no file system should hold or that lead out of the layer.
+Must not know: archives. Whiteouts (``.wh.NAME``) are entries like others here; their meaning belongs to
+whoever stacks layers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cvmfs_graphdriver.oci.errors import LayerFormatError
+
+__all__ = ["EntryKind", "LayerEntry", "layer_path"]
+
+_MAX_PATH = 4095
+_MAX_COMPONENT = 255
+
+
+class EntryKind(Enum):
+    """What an entry is; a hard link is another name of an entry before it in the same layer."""
+
+    FILE = "file"
+    HARD_LINK = "hard link"
+    SYMLINK = "symbolic link"
+    DIRECTORY = "directory"
+    CHARACTER_DEVICE = "character device"
+    BLOCK_DEVICE = "block device"
+    FIFO = "fifo"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEntry:
+    """One entry of a layer's tar stream.
+
+    ``path`` is absolute within the layer (``b""`` its root, ``b"/a/b"`` else), bytes of any encoding.
+    ``mode`` holds the permission bits with setuid, setgid and sticky; ``mtime`` seconds since 1970 and
+    ``mtime_ns`` the nanoseconds above them; ``size`` the bytes of a file with its holes filled, else 0.
+    ``linkname`` is the target of a symbolic link as it stands, or the path of a hard link's first name in
+    the form of ``path``. ``device`` is the device number as ``os.makedev`` makes it. For a hard link only
+    ``path`` and ``linkname`` mean something.
+    """
+
+    path: bytes
+    kind: EntryKind
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    mtime_ns: int = 0
+    size: int = 0
+    linkname: bytes = b""
+    device: int = 0
+    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+def layer_path(name: bytes) -> bytes:
+    """The path that a member's name stands for: without leading ``./`` and ``/``, without trailing ``/``.
+
+    Raises LayerFormatError: it leads upwards, holds a NUL, or is longer than Linux takes.
+
+    >>> layer_path(b"./usr//bin/")
+    b'/usr/bin'
+    """
+    parts = [part for part in name.split(b"/") if part and part != b"."]
+    if not parts:
+        return b""
+    path = b"/" + b"/".join(parts)
+    if b".." in parts:
+        raise LayerFormatError(f"the name {name[:200]!r} leads out of the layer")
+    if b"\0" in path:
+        raise LayerFormatError(f"the name {name[:200]!r} holds a NUL")
+    if len(path) > _MAX_PATH or max(map(len, parts)) > _MAX_COMPONENT:
+        raise LayerFormatError(f"the name {name[:200]!r}… is longer than Linux takes")
+    return path

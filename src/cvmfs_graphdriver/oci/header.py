@@ -1,0 +1,98 @@
+"""The 512-byte header of a tar member (POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual,
+"Basic Tar Format").
+
+Owns: the fields and their numbers, octal or binary. Must not know: what follows a header.
+"""
+
+import struct
+import zlib
+from typing import Final, NamedTuple
+
+from cvmfs_graphdriver.oci.errors import LayerFormatError
+
+__all__ = ["BLOCK", "Header", "parse_header", "parse_number"]
+
+BLOCK: Final = 512
+
+_FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_POSIX: Final = b"ustar\x0000"
+_HALF: Final = BLOCK // 2
+_BLANK_CHECKSUM: Final = b" " * 8
+
+
+class Header(NamedTuple):
+    """A header as it stands, before extended headers correct it; names are cut at their first NUL."""
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    kind: bytes
+    linkname: bytes
+    major: int
+    minor: int
+
+
+def parse_number(field: bytes) -> int:
+    """A number in octal digits, or binary with the highest bit set as GNU and star write large ones.
+
+    Raises LayerFormatError: neither.
+    """
+    if field[0] & 0x80:
+        # The bit that marks the form is not part of the number, the next one is its sign.
+        number = int.from_bytes(field, "big") & (1 << 8 * len(field) - 1) - 1
+        return number - (1 << 8 * len(field) - 1) if field[0] & 0x40 else number
+    digits = field.strip(b" \0")
+    try:
+        if digits and not digits.isdigit():
+            raise ValueError  # int() would take signs, underscores and more
+        return int(digits or b"0", 8)
+    except ValueError:
+        raise LayerFormatError(f"it is damaged: {field!r} in a tar header is no number") from None
+
+
+def _cut(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
+
+
+def _checksum_fits(block: bytes, said: int) -> bool:
+    """Compare the sum of all bytes, with the checksum's own field read as blanks.
+
+    Half a block sums up to less than Adler's modulus, so its lower half is that sum, in C.
+    """
+    blank = block[:148] + _BLANK_CHECKSUM + block[156:]
+    halves = blank[:_HALF], blank[_HALF:]
+    if sum((zlib.adler32(half) & 0xFFFF) - 1 for half in halves) == said:
+        return True
+    # Some old writers summed signed bytes.
+    return sum(blank) - 256 * sum(byte > 127 for byte in blank) == said
+
+
+def parse_header(block: bytes) -> Header:
+    """Read a header that is not all zeros.
+
+    Raises LayerFormatError: the checksum or a number is wrong.
+    """
+    (name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, major, minor, prefix) = (
+        _FIELDS.unpack(block)
+    )
+    if not _checksum_fits(block, parse_number(checksum)):
+        raise LayerFormatError("it is damaged: the checksum of a tar header is wrong")
+    name = _cut(name)
+    if magic == _POSIX and prefix[0]:
+        name = _cut(prefix) + b"/" + name
+    is_device = kind in {b"3", b"4"}
+    return Header(
+        name,
+        parse_number(mode),
+        parse_number(uid),
+        parse_number(gid),
+        parse_number(size),
+        parse_number(mtime),
+        kind,
+        _cut(linkname),
+        parse_number(major) if is_device else 0,
+        parse_number(minor) if is_device else 0,
+    )

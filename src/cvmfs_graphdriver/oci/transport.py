@@ -1,0 +1,249 @@
+"""HTTP as registries need it: pools, time limits, retries with growing pauses, redirects that leak nothing.
+
+Owns: one exchange with any server, repeated while that may help. Must not know: registries. The credentials
+of a request go to the origin (scheme, host, port) they were meant for and are dropped by a redirect to
+another one, for a signed storage address must not see them, and refuses them.
+"""
+
+import ipaddress
+import random
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    HTTPError,
+    InsecureRequestWarning,
+    LocationParseError,
+    LocationValueError,
+    SSLError,
+)
+
+from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
+
+__all__ = ["NetworkSettings", "Reply", "Transport", "is_loopback"]
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_MAX_PAUSE = 30.0
+_CONNECTIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How patient we are (times in seconds), whom we trust, and a clock that tests can replace."""
+
+    connect_seconds: float = 10
+    read_seconds: float = 60
+    attempts: int = 5
+    first_pause: float = 0.2
+    ca_file: Path | None = None
+    """Certificates of authorities to trust besides the system's, in PEM form."""
+    insecure_hosts: frozenset[str] = frozenset()
+    """Registries ``host[:port]`` whose certificate is not checked, or without TLS, as dockerd's option."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def pause(self, failures: int, retry_after: str | None = None) -> None:
+        """Wait before the next attempt: twice as long each time, or as long as the server asks for."""
+        seconds = self.first_pause * 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+        if retry_after and retry_after.isdecimal():
+            seconds = float(retry_after[:6])
+        self.sleep(min(seconds, _MAX_PAUSE))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host[:port]`` is this machine, as dockerd judges it."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", port
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer whose body is still to be read; ``url`` is where it came from in the end."""
+
+    url: str
+    response: urllib3.BaseHTTPResponse
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    def header(self, name: str) -> str:
+        """A header's value, empty if it is absent."""
+        return self.response.headers.get(name, "")
+
+    def body(self, limit: int) -> bytes:
+        """The whole body, and the connection back to its pool.
+
+        Raises RegistryReplyError: longer than ``limit`` bytes. RegistryUnreachableError: it breaks off.
+        """
+        try:
+            data = self.response.read(limit + 1)
+        except HTTPError as error:
+            raise RegistryUnreachableError(
+                f"the answer from {_shown(self.url)} broke off: {error}"
+            ) from error
+        finally:
+            self.close()
+        if len(data) > limit:
+            raise RegistryReplyError(f"{_shown(self.url)} answers with more than {limit} bytes")
+        return data
+
+    def close(self) -> None:
+        """Give the connection back if it is at the answer's end, else cut it."""
+        self.response.close()
+        self.response.release_conn()
+
+
+def _shown(url: str) -> str:
+    """An address without its query, which may hold a signature."""
+    return url.partition("?")[0]
+
+
+class Transport:
+    """Connections to any number of servers."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        """Raises RegistryUnreachableError: the file of authorities cannot be read."""
+        self.settings = settings
+        self._managers: dict[tuple[bool, str], urllib3.PoolManager] = {}
+        self._verified = ssl.create_default_context()
+        if settings.ca_file is not None:
+            try:
+                self._verified.load_verify_locations(settings.ca_file)
+            except OSError as error:
+                raise RegistryUnreachableError(
+                    f"cannot read the certificates in {settings.ca_file}: {error.strerror or error}"
+                ) from error
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        attempts: int | None = None,
+    ) -> Reply:
+        """One exchange, following redirects and repeating what failed for the moment.
+
+        ``headers`` may hold Authorization, which only the origin of ``url`` gets to see. The reply may have
+        any status; the caller closes it.
+
+        Raises RegistryUnreachableError: no answer after all attempts. RegistryReplyError: redirected in
+        circles or to what is no web server.
+        """
+        attempts = attempts or self.settings.attempts
+        failures = 0
+        while True:
+            try:
+                reply = self._follow(method, url, headers, body)
+            except (LocationParseError, LocationValueError) as error:
+                raise RegistryReplyError(
+                    f"{_shown(url)[:200]!r} is no address of a server: {error}"
+                ) from error
+            except HTTPError as error:
+                failures += 1
+                if failures >= attempts or _is_final(error):
+                    raise RegistryUnreachableError(_explain(url, error)) from error
+                self.settings.pause(failures)
+                continue
+            failures += 1
+            if reply.status not in _PASSING or failures >= attempts:
+                return reply
+            reply.close()
+            self.settings.pause(failures, reply.header("Retry-After"))
+
+    def _follow(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        start = url
+        sent = {"User-Agent": f"cvmfs-graphdriver/{__version__}", "Accept-Encoding": "identity", **headers}
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._manager(url).request(
+                method,
+                url,
+                headers=sent,
+                body=body,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            reply = Reply(url, response)
+            location = reply.header("Location")
+            if method not in {"GET", "HEAD"} or reply.status not in _REDIRECTS or not location:
+                return reply
+            reply.close()
+            url = urljoin(url, location)
+            if urlsplit(url).scheme not in {"http", "https"}:
+                raise RegistryReplyError(
+                    f"{_shown(start)} redirects to {location[:200]!r}, which is no web server"
+                )
+            if _origin(url) != _origin(start):
+                sent.pop("Authorization", None)
+        raise RegistryReplyError(f"{_shown(start)} redirects more than {_MAX_REDIRECTS} times")
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        """The pool for an address: by whether its certificate is checked, and by its proxy."""
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        insecure = host in self.settings.insecure_hosts
+        proxy = ""
+        if not is_loopback(host) and not urllib.request.proxy_bypass(host):
+            proxy = urllib.request.getproxies().get(parts.scheme, "")
+        key = (insecure, proxy)
+        if key not in self._managers:
+            self._managers[key] = self._new_manager(proxy, insecure=insecure)
+        return self._managers[key]
+
+    def _new_manager(self, proxy: str, *, insecure: bool) -> urllib3.PoolManager:
+        context = self._verified
+        if insecure:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            # The user has said so by name of the host; saying it back at every request helps nobody.
+            urllib3.disable_warnings(InsecureRequestWarning)
+        timeout = urllib3.Timeout(connect=self.settings.connect_seconds, read=self.settings.read_seconds)
+        if proxy:
+            return urllib3.ProxyManager(proxy, timeout=timeout, ssl_context=context, maxsize=_CONNECTIONS)
+        return urllib3.PoolManager(timeout=timeout, ssl_context=context, maxsize=_CONNECTIONS)
+
+
+def _is_final(error: HTTPError) -> bool:
+    """Whether trying again would end the same way: TLS does not agree, now as later."""
+    return isinstance(error, SSLError)
+
+
+def _explain(url: str, error: HTTPError) -> str:
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    if isinstance(error, SSLError):
+        return (
+            f"no protected connection to {host}: {error}; "
+            "name its authority by --ca-file, or allow the host by --insecure-registry"
+        )
+    reason = getattr(error, "_message", None) or str(error)
+    return f"cannot reach {host}: {reason}; check the name, the port and the network"

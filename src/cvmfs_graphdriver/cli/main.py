@@ -18,6 +18,7 @@ _HERE = "cvmfs_graphdriver.cli"
         "mount": f"{_HERE}.mount:command",
         "plugin": f"{_HERE}.plugin:command",
         "repo": f"{_HERE}.repo:command",
+        "umount": f"{_HERE}.umount:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

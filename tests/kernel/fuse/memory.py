@@ -82,7 +82,8 @@ class MemoryFilesystem:
         self._called("readdirplus", node)
         return self._listing(node, offset, size, plus=True)
 
-    def getxattr(self, node: int, name: bytes) -> bytes:
+    def getxattr(self, node: int, name: bytes, gid: int) -> bytes:
+        del gid
         self._called("getxattr", node)
         try:
             return self._file(node).xattrs[name]

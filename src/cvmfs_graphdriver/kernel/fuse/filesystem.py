@@ -61,8 +61,8 @@ class Filesystem(Protocol):
         """As ``readdir``, of whole ``wire.directory_entry_plus``."""
         ...
 
-    def getxattr(self, node: int, name: bytes) -> bytes:
-        """The value of an extended attribute; ENODATA if there is none."""
+    def getxattr(self, node: int, name: bytes, gid: int) -> bytes:
+        """The value of an extended attribute for a caller of group ``gid``; ENODATA if there is none."""
         ...
 
     def listxattr(self, node: int) -> Iterable[bytes]:

@@ -14,7 +14,9 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem, RefusalError
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight, Slot
@@ -31,7 +33,17 @@ _u32 = struct.Struct("=I")
 _xattr_in = _xattr_out = struct.Struct("=I4x")
 
 _BODY = HEADER.size
-_Handler = Callable[[int, memoryview], bytes | None]
+
+
+class _Request(NamedTuple):
+    """What handlers want to know: the node, the body, the caller's group."""
+
+    node: int
+    body: memoryview
+    gid: int
+
+
+_Handler = Callable[[_Request], bytes | None]
 _ENDED = (errno.ENODEV, errno.ECONNABORTED)
 
 
@@ -103,7 +115,7 @@ class Server:
             slot.clear()
 
     def _serve(self, request: memoryview, buffer: memoryview) -> None:
-        length, opcode, unique, node, _, _, _, _ = HEADER.unpack_from(request)
+        length, opcode, unique, node, _, gid, _, _ = HEADER.unpack_from(request)
         reply: tuple[bytes | memoryview, ...]
         try:
             if opcode == Opcode.READ:
@@ -111,12 +123,16 @@ class Server:
                 filled = self._filesystem.read(node, offset, buffer[:size])
                 reply = (wire.reply_header(unique, filled), buffer[:filled])
             else:
-                body = self._handlers.get(opcode, _unknown)(node, request[_BODY:length])
+                handler = self._handlers.get(opcode, _unknown)
+                body = handler(_Request(node, request[_BODY:length], gid))
                 if body is None:
                     return
                 reply = (wire.reply_header(unique, len(body)), body)
         except RefusalError as refusal:
             reply = (wire.error_reply(unique, refusal.number),)
+        except CvmfsGraphdriverError as error:
+            _log.warning("%s", error)
+            reply = (wire.error_reply(unique, errno.EIO),)
         except Exception:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
             _log.exception("FUSE operation %d on node %d failed", opcode, node)
             reply = (wire.error_reply(unique, errno.EIO),)
@@ -131,39 +147,39 @@ class Server:
                 _log.error("the kernel did not take a reply: %s", error.strerror)
 
     def _table(self, served: Filesystem) -> dict[int, _Handler]:
-        """What to do for each operation: takes node and body, returns the reply's body, None for no reply."""
+        """What to do for each operation; a handler returns the reply's body, None for no reply."""
         table: dict[int, _Handler] = {opcode: _refuse(errno.EROFS) for opcode in wire.READ_ONLY_REFUSALS}
         table |= {
             Opcode.INIT: self._init,
-            Opcode.DESTROY: lambda _node, _body: b"",
+            Opcode.DESTROY: lambda _: b"",
             Opcode.INTERRUPT: self._interrupt,
-            Opcode.FORGET: lambda _node, _body: None,
-            Opcode.BATCH_FORGET: lambda _node, _body: None,
-            Opcode.LOOKUP: lambda node, body: served.lookup(node, bytes(body[:-1])),
-            Opcode.GETATTR: lambda node, _body: served.getattr(node),
-            Opcode.READLINK: lambda node, _body: served.readlink(node),
-            Opcode.READDIR: lambda node, body: served.readdir(node, *_read_in.unpack_from(body)),
-            Opcode.READDIRPLUS: lambda node, body: served.readdirplus(node, *_read_in.unpack_from(body)),
-            Opcode.STATFS: lambda _node, _body: served.statfs().pack(),
-            Opcode.GETXATTR: lambda node, body: _sized(
-                body, served.getxattr(node, bytes(body[_xattr_in.size : -1]))
+            Opcode.FORGET: lambda _: None,
+            Opcode.BATCH_FORGET: lambda _: None,
+            Opcode.LOOKUP: lambda asked: served.lookup(asked.node, bytes(asked.body[:-1])),
+            Opcode.GETATTR: lambda asked: served.getattr(asked.node),
+            Opcode.READLINK: lambda asked: served.readlink(asked.node),
+            Opcode.READDIR: lambda asked: served.readdir(asked.node, *_read_in.unpack_from(asked.body)),
+            Opcode.READDIRPLUS: lambda asked: served.readdirplus(
+                asked.node, *_read_in.unpack_from(asked.body)
             ),
-            Opcode.LISTXATTR: lambda node, body: _sized(
-                body, b"".join(name + b"\0" for name in served.listxattr(node))
+            Opcode.STATFS: lambda _: served.statfs().pack(),
+            Opcode.GETXATTR: lambda asked: _sized(
+                asked, served.getxattr(asked.node, bytes(asked.body[_xattr_in.size : -1]), asked.gid)
+            ),
+            Opcode.LISTXATTR: lambda asked: _sized(
+                asked, b"".join(name + b"\0" for name in served.listxattr(asked.node))
             ),
             Opcode.IOCTL: _refuse(errno.ENOTTY),
         }
         return table
 
-    def _init(self, node: int, body: memoryview) -> bytes:
-        del node
-        _, reply = wire.agree(body)
+    def _init(self, asked: _Request) -> bytes:
+        _, reply = wire.agree(asked.body)
         return reply
 
-    def _interrupt(self, node: int, body: memoryview) -> None:
+    def _interrupt(self, asked: _Request) -> None:
         """A signal reached the caller of a request that we serve: if it kills, do not let it wait."""
-        del node
-        (interrupted,) = _u64.unpack_from(body)
+        (interrupted,) = _u64.unpack_from(asked.body)
         for slot in self._slots:
             _, opcode, unique, _, _, _, pid, _ = HEADER.unpack_from(slot.buffer)
             if unique == interrupted and opcode != Opcode.INTERRUPT and is_dying(pid):
@@ -171,8 +187,7 @@ class Server:
 
 
 def _refuse(number: int) -> _Handler:
-    def handler(node: int, body: memoryview) -> bytes:
-        del node, body
+    def handler(_: _Request) -> bytes:
         raise RefusalError(number)
 
     return handler
@@ -182,9 +197,9 @@ _unknown = _refuse(errno.ENOSYS)
 """For OPEN and OPENDIR this is the answer by which the kernel learns that it need not ask."""
 
 
-def _sized(body: memoryview, value: bytes) -> bytes:
+def _sized(asked: _Request, value: bytes) -> bytes:
     """An extended attribute, or its length for a caller who has no room yet."""
-    (room,) = _u32.unpack_from(body)
+    (room,) = _u32.unpack_from(asked.body)
     if room == 0:
         return _xattr_out.pack(len(value))
     if len(value) > room:

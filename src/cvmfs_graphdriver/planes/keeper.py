@@ -1,0 +1,211 @@
+"""The process that keeps a mount: it holds the descriptor of ``/dev/fuse`` and starts servers for it.
+
+Owns: a mount's life. The kernel ends a FUSE mount when the last descriptor of it is closed; so this process
+does nothing that could fail: it mounts, starts a server process, waits, and starts the next one if that
+dies. Requests that the dead one had begun are in memory that all servers share. Who reads a file meanwhile
+sees a pause. It ends when the repository is unmounted. Must not know: how a repository is served.
+
+``python -m cvmfs_graphdriver.planes.keeper`` reads a request as one line from standard input, and answers on
+standard output with one line of JSON, when the repository is mounted or cannot be.
+"""
+
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NoReturn, cast
+
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.errors import MountError
+from cvmfs_graphdriver.kernel.fuse.device import mount_device, open_device, set_readahead
+from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
+from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
+from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
+from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.server import serve_repository
+
+__all__ = ["keep", "spawn"]
+
+_log = logging.getLogger(__name__)
+
+_READAHEAD = 4 << 20
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
+_PATIENCE = 60.0
+"""Seconds that a server must have lived for its successor to be started without delay."""
+
+
+def spawn(request: MountRequest) -> None:
+    """Start a keeper in the background and wait until the repository is mounted.
+
+    Raises MountPointError: the target is no place for it; ServerError: what the keeper says.
+    """
+    check_target(request.target)
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        with cast("IO[bytes]", process.stdin) as pipe:
+            pipe.write(request.dump())
+        answer = cast("IO[bytes]", process.stdout).readline()
+    _refuse_failure(request, answer)
+
+
+def check_target(target: Path) -> None:
+    """Raise MountPointError unless ``target`` is a directory that answers."""
+    try:
+        if not target.is_dir():
+            raise MountPointError(f"cannot mount at {target}: it is no directory; make it first")
+    except OSError as error:
+        raise MountPointError(
+            f"cannot mount at {target}: {error.strerror}; if something is mounted there, unmount it first"
+        ) from error
+
+
+def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
+    """Mount, call ``mounted``, and return when the repository has been unmounted.
+
+    Forks: to be called in a process without other threads. Raises MountPointError, ServerError, KernelError.
+    """
+    check_target(request.target)
+    keeper = _Keeper(request)
+    options = keeper.start()
+    flags = MountFlag.READ_ONLY | MountFlag.NODEV
+    mount_device(
+        keeper.device,
+        request.target,
+        source="cvmfs-graphdriver",
+        subtype="cvmfs",
+        flags=flags if options["suid"] else flags | MountFlag.NOSUID,
+        default_permissions=bool(options["check_permissions"]),
+    )
+    set_readahead(request.target, _READAHEAD)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, keeper.unmount)
+    mounted()
+    keeper.watch()
+
+
+class _Keeper:
+    """A device, and the server that answers for it now."""
+
+    def __init__(self, request: MountRequest) -> None:
+        self._request = request
+        self.device = open_device()
+        self._inflight = InFlight(request.threads)
+        self._server = 0
+
+    def start(self) -> dict[str, Any]:
+        """Fork the first server; returns the options that it wants the file system mounted with."""
+        reading, writing = os.pipe()
+        self._fork(writing)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            answer = pipe.readline()
+        return _refuse_failure(self._request, answer)
+
+    def watch(self) -> None:
+        """Start a new server whenever one dies; return when the file system is no longer mounted."""
+        delay = 0.0
+        while True:
+            started = time.monotonic()
+            _, status = os.waitpid(self._server, 0)
+            code = os.waitstatus_to_exitcode(status)
+            if code == 0 or self._is_over():
+                return
+            lived = time.monotonic() - started
+            delay = 0.0 if lived > _PATIENCE else min(2 * delay or _FIRST_DELAY, _LONGEST_DELAY)
+            _log.error(
+                "%s: the server ended with %d, starting another in %.1f s", self._request.fqrn, code, delay
+            )
+            time.sleep(delay)
+            self._fork(os.open(os.devnull, os.O_WRONLY))
+
+    def unmount(self, *_: object) -> None:
+        """A signal's handler: who uses the file system now may go on, then it ends."""
+        with contextlib.suppress(MountError):
+            umount(self._request.target, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
+
+    def _is_over(self) -> bool:
+        """Whether the kernel has given the file system up."""
+        poll = select.poll()
+        poll.register(self.device, 0)
+        return bool(poll.poll(0))
+
+    def _fork(self, report: int) -> None:
+        self._server = os.fork()
+        if self._server == 0:
+            self._serve(report)
+
+    def _serve(self, report: int) -> NoReturn:
+        """The life of a server; what goes wrong at its beginning is written to ``report``."""
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            serve_repository(
+                self._request, self.device, self._inflight, lambda options: _answer(report, options)
+            )
+            code = 0
+        except CvmfsGraphdriverError as error:
+            _log.error("%s", error)
+            code = error.exit_code
+            _answer(report, {"error": str(error), "code": code})
+        except BaseException:  # noqa: BLE001 - the outermost loop of a process
+            _log.exception("the server of %s failed", self._request.fqrn)
+        finally:
+            os._exit(code)
+
+
+def _answer(report: int, values: dict[str, Any]) -> None:
+    """Tell whoever waits, once."""
+    os.write(report, json.dumps(values).encode() + b"\n")
+    os.close(report)
+
+
+def _refuse_failure(request: MountRequest, answer: bytes) -> dict[str, Any]:
+    """The values in an answer. Raises ServerError: it tells of an error, or nothing at all."""
+    if not answer:
+        raise ServerError(f"{request.fqrn} cannot be mounted: its server died at once; see its log")
+    values: dict[str, Any] = json.loads(answer)
+    if "error" in values:
+        raise ServerError(values["error"], values["code"])
+    return values
+
+
+def _log_to_syslog() -> None:
+    """There is no terminal; say what is to be said where daemons do."""
+    if os.path.exists("/dev/log"):
+        handler = logging.handlers.SysLogHandler("/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON)
+        handler.setFormatter(logging.Formatter("cvmfs-graphdriver[%(process)d]: %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _main() -> None:
+    request = MountRequest.parse(sys.stdin.buffer.readline())
+    if os.fork():  # whoever spawned us need not wait for our end
+        os._exit(0)
+    _log_to_syslog()
+    report = os.dup(sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+    try:
+        keep(request, lambda: _answer(report, {}))
+    except CvmfsGraphdriverError as error:
+        code = error.reason_code if isinstance(error, ServerError) else error.exit_code
+        _answer(report, {"error": str(error), "code": code})
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,78 @@
+"""Directories as the kernel reads them: packed once, given out in pieces.
+
+Owns: the order and the offsets of entries, and which listings are kept. Must not know: where entries come
+from.
+"""
+
+import bisect
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from cvmfs_graphdriver.kernel.fuse import wire
+
+__all__ = ["Listing", "Listings"]
+
+_LOOKED_UP = len(wire.no_entry())
+
+
+class Listing:
+    """A packed directory: entries for READDIRPLUS, from which those for READDIR are cut out.
+
+    ``base`` is added to every offset that the kernel is told: the number of the entry behind this one.
+    """
+
+    __slots__ = ("_base", "_ends", "_packed")
+
+    def __init__(self, items: Sequence[bytes], base: int) -> None:
+        self._packed = b"".join(items)
+        self._ends = list(itertools.accumulate(map(len, items), initial=0))
+        self._base = base
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def plus(self, offset: int, size: int) -> bytes:
+        """Whole entries from ``offset`` on, at most ``size`` bytes, as READDIRPLUS wants them."""
+        position = min(max(offset - self._base, 0), len(self))
+        start = self._ends[position]
+        last = bisect.bisect_right(self._ends, start + size) - 1
+        return self._packed[start : self._ends[last]]
+
+    def plain(self, offset: int, size: int) -> bytes:
+        """The same as READDIR wants them."""
+        pieces = []
+        for position in range(min(max(offset - self._base, 0), len(self)), len(self)):
+            piece = self._packed[self._ends[position] + _LOOKED_UP : self._ends[position + 1]]
+            size -= len(piece)
+            if size < 0:
+                break
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+class Listings:
+    """The listings used last, up to a number of entries in all; safe for any number of threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, int], Listing] = OrderedDict()
+        self._entries = 0
+
+    def get(self, key: tuple[int, int], make: Callable[[], Listing]) -> Listing:
+        """The listing kept under ``key``, made now if there is none."""
+        with self._lock:
+            listing = self._kept.get(key)
+            if listing is not None:
+                self._kept.move_to_end(key)
+                return listing
+        listing = make()
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = listing
+                self._entries += len(listing)
+            while self._entries > self._limit and len(self._kept) > 1:
+                self._entries -= len(self._kept.popitem(last=False)[1])
+        return listing

@@ -1,0 +1,61 @@
+"""Who owns what, as users of this machine shall see it.
+
+Owns: ``CVMFS_CLAIM_OWNERSHIP`` and the map files of ``CVMFS_UID_MAP`` and ``CVMFS_GID_MAP`` (CernVM-FS format
+reference, section 3.6): lines ``<id or *> <id>``, ``#`` begins a comment. Must not know: where they are
+configured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cvmfs_graphdriver.client.errors import ConfigurationError
+
+__all__ = ["UNCHANGED", "IdMap", "load_id_map"]
+
+_LAST = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """From numbers in the repository to numbers here.
+
+    ``default`` is for those that are not listed; None leaves them as they are.
+    """
+
+    numbers: Mapping[int, int] = field(default_factory=dict)
+    default: int | None = None
+
+    def __call__(self, number: int) -> int:
+        return self.numbers.get(number, number if self.default is None else self.default)
+
+
+UNCHANGED = IdMap()
+
+
+def load_id_map(path: Path) -> IdMap:
+    """Read a map file. Raises ConfigurationError: it cannot be read, or a line is none of its form."""
+    numbers = {}
+    default = None
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the id map {path}: {error}") from error
+    for position, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            source, target = words
+            number = int(target)
+            if not 0 <= number <= _LAST:
+                raise ValueError(target)
+            if source == "*":
+                default = number
+            else:
+                numbers[int(source)] = number
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{path}, line {position}: {line.strip()!r} is not of the form '<id or *> <id>'"
+            ) from error
+    return IdMap(numbers, default)

@@ -1,0 +1,126 @@
+"""The process that serves one repository to the kernel.
+
+Owns: what such a process consists of: a client, the tree that is shown, the serving threads, and one more
+that looks for new revisions. Must not know: who forked it, and who forks the next one if it dies.
+"""
+
+import logging
+import resource
+import threading
+from collections.abc import Callable
+
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.revision import Revision
+from cvmfs_graphdriver.client.settings import PresentationSettings, load_settings
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
+from cvmfs_graphdriver.kernel.fuse.server import Server
+from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
+from cvmfs_graphdriver.planes.ownership import UNCHANGED, load_id_map
+from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.revision_filesystem import Presentation, RevisionFilesystem
+from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.planes.whiteouts import OverlayTree
+
+__all__ = ["serve_repository"]
+
+_log = logging.getLogger(__name__)
+
+_RESERVED_FILES = 512
+"""Descriptors that are not for users' files: catalogs, connections, the device."""
+
+_BLOCK = 512
+
+
+def serve_repository(
+    request: MountRequest, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]
+) -> None:
+    """Serve through ``device`` until it is unmounted.
+
+    When requests can be answered, ``ready`` is called with the options that the file system should be
+    mounted with: ``suid`` and ``check_permissions``. Raises ClientError, RepositoryError: the repository
+    cannot be read.
+    """
+    settings = load_settings(request.fqrn, request.etc, request.overrides)
+    client = Client(settings)
+    try:
+        _Service(request, client, settings.presentation).run(device, inflight, ready)
+    finally:
+        client.close()
+
+
+class _Service:
+    """What serves one repository in this process."""
+
+    def __init__(self, request: MountRequest, client: Client, presentation: PresentationSettings) -> None:
+        self._request = request
+        self._client = client
+        self._settings = presentation
+        self._stop = threading.Event()
+        self._filesystem = RevisionFilesystem(self._shown(client.mount()), self._presentation(), self._statfs)
+
+    def run(self, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
+        """Serve until the end."""
+        server = Server(device, self._filesystem, inflight)
+        follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
+        follower.start()
+        ready(
+            {
+                "suid": self._request.suid or self._settings.suid,
+                "check_permissions": self._settings.check_permissions,
+            }
+        )
+        server.serve()
+        self._stop.set()
+        self._filesystem.close()
+
+    def _shown(self, revision: Revision) -> Tree:
+        return OverlayTree(revision) if self._request.whiteouts else revision
+
+    def _presentation(self) -> Presentation:
+        shown = self._settings
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        wanted = self._client.settings.cache.open_files
+        return Presentation(
+            uids=load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED,
+            gids=load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED,
+            world_readable=shown.world_readable,
+            open_files=max(16, min(wanted, hard - _RESERVED_FILES)),
+        )
+
+    def _statfs(self) -> StatFs:
+        revision = self._client.current
+        assert revision is not None  # noqa: S101 - it was mounted at the beginning
+        totals = revision.statfs()
+        if not totals.size and not self._request.whiteouts:
+            return StatFs(0, 0, 0, 0, 0, 0)  # what the reference client says of a cache without a limit
+        return StatFs(totals.size // _BLOCK, totals.free // _BLOCK, totals.files, totals.files)
+
+    def _follow(self, server: Server) -> None:
+        """Show new revisions as they come. A thread of its own: the kernel may hold up who notifies it.
+
+        A server that was started anew may show a newer root than its predecessor did, so it begins by
+        letting the kernel forget what it knows of that.
+        """
+        changed = self._filesystem.replace(self._shown(self._client.mount()))
+        while True:
+            if changed:
+                server.invalidate_inode(ROOT_NODE)
+                for name in changed:
+                    server.invalidate_entry(ROOT_NODE, name)
+            if self._stop.wait(self._client.seconds_to_refresh):
+                return
+            changed = self._refreshed()
+
+    def _refreshed(self) -> set[bytes]:
+        """Look for a new revision; returns the names in the root that changed their meaning."""
+        try:
+            revision = self._client.refresh()
+        except CvmfsGraphdriverError as error:
+            _log.warning("cannot look for a new revision: %s", error)
+            return set()
+        if revision is None:
+            return set()
+        _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
+        return self._filesystem.replace(self._shown(revision))

@@ -1,0 +1,54 @@
+"""What can be given to the kernel: a tree of nodes, as a revision of a repository is one.
+
+Owns: the interface between the file system below and a revision, or a translation of one (``whiteouts``).
+Must not know: FUSE. Nodes and open files are those of the client.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from cvmfs_graphdriver.client.openfile import OpenFile
+from cvmfs_graphdriver.client.revision import Node
+
+__all__ = ["Tree"]
+
+
+class Tree(Protocol):
+    """An immutable tree; safe for any number of threads. Methods raise what the client raises."""
+
+    @property
+    def number(self) -> int:
+        """Which revision this is."""
+        ...
+
+    def node(self, inode: int) -> Node:
+        """The node with this number, of this tree or of one that was mounted here before."""
+        ...
+
+    def lookup(self, path: bytes) -> Node | None:
+        """The node at an absolute path (``b""`` is the root), None if there is none."""
+        ...
+
+    def child(self, parent: Node, name: bytes) -> Node | None:
+        """The node called ``name`` in a directory, hidden ones included; None if there is none."""
+        ...
+
+    def children(self, parent: Node) -> Sequence[Node]:
+        """All nodes of a directory but hidden ones, always in the same order."""
+        ...
+
+    def open(self, node: Node) -> OpenFile:
+        """Open a regular file."""
+        ...
+
+    def readlink(self, node: Node) -> bytes:
+        """The target of a symbolic link as users see it."""
+        ...
+
+    def xattrs(self, node: Node) -> Mapping[bytes, bytes]:
+        """The extended attributes that belong to the node."""
+        ...
+
+    def magic_xattr(self, node: Node, name: bytes) -> bytes | None:
+        """An attribute that tells of client and repository; None if the node has none of that name."""
+        ...

@@ -1,0 +1,58 @@
+"""``cvmfs-graphdriver plugin``: the process inside Docker's plugin container."""
+
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.graphdriver.plugin import run_plugin
+from cvmfs_graphdriver.planes.fuse_plane import FusePlane
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    default=Path("/run/docker/plugins/plugin.sock"),
+    show_default=True,
+    help="Where Docker finds the plugin.",
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    default=Path("/mnt"),
+    show_default=True,
+    help="The plugin's propagated mount: all layers and mounts lie below it.",
+)
+@click.option(
+    "--etc",
+    type=click.Path(path_type=Path),
+    default=Path("/cvmfs_ext_config"),
+    show_default=True,
+    help="Configuration of CernVM-FS, normally the host's /etc/cvmfs.",
+)
+def command(socket: Path, base: Path, etc: Path) -> None:
+    """Serve Docker's graph driver protocol until SIGTERM; for use inside the plugin."""
+    level = os.environ.get("LOG_LEVEL", "info").upper()
+    logging.basicConfig(
+        format="%(levelname)s %(name)s: %(message)s", level=getattr(logging, level, logging.INFO)
+    )
+    run_plugin(socket, base, lambda home: FusePlane(home / "cvmfs", etc, _overrides(home)))
+
+
+def _overrides(home: Path) -> dict[str, str]:
+    """What the plugin knows better than the host's configuration: its own disk, and what images need."""
+    overrides = {
+        "CVMFS_CACHE_BASE": str(home / "cache"),
+        "CVMFS_SHARED_CACHE": "yes",
+        "CVMFS_CLAIM_OWNERSHIP": "no",
+        "CVMFS_CHECK_PERMISSIONS": "yes",
+        "CVMFS_SUID": "yes",
+    }
+    quota = os.environ.get("CACHE_QUOTA_MB")
+    if quota:
+        overrides["CVMFS_QUOTA_LIMIT"] = quota
+    return overrides

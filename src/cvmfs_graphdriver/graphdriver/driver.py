@@ -1,0 +1,210 @@
+"""Docker's graph driver, call by call.
+
+Owns: what each call of the protocol means for layers and their mounts (Docker's "Graph driver plugins" and
+the behaviour of overlay2), and what survives of an Init when this process is killed: Docker makes it once,
+so its arguments are kept beside the layers and read again at the next start. Must not know: HTTP.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+from cvmfs_graphdriver.graphdriver.errors import DriverOptionError, NotInitialisedError, RequestError
+from cvmfs_graphdriver.graphdriver.host import Backing, check_host
+from cvmfs_graphdriver.graphdriver.options import DriverOptions
+from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
+from cvmfs_graphdriver.layers.apply import apply_layer
+from cvmfs_graphdriver.layers.changes import changes, size_of
+from cvmfs_graphdriver.layers.diff import write_diff
+from cvmfs_graphdriver.layers.mounts import LayerMounts
+from cvmfs_graphdriver.layers.store import LayerStore
+from cvmfs_graphdriver.planes.plane import Plane
+
+__all__ = ["GraphDriver"]
+
+_log = logging.getLogger(__name__)
+_KEPT = ".init.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What exists from Init on."""
+
+    options: DriverOptions
+    backing: Backing
+    store: LayerStore
+    mounts: LayerMounts
+    plane: Plane
+
+
+class GraphDriver:
+    """The driver below ``base``, the plugin's propagated mount; ``make_plane`` is given the driver's home."""
+
+    def __init__(self, base: Path, make_plane: Callable[[Path], Plane]) -> None:
+        self._base = base
+        self._make_plane = make_plane
+        self._ready: _Ready | None = None
+        self._changing = threading.Lock()
+        self._calls: dict[str, Callable[[Call], Reply | Streamed]] = {
+            "Plugin.Activate": lambda _: {"Implements": ["GraphDriver"]},
+            "GraphDriver.Init": self._init,
+            "GraphDriver.Create": self._create,
+            "GraphDriver.CreateReadWrite": self._create,
+            "GraphDriver.Remove": self._remove,
+            "GraphDriver.Get": self._get,
+            "GraphDriver.Put": self._put,
+            "GraphDriver.Exists": self._exists,
+            "GraphDriver.Status": self._status,
+            "GraphDriver.GetMetadata": self._metadata,
+            "GraphDriver.Cleanup": self._cleanup,
+            "GraphDriver.Capabilities": lambda _: {"Capabilities": {"ReproducesExactDiffs": False}},
+            "GraphDriver.Diff": self._diff,
+            "GraphDriver.Changes": self._changes,
+            "GraphDriver.ApplyDiff": self._apply_diff,
+            "GraphDriver.DiffSize": self._diff_size,
+        }
+
+    def recover(self) -> None:
+        """Go on where an earlier process was killed, if there was one."""
+        kept = self._base / _KEPT
+        if kept.exists():
+            self._prepare(json.loads(kept.read_bytes()))
+            _log.info("went on with the layers in %s", self._now().store.home)
+
+    def answer(self, call: Call) -> Reply | Streamed:
+        """Carry out one call. Raises CvmfsGraphdriverError, OSError."""
+        handler = self._calls.get(call.method)
+        if handler is None:
+            raise RequestError(f"{call.method!r} is no call of the graph driver protocol")
+        return handler(call)
+
+    def _now(self) -> _Ready:
+        if self._ready is None:
+            raise NotInitialisedError("Docker has not initialised the graph driver yet")
+        return self._ready
+
+    # The driver as a whole
+
+    def _init(self, call: Call) -> Reply:
+        arguments = call.arguments()
+        self._prepare(arguments)
+        kept = self._base / _KEPT
+        temporary = kept.with_suffix(".new")
+        temporary.write_text(json.dumps(arguments))
+        temporary.rename(kept)
+        return {}
+
+    def _prepare(self, arguments: Mapping[str, Any]) -> None:
+        home = Path(_text(arguments, "Home"))
+        if not home.is_absolute() or ".." in home.parts or not home.is_relative_to(self._base):
+            raise RequestError(f"the driver's home {home} is not below {self._base}")
+        if arguments.get("UIDMaps") or arguments.get("GIDMaps"):
+            raise DriverOptionError("user namespace remapping (userns-remap) is not supported by this driver")
+        options = DriverOptions.parse(arguments.get("Opts") or ())
+        store = LayerStore(home)
+        store.prepare()
+        backing = check_host(home, override_kernel_check=options.override_kernel_check)
+        plane = self._make_plane(home)
+        mounts = LayerMounts(store, plane)
+        mounts.adopt()
+        self._ready = _Ready(options, backing, store, mounts, plane)
+
+    def _status(self, call: Call) -> Reply:
+        del call
+        now = self._now()
+        rows = [
+            ("Backing Filesystem", now.backing.name),
+            ("Supports d_type", str(now.backing.d_type).lower()),
+            ("Data Plane", now.plane.name),
+            ("CVMFS Mount Method", now.options.mount_method.value),
+        ]
+        return {"Status": [list(row) for row in rows]}
+
+    def _cleanup(self, call: Call) -> Reply:
+        del call
+        self._now().mounts.drop_all()
+        with suppress(FileNotFoundError):
+            (self._base / _KEPT).unlink()
+        return {}
+
+    # One layer
+
+    def _create(self, call: Call) -> Reply:
+        arguments = call.arguments()
+        options = arguments.get("StorageOpt") or {}
+        if options:
+            raise DriverOptionError(
+                f"--storage-opt {min(options)} is not supported by this driver for single containers"
+            )
+        self._now().store.create(_text(arguments, "ID"), arguments.get("Parent") or None)
+        return {}
+
+    def _remove(self, call: Call) -> Reply:
+        now, identity = self._now(), _text(call.arguments(), "ID")
+        now.mounts.drop(identity)
+        now.store.remove(identity)
+        return {}
+
+    def _get(self, call: Call) -> Reply:
+        arguments = call.arguments()
+        path = self._now().mounts.get(_text(arguments, "ID"), arguments.get("MountLabel") or "")
+        return {"Dir": str(path)}
+
+    def _put(self, call: Call) -> Reply:
+        self._now().mounts.put(_text(call.arguments(), "ID"))
+        return {}
+
+    def _exists(self, call: Call) -> Reply:
+        return {"Exists": self._now().store.exists(_text(call.arguments(), "ID"))}
+
+    def _metadata(self, call: Call) -> Reply:
+        now = self._now()
+        layer = now.store.get(_text(call.arguments(), "ID"))
+        data = {"UpperDir": str(layer.diff), "WorkDir": str(layer.work), "MergedDir": str(layer.merged)}
+        parent = layer.parent
+        if parent:
+            data["LowerDir"] = ":".join(str(each.diff) for each in now.store.ancestry(parent))
+        return {"Metadata": data}
+
+    # What is in a layer
+
+    def _diff(self, call: Call) -> Streamed:
+        layer = self._now().store.get(_text(call.arguments(), "ID"))
+
+        def write(out: BufferedIOBase) -> None:
+            write_diff(layer.diff, out)
+
+        return Streamed(write)
+
+    def _changes(self, call: Call) -> Reply:
+        now, identity = self._now(), _text(call.arguments(), "ID")
+        found = changes(now.store.get(identity).diff, now.mounts.below(identity))
+        return {
+            "Changes": [
+                {"Path": change.path.decode("utf-8", "replace"), "Kind": change.kind.value}
+                for change in found
+            ]
+        }
+
+    def _apply_diff(self, call: Call) -> Reply:
+        identity = call.query.get("id", "")
+        layer = self._now().store.get(identity)
+        size, thin = apply_layer(call.body, layer.diff)
+        layer.mark_applied(thin)
+        return {"Size": size}
+
+    def _diff_size(self, call: Call) -> Reply:
+        return {"Size": size_of(self._now().store.get(_text(call.arguments(), "ID")).diff)}
+
+
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str) or not value:
+        raise RequestError(f"the request has no {name}")
+    return value

@@ -1,0 +1,63 @@
+"""What the host must have: the checks that Docker makes for overlay2, and what ``docker info`` says of it.
+
+Owns: file system names, d_type, the kernel's version. Must not know: layers.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmfs_graphdriver.graphdriver.errors import UnsupportedHostError
+from cvmfs_graphdriver.kernel.mountinfo import mount_of
+
+__all__ = ["Backing", "check_host", "kernel_version"]
+
+_LEAST_KERNEL = (4, 0)
+_UNFIT = {"aufs", "ecryptfs", "overlay", "zfs", "nfs", "nfs4", "fuse"}
+_NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """The file system that layers lie on."""
+
+    name: str
+    d_type: bool
+
+
+def kernel_version() -> tuple[int, int]:
+    """Major and minor number of the running kernel."""
+    match = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def check_host(home: Path, *, override_kernel_check: bool) -> Backing:
+    """Check that overlayfs can work below ``home``. Raises UnsupportedHostError: it cannot, and why."""
+    if kernel_version() < _LEAST_KERNEL and not override_kernel_check:
+        raise UnsupportedHostError(
+            f"Linux {os.uname().release} is too old for overlay mounts of several layers; "
+            "storage-opt overlay2.override_kernel_check=true skips this check"
+        )
+    name = mount_of(home).filesystem.decode()
+    if name.partition(".")[0] in _UNFIT:
+        raise UnsupportedHostError(
+            f"{home} lies on {name}, on which overlayfs cannot write: move Docker's data root to ext4 or xfs"
+        )
+    backing = Backing(_NAMES.get(name, name), _has_d_type(home))
+    if not backing.d_type:
+        raise UnsupportedHostError(
+            f"{home} lies on a {name} without d_type, on which overlayfs shows deleted files: "
+            "make the file system anew with d_type (xfs: mkfs.xfs -n ftype=1)"
+        )
+    return backing
+
+
+def _has_d_type(directory: Path) -> bool:
+    """Whether listing a directory tells what its entries are."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as scratch:
+        os.mkdir(f"{scratch}/probe")
+        with os.scandir(scratch) as entries:
+            # is_dir() without a stat call is possible only when the listing carries the type.
+            return all(entry.is_dir(follow_symlinks=False) for entry in entries)

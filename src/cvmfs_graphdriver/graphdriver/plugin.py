@@ -1,0 +1,74 @@
+"""The plugin's process: a graph driver behind a unix socket, until it is told to end.
+
+Owns: start, end, signals, and that no failure of a call ends the process. Must not know: what calls mean.
+
+As process 1 of the plugin's container it has two more duties, which a parent of its own does for it: to heed
+SIGTERM, for which process 1 has no default, and to reap what ends as an orphan.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.graphdriver.driver import GraphDriver
+from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed
+from cvmfs_graphdriver.planes.plane import Plane
+
+__all__ = ["run_plugin"]
+
+_log = logging.getLogger(__name__)
+
+
+def run_plugin(socket: Path, base: Path, make_plane: Callable[[Path], Plane]) -> None:
+    """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``."""
+    if os.getpid() == 1:
+        _become_init()
+    driver = GraphDriver(base, make_plane)
+    failure = _guard(driver.recover)
+    if failure:
+        _log.error("cannot go on with the layers of before: %s", failure["Err"])
+
+    def answer(call: Call) -> Reply | Streamed:
+        replies: list[Reply | Streamed] = []
+        failure = _guard(lambda: replies.append(driver.answer(call)), call.method)
+        return failure if failure is not None else replies[0]
+
+    server = PluginServer(socket, answer, _guard)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    try:
+        server.serve_forever(poll_interval=0.1)
+    finally:
+        server.server_close()
+
+
+def _guard(action: Callable[[], None], what: str = "the graph driver") -> Reply | None:
+    """Run an action; a failure becomes the reply that tells Docker of it."""
+    try:
+        action()
+    except CvmfsGraphdriverError as error:
+        _log.warning("%s: %s", what, error)
+        return {"Err": str(error)}
+    except OSError as error:
+        _log.warning("%s: %s", what, error)
+        return {"Err": f"{what}: {error}"}
+    except Exception as error:  # noqa: BLE001 - the outermost loop of a daemon: tell, and go on
+        _log.exception("%s failed unexpectedly", what)
+        return {"Err": f"{what} failed unexpectedly: {error!r}; please report this with the plugin's log"}
+    return None
+
+
+def _become_init() -> None:
+    """Go on in a child; this process stays behind, passes signals on, reaps, and ends when the child does."""
+    child = os.fork()
+    if child == 0:
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)

@@ -1,0 +1,227 @@
+"""The graph driver plugin protocol's bytes: HTTP/1.1 with JSON over a unix socket.
+
+Owns: chunked request bodies, streamed replies, and the two forms of a failure: ``{"Err": …}`` before a
+reply has begun, a broken-off stream after. Follows Docker's "Graph driver plugins" (docs: engine/extend).
+Must not know: what any call does.
+"""
+
+import json
+import os
+import socketserver
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from cvmfs_graphdriver.graphdriver.errors import RequestError
+
+__all__ = ["Call", "PluginServer", "Reply", "Streamed"]
+
+_CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+_BODY_LIMIT = 1 << 20
+_LINE_LIMIT = 256
+
+Reply = Mapping[str, Any]
+"""A reply's JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A reply that is a byte stream: ``write`` is called with the place to write it to."""
+
+    write: Callable[[BufferedIOBase], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: ``method`` is what follows the slash, e.g. ``GraphDriver.Get``."""
+
+    method: str
+    query: Mapping[str, str]
+    body: "BodyReader"
+
+    def arguments(self) -> dict[str, Any]:
+        """The JSON object in the body. Raises RequestError."""
+        data = self.body.read_up_to(_BODY_LIMIT)
+        if not data.strip():
+            return {}
+        try:
+            document = json.loads(data)
+        except ValueError as error:
+            raise RequestError(f"{self.method}: the request is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise RequestError(f"{self.method}: the request is no JSON object")
+        return document
+
+
+class BodyReader(BufferedIOBase):
+    """A request's body, of a known length or in chunks (RFC 9112, section 7.1)."""
+
+    def __init__(self, source: BufferedIOBase, *, length: int | None, chunked: bool) -> None:
+        super().__init__()
+        self._source = source
+        self._chunked = chunked
+        self._left = 0 if chunked else length or 0
+        self._ended = not chunked and not self._left
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end. Raises RequestError: the body is cut short."""
+        wanted = size if size is not None and size >= 0 else None
+        pieces: list[bytes] = []
+        total = 0
+        while not self._ended and (wanted is None or total < wanted):
+            if self._chunked and not self._left:
+                self._next_chunk()
+                continue
+            data = self._source.read(min(self._left, 1 << 20, (wanted or 1 << 20) - (total if wanted else 0)))
+            if not data:
+                raise RequestError("the request's body is cut short")
+            self._left -= len(data)
+            if not self._chunked and not self._left:
+                self._ended = True
+            pieces.append(data)
+            total += len(data)
+        return b"".join(pieces)
+
+    def read_up_to(self, limit: int) -> bytes:
+        """The whole body. Raises RequestError: it has more than ``limit`` bytes."""
+        data = self.read(limit + 1)
+        if len(data) > limit:
+            raise RequestError(f"the request's body has more than {limit} bytes")
+        return data
+
+    def drain(self) -> None:
+        """Read what nobody wanted, so that the connection can go on."""
+        while self.read(1 << 20):
+            pass
+
+    def _next_chunk(self) -> None:
+        line = self._source.readline(_LINE_LIMIT)
+        if line in (b"\r\n", b"\n"):
+            line = self._source.readline(_LINE_LIMIT)
+        try:
+            self._left = int(line.partition(b";")[0], 16)
+        except ValueError as error:
+            raise RequestError("the request's body is not chunked as it should be") from error
+        if not self._left:
+            self._ended = True
+            while self._source.readline(_LINE_LIMIT) not in (b"\r\n", b"\n", b""):
+                pass
+
+
+class _ChunkWriter(BufferedIOBase):
+    """A reply's body in chunks, begun when the first bytes come."""
+
+    def __init__(self, out: BufferedIOBase, begin: Callable[[], None]) -> None:
+        super().__init__()
+        self._out = out
+        self._begin = begin
+        self.begun = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        if not self.begun:
+            self.begun = True
+            self._begin()
+        if len(data):
+            self._out.write(b"%x\r\n" % len(data) + bytes(data) + b"\r\n")
+        return len(data)
+
+    def end(self) -> None:
+        self.write(b"")
+        self._out.write(b"0\r\n\r\n")
+        self._out.flush()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "cvmfs-graphdriver"
+    sys_version = ""
+    wbufsize = 1 << 16
+    server: "PluginServer"
+
+    def do_POST(self) -> None:
+        url = urlsplit(self.path)
+        length = self.headers.get("Content-Length", "0")
+        body = BodyReader(
+            self.rfile,
+            length=int(length) if length.isdigit() else 0,
+            chunked=self.headers.get("Transfer-Encoding", "").lower() == "chunked",
+        )
+        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        reply = self.server.answer(Call(url.path.lstrip("/"), query, body))
+        try:
+            body.drain()
+        except RequestError:
+            self.close_connection = True
+        if isinstance(reply, Streamed):
+            self._stream(reply)
+        else:
+            self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        data = json.dumps(reply).encode()
+        self._head({"Content-Length": str(len(data))})
+        self.wfile.write(data)
+
+    def _stream(self, reply: Streamed) -> None:
+        out = _ChunkWriter(self.wfile, lambda: self._head({"Transfer-Encoding": "chunked"}))
+        failure = self.server.guard(lambda: reply.write(out))
+        if failure is None:
+            out.end()
+        elif out.begun:
+            self.close_connection = True  # an end without the last chunk is how a stream says "broken"
+        else:
+            self._send(failure)
+
+    def _head(self, headers: Mapping[str, str]) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", _CONTENT_TYPE)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def address_string(self) -> str:
+        return "docker"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """The driver says what there is to say."""
+
+
+class PluginServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Serves a plugin's socket; every connection has a thread of its own."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        socket: Path,
+        answer: Callable[[Call], Reply | Streamed],
+        guard: Callable[[Callable[[], None]], Reply | None],
+    ) -> None:
+        """``answer`` never raises; ``guard`` runs an action and gives the failure's reply, if it fails."""
+        socket.parent.mkdir(parents=True, exist_ok=True)
+        socket.unlink(missing_ok=True)
+        self.answer = answer
+        self.guard = guard
+        self._socket = socket
+        super().__init__(os.fspath(socket), _Handler)
+
+    def stop(self) -> None:
+        """End ``serve_forever``, from any thread or a signal handler."""
+        threading.Thread(target=self.shutdown, daemon=True).start()
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._socket.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""From a layer to the directories that are laid over one another for it.
+
+Owns: the order, and what a thin layer means in it. A thin layer is a promise: its own directory holds nothing
+but ``thin.json``, and what counts for everything above it is the layers that this names. Only when the
+thin layer itself is mounted (as Docker does to read a layer's files again for a push), its own directory
+lies on top. Must not know: how a repository gets mounted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmfs_graphdriver.layers.errors import LayerStateError
+from cvmfs_graphdriver.layers.store import Layer
+from cvmfs_graphdriver.oci.thin import LayerLocation
+
+__all__ = ["LAYER_LIMIT", "Source", "sources_above", "sources_of"]
+
+LAYER_LIMIT = 500  # overlayfs' own
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One directory of a chain: on this disk, or in a repository."""
+
+    directory: Path | None = None
+    location: LayerLocation | None = None
+
+
+def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
+    """What lies below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError."""
+    found: list[Source] = []
+    for layer in ancestry:
+        thin = layer.thin
+        if thin is None:
+            found.append(Source(directory=layer.diff))
+        else:
+            found += [Source(location=LayerLocation.parse(part.url)) for part in reversed(thin.layers)]
+    if len(found) > LAYER_LIMIT:
+        raise LayerStateError(
+            f"{len(found)} layers are more than the {LAYER_LIMIT} that can lie over one another: "
+            "squash the image"
+        )
+    return found
+
+
+def sources_of(ancestry: Sequence[Layer]) -> list[Source]:
+    """The layer ``ancestry[0]`` itself and what lies below it, from the top to the base."""
+    top = ancestry[0]
+    below = sources_above(ancestry) if top.thin is not None else sources_above(ancestry[1:])
+    return [Source(directory=top.diff), *below]

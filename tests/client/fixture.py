@@ -117,10 +117,11 @@ class UnpackedRepository:
         self.root = directory / "cvmfs" / self.fqrn
         self.keys = sorted(self.source.glob("*.pub"))
 
-    def expected(self, tag: str = "") -> dict[str, Any]:
-        """What the reference client saw."""
-        name = f"expected-{tag}.json" if tag else "expected.json"
-        found: dict[str, Any] = json.loads((self.source / name).read_text())
+    @staticmethod
+    def expected_of(name: str, tag: str = "") -> dict[str, Any]:
+        """What the reference client saw in a fixture."""
+        file = f"expected-{tag}.json" if tag else "expected.json"
+        found: dict[str, Any] = json.loads((require_fixtures() / name / file).read_text())
         return found
 
     def settings(self, url: str, directory: Path, **overrides: str) -> RepositorySettings:

@@ -4,8 +4,7 @@ from random import Random
 
 import pytest
 
-from cvmfs_graphdriver.client.failover import Attempt, Failover, Policy, classify_status
-from cvmfs_graphdriver.client.failover import Failure as F
+from cvmfs_graphdriver.client.failover import Attempt, Failover, Failure, Policy, classify_status
 from cvmfs_graphdriver.client.proxies import proxy_groups
 
 NO_PAUSE = Policy(max_retries=0)
@@ -71,7 +70,7 @@ def test_transitions(
     seen = [_place(attempt)]
     for failure in failures.split():
         assert attempt is not None
-        attempt = job.failed(attempt, F[failure], 1)
+        attempt = job.failed(attempt, Failure[failure], 1)
         seen.append(_place(attempt))
     assert " ".join(seen) == places
 
@@ -87,7 +86,11 @@ def test_every_sequence_of_failures_ends_unless_told_otherwise(indefinitely: boo
         for _ in range(100):
             if attempt is None:
                 break
-            sides = F if attempt.proxy.url != "DIRECT" else [f for f in F if f.name.startswith("HOST")]
+            sides = (
+                Failure
+                if attempt.proxy.url != "DIRECT"
+                else [f for f in Failure if f.name.startswith("HOST")]
+            )
             attempt = job.failed(attempt, random.choice(list(sides)), 1)
         assert (attempt is None) or indefinitely
 
@@ -103,7 +106,7 @@ def test_load_is_balanced_within_a_group_and_burned_members_are_left_out() -> No
     attempt = job.first(1)
     used = [attempt.proxy.url]
     for _ in range(3):
-        following = job.failed(attempt, F.PROXY_HTTP, 1)
+        following = job.failed(attempt, Failure.PROXY_HTTP, 1)
         assert following is not None
         attempt = following
         used.append(attempt.proxy.url)
@@ -117,20 +120,20 @@ def test_requests_that_fail_together_burn_one_proxy_and_leave_one_server() -> No
     jobs = [machine.job() for _ in range(5)]
     firsts = [job.first(1) for job in jobs]
     for job, first in zip(jobs, firsts, strict=True):
-        assert _place(job.failed(first, F.PROXY_CONNECTION, 1)) == "h1/b"
+        assert _place(job.failed(first, Failure.PROXY_CONNECTION, 1)) == "h1/b"
     jobs = [machine.job() for _ in range(5)]
     firsts = [job.first(1) for job in jobs]
     for job, first in zip(jobs, firsts, strict=True):
-        assert _place(job.failed(first, F.HOST_HTTP, 1)) == "h2/b"
+        assert _place(job.failed(first, Failure.HOST_HTTP, 1)) == "h2/b"
 
 
 def test_way_back_to_the_first_choice() -> None:
     policy = Policy(proxy_reset_after=300, host_reset_after=1800, max_retries=0)
     machine = _machine("h1 h2", "a;b", "", policy)
     job = machine.job()
-    attempt = job.failed(job.first(100), F.PROXY_HTTP, 100)
+    attempt = job.failed(job.first(100), Failure.PROXY_HTTP, 100)
     assert attempt is not None
-    assert _place(job.failed(attempt, F.HOST_HTTP, 200)) == "h2/b"
+    assert _place(job.failed(attempt, Failure.HOST_HTTP, 200)) == "h2/b"
     assert _place(machine.job().first(399)) == "h2/b"
     assert _place(machine.job().first(401)) == "h2/a"
     assert _place(machine.job().first(1999)) == "h2/a"
@@ -140,7 +143,7 @@ def test_way_back_to_the_first_choice() -> None:
 def test_burned_members_return_after_the_same_time() -> None:
     machine = _machine(proxies="a|b", policy=Policy(proxy_reset_after=300, max_retries=0))
     job = machine.job()
-    assert job.failed(job.first(100), F.PROXY_HTTP, 100) is not None
+    assert job.failed(job.first(100), Failure.PROXY_HTTP, 100) is not None
     assert machine.burned == 1
     machine.job().first(399)
     assert machine.burned == 1
@@ -163,7 +166,7 @@ def test_pauses_double_up_to_the_limit() -> None:
         pauses = []
         for _ in range(6):
             assert attempt is not None
-            attempt = job.failed(attempt, F.HOST_SHORT, 1)
+            attempt = job.failed(attempt, Failure.HOST_SHORT, 1)
             assert attempt is not None
             pauses.append(attempt.delay)
         assert 0 <= pauses[0] <= 2
@@ -176,7 +179,7 @@ def test_going_on_without_end() -> None:
     attempt = job.first(1)
     places = []
     for _ in range(6):
-        following = job.failed(attempt, F.PROXY_CONNECTION, 1)
+        following = job.failed(attempt, Failure.PROXY_CONNECTION, 1)
         assert following is not None
         attempt = following
         places.append(_place(attempt))
@@ -190,7 +193,7 @@ def test_sharding_spreads_objects_and_moves_only_those_of_a_dead_proxy() -> None
     assert set(before.values()) == {"http://a", "http://b", "http://c"}
     key = next(key for key in keys if before[key] == "http://b")
     job = machine.job(key)
-    assert job.failed(job.first(1), F.PROXY_HTTP, 1) is not None
+    assert job.failed(job.first(1), Failure.PROXY_HTTP, 1) is not None
     after = {key: machine.job(key).first(1).proxy.url for key in keys}
     assert "http://b" not in after.values()
     assert all(after[key] == before[key] for key in keys if before[key] != "http://b")
@@ -210,7 +213,7 @@ def test_administrators_change_servers_and_proxies() -> None:
     assert machine.hosts == ("x", "y")
     assert [proxy.url for proxy in machine.groups.groups[0]] == ["http://d", "http://e"]
     job = machine.job()
-    job.failed(job.first(1), F.PROXY_HTTP, 1)
+    job.failed(job.first(1), Failure.PROXY_HTTP, 1)
     assert machine.burned == 1
     machine.rebalance()
     assert machine.burned == 0
@@ -221,23 +224,23 @@ def test_administrators_change_servers_and_proxies() -> None:
     [
         (200, False, False, False, None),
         (206, True, False, False, None),
-        (301, False, False, False, F.HOST_HTTP),
-        (307, False, True, False, F.HOST_CONNECTION),
-        (400, False, False, False, F.HOST_HTTP),
-        (404, False, False, False, F.HOST_HTTP),
-        (404, False, False, True, F.PROXY_HTTP),
-        (404, True, False, True, F.HOST_HTTP),
-        (403, False, False, False, F.PROXY_HTTP),
-        (403, True, False, False, F.HOST_HTTP),
-        (429, False, False, False, F.HOST_CONNECTION),
-        (429, True, False, False, F.HOST_CONNECTION),
-        (500, False, False, False, F.HOST_HTTP),
-        (503, False, False, True, F.PROXY_HTTP),
-        (502, True, False, False, F.HOST_HTTP),
+        (301, False, False, False, Failure.HOST_HTTP),
+        (307, False, True, False, Failure.HOST_CONNECTION),
+        (400, False, False, False, Failure.HOST_HTTP),
+        (404, False, False, False, Failure.HOST_HTTP),
+        (404, False, False, True, Failure.PROXY_HTTP),
+        (404, True, False, True, Failure.HOST_HTTP),
+        (403, False, False, False, Failure.PROXY_HTTP),
+        (403, True, False, False, Failure.HOST_HTTP),
+        (429, False, False, False, Failure.HOST_CONNECTION),
+        (429, True, False, False, Failure.HOST_CONNECTION),
+        (500, False, False, False, Failure.HOST_HTTP),
+        (503, False, False, True, Failure.PROXY_HTTP),
+        (502, True, False, False, Failure.HOST_HTTP),
     ],
 )
 def test_meaning_of_a_status(
-    status: int, direct: bool, redirects: bool, proxy_error: bool, failure: F | None
+    status: int, direct: bool, redirects: bool, proxy_error: bool, failure: Failure | None
 ) -> None:
     found = classify_status(status, direct=direct, redirects=redirects, proxy_error=proxy_error)
     assert found is failure

@@ -2,15 +2,17 @@
 
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.revision import Node, Revision
-from tests.client.fixture import serve, unpack
+from tests.client.fixture import Server, UnpackedRepository, serve, unpack
 
 FIXTURES = [
     *("chunked-default", "empty", "external", "gc", "hardlinks-aufs", "hardlinks-overlayfs", "ingest"),
@@ -25,6 +27,14 @@ TYPES = {
     stat.S_IFCHR: "char",
     stat.S_IFBLK: "block",
     stat.S_IFSOCK: "socket",
+}
+_MAGIC = {
+    "dir": ["user.catalog_counters", "user.hash"],
+    "symlink": ["user.rawlink", "xfsroot.rawlink"],
+    "file": [
+        *("user.hash", "user.lhash", "user.chunks", "user.chunk_list", "user.compression"),
+        *("user.direct_io", "user.external_file", "user.external_url", "user.catalog_counters"),
+    ],
 }
 
 
@@ -50,12 +60,33 @@ def describe(revision: Revision, node: Node) -> dict[str, Any]:
         major = (entry.rdev >> 8) & 0xFFF
         minor = (entry.rdev & 0xFF) | ((entry.rdev >> 12) & 0xFFF00)
         seen["rdev"] = [major, minor]
-    seen["xattrs"] = {name.decode(): value.hex() for name, value in revision.xattrs(node).items()}
+    seen["xattrs"] = {
+        name.decode(): (revision.magic_xattr(node, name) or value).hex()
+        for name, value in revision.xattrs(node).items()
+    }
     if entry.is_regular:
         content = read(revision, node)
         seen["sha256"] = hashlib.sha256(content).hexdigest()
         seen["bytes_read"] = len(content)
+    if names := _MAGIC.get(seen["type"] if node.path else ""):
+        seen["magic"] = magic(revision, node, names)
     return seen
+
+
+def magic(revision: Revision, node: Node, names: Iterable[str]) -> dict[str, Any]:
+    """Magic attributes in the form of ``expected.json``."""
+    found: dict[str, Any] = {}
+    for name in names:
+        value = revision.magic_xattr(node, name.encode())
+        if value is None or (node.entry.is_symlink and name.startswith("user.")):
+            # The kernel itself has no "user." attributes for symbolic links.
+            found[name] = {"errno": "ENODATA"}
+            continue
+        try:
+            found[name] = {"text": value.decode()}
+        except UnicodeDecodeError:
+            found[name] = {"hex": value.hex()}
+    return found
 
 
 def read(revision: Revision, node: Node, piece: int = 1 << 20) -> bytes:
@@ -87,7 +118,7 @@ def _put(seen: dict[str, Any], key: str, value: bytes) -> None:
         seen[f"{key}_hex"] = value.hex()
 
 
-def _compare(revision: Revision, root: Node, expected: list[dict[str, Any]]) -> None:
+def _compare(revision: Revision, root: Node, expected: list[dict[str, Any]], url: str) -> None:
     groups: dict[int, int] = {}
     seen = []
     for node in walk(revision, root):
@@ -99,32 +130,51 @@ def _compare(revision: Revision, root: Node, expected: list[dict[str, Any]]) -> 
         seen.append(description)
     wanted = []
     for entry in expected:
-        entry.pop("magic", None)
         entry.pop("blksize")
         if not entry["path"] and "path_hex" not in entry:
             entry["xattrs"] = {}
+        if "text" in entry.get("magic", {}).get("user.external_url", {}):
+            path = urlparse(entry["magic"]["user.external_url"]["text"]).path
+            entry["magic"]["user.external_url"]["text"] = url + path
         wanted.append(entry)
     assert [entry["path"] for entry in seen] == [entry["path"] for entry in wanted]
     for ours, theirs in zip(seen, wanted, strict=True):
         assert ours == theirs
 
 
-@pytest.mark.parametrize("name", FIXTURES)
-def test_tree_is_what_the_reference_client_saw(name: str, tmp_path: Path) -> None:
-    repository = unpack(name, tmp_path / "repository")
+@contextmanager
+def mounted(name: str, directory: Path, **overrides: str) -> Iterator[tuple[Client, Revision, Server]]:
+    """A fixture, unpacked, served and mounted."""
+    repository = unpack(name, directory / "repository")
     with serve(repository.directory) as server:
-        client = Client(repository.settings(server.url, tmp_path))
-        try:
-            revision = client.mount()
-            expected = repository.expected()
-            _compare(revision, revision.node(1), expected["entries"])
-            if "hidden_entries" in expected:
-                hidden = revision.lookup(b"/.cvmfs")
-                assert hidden is not None
-                _compare(revision, hidden, expected["hidden_entries"])
-            for path, found in expected["lookups"].items():
-                assert (revision.lookup(b"/" + path.encode()) is not None) == (found == "exists")
-            assert str(revision.number) == expected["root_magic_xattrs"]["user.revision"]["text"]
-            assert str(revision.root) == expected["root_magic_xattrs"]["user.root_hash"]["text"]
-        finally:
-            client.close()
+        with closing(Client(repository.settings(server.url, directory, **overrides))) as client:
+            yield client, client.mount(), server
+
+
+@pytest.mark.parametrize(
+    ("fixture", "tag"),
+    [
+        *((name, "") for name in FIXTURES),
+        ("gc", "keep"),
+        ("kitchen-sha1", "base"),
+        ("kitchen-sha1", "v1"),
+        ("kitchen-sha1", "v2"),
+    ],
+)
+def test_tree_is_what_the_reference_client_saw(fixture: str, tag: str, tmp_path: Path) -> None:
+    expected = UnpackedRepository.expected_of(fixture, tag)
+    with mounted(fixture, tmp_path, CVMFS_REPOSITORY_TAG=tag) as (_, revision, server):
+        _compare(revision, revision.node(1), expected["entries"], server.url)
+        for path, found in expected["lookups"].items():
+            assert (revision.lookup(b"/" + path.encode()) is not None) == (found == "exists")
+        wanted = expected["root_magic_xattrs"]
+        wanted.pop("user.version")
+        assert magic(revision, revision.top, wanted) == wanted
+        names = [name.decode() for name in revision.magic_names(revision.top)]
+        assert names == expected["root_listxattr"]
+        for name in names:
+            assert revision.magic_xattr(revision.top, name.encode()) is not None
+        if "hidden_entries" in expected:
+            hidden = revision.lookup(b"/.cvmfs")
+            assert hidden is not None
+            _compare(revision, hidden, expected["hidden_entries"], server.url)

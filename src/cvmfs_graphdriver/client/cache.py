@@ -1,51 +1,69 @@
 """The cache: decompressed objects as files, each complete and verified before it gets its name.
 
 Owns: the layout below the cache directory (CernVM-FS format reference, section 9.1) and how a file appears
-there. Must not know: the network, catalogs, trust. Processes may share a cache directory: names are digests
-and files appear by rename, so two that store the same object do no harm.
+there. Must not know: the network, catalogs, trust, which objects go (``quota``). Processes may share a cache
+directory: names are digests and files appear by rename, so two that store the same object do no harm.
 """
 
+import errno
+import fcntl
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from isal import isal_zlib
+
 from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.client.ledger import Kind, Record
+from cvmfs_graphdriver.client.quota import Quota
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 
 __all__ = ["Cache", "Incoming"]
 
 _TRANSACTIONS = "txn"
 _QUARANTINE = "quarantaine"
-_MODE = 0o700
+_RESERVE_FROM = 25 * 1024 * 1024
+"""Objects of that many bytes get room before they are fetched."""
 
 
 class Incoming:
-    """An object on its way into the cache; it has no name there yet."""
+    """An object on its way into the cache; it has no name there yet.
 
-    def __init__(self, path: str) -> None:
+    ``make_room`` is called when the disk is full.
+    """
+
+    def __init__(self, path: str, mode: int, make_room: Callable[[], None]) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._make_room = make_room
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         self.size = 0
         """Bytes written so far."""
+        self.crc32 = 0
+        """Checksum of the bytes written so far."""
 
     def restart(self) -> None:
         """Forget what was written."""
         if self.size:
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            self.size = 0
+            self.size = self.crc32 = 0
 
     def write(self, data: bytes) -> None:
         """Append. Raises CacheError: the disk is full or broken."""
-        self.size += len(data)
         view = memoryview(data)
-        try:
-            while view:
+        tried = False
+        while view:
+            try:
                 view = view[os.write(self._descriptor, view) :]
-        except OSError as error:
-            raise CacheError(f"cannot write to the cache ({self._path}): {error.strerror}") from error
+            except OSError as error:
+                if error.errno != errno.ENOSPC or tried:
+                    raise CacheError(f"cannot write to the cache ({self._path}): {error.strerror}") from error
+                tried = True
+                self._make_room()
+        self.size += len(data)
+        self.crc32 = isal_zlib.crc32(data, self.crc32)
 
     def reopen(self) -> int:
         """A descriptor for reading what was written; it belongs to the caller."""
@@ -56,18 +74,25 @@ class Incoming:
 
 
 class Cache:
-    """A directory of objects named by digest; safe for threads, and for several processes."""
+    """A directory of objects named by digest; safe for threads, and for several processes.
 
-    def __init__(self, directory: Path) -> None:
+    It is kept below ``limit`` bytes, if there is one. An ``alien`` cache is shared with other users of a
+    group, which the modes of its files allow.
+    """
+
+    def __init__(self, directory: Path, limit: int | None = None, *, alien: bool = False) -> None:
         self.directory = directory
         self._root = os.fspath(directory)
         self._numbers = itertools.count()
+        self._file_mode, self._directory_mode = (0o660, 0o770) if alien else (0o600, 0o700)
         try:
-            directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
+            directory.mkdir(mode=self._directory_mode, parents=True, exist_ok=True)
             for name in (_TRANSACTIONS, _QUARANTINE, *(f"{number:02x}" for number in range(256))):
-                (directory / name).mkdir(mode=_MODE, exist_ok=True)
+                (directory / name).mkdir(mode=self._directory_mode, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot use the cache directory {directory}: {error.strerror}") from error
+        self.quota = None if limit is None else Quota(directory, limit)
+        """What keeps the cache small; None if nobody does."""
 
     def path(self, digest: Digest) -> str:
         """Where the object is, or would be."""
@@ -90,7 +115,35 @@ class Cache:
             os.close(descriptor)
             self.quarantine(digest)
             return None
+        self.note_use(digest)
         return descriptor
+
+    def hold(self, digest: Digest) -> int | None:
+        """Keep the object from being evicted as long as the descriptor that is returned is open.
+
+        None if it is not there. Raises CacheError.
+        """
+        path = self.path(digest)
+        while True:
+            descriptor = self.open(digest)
+            if descriptor is None:
+                return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                os.close(descriptor)
+                raise CacheError(f"cannot lock {path}: {error.strerror}") from error
+            # It was evicted between opening and locking.
+            os.close(descriptor)
+
+    def note_use(self, digest: Digest) -> None:
+        """The object was used, perhaps without being opened here: it shall not be the next to go."""
+        if self.quota is not None:
+            self.quota.note_use(digest.text)
 
     def quarantine(self, digest: Digest) -> None:
         """Take a damaged object out of the way, and keep it for inspection. Raises CacheError."""
@@ -100,22 +153,31 @@ class Cache:
             return
         except OSError as error:
             raise CacheError(f"cannot move {digest} to the quarantine: {error.strerror}") from error
+        if self.quota is not None:
+            self.quota.note_gone(digest.text)
 
     @contextmanager
-    def store(self, digest: Digest) -> Iterator[Incoming]:
+    def store(
+        self,
+        digest: Digest,
+        *,
+        size: int = 0,
+        label: str = "",
+        kind: Kind = Kind.REGULAR,
+        volatile: bool = False,
+    ) -> Iterator[Incoming]:
         """Write an object: it appears when the block ends without an error, whole, else never.
 
-        Raises CacheError: the directory cannot be written to.
+        ``size`` is how many bytes it will have, if that is known; ``label`` says what it is; ``volatile``
+        objects go before others. Raises CacheError: the directory cannot be written to.
         """
+        if self.quota is not None and size >= _RESERVE_FROM:
+            self.quota.make_room(size)
         temporary = f"{self._root}/{_TRANSACTIONS}/{digest}.{os.getpid()}.{next(self._numbers)}"
-        path = self.path(digest)
-        try:
-            incoming = self._begin(temporary)
-        except OSError as error:
-            raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
+        incoming = self._begin(temporary)
         try:
             yield incoming
-            self._rename(temporary, path)
+            self._rename(temporary, self.path(digest))
         except BaseException as error:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -124,18 +186,41 @@ class Cache:
             raise
         finally:
             incoming.close()
+        if self.quota is not None:
+            record = Record(
+                digest.text,
+                incoming.size,
+                path=label,
+                kind=kind,
+                crc32=incoming.crc32,
+                volatile=volatile,
+            )
+            self.quota.note_stored(record)
+
+    def close(self) -> None:
+        """Leave everything in order."""
+        if self.quota is not None:
+            self.quota.close()
 
     def _begin(self, temporary: str) -> Incoming:
         try:
-            return Incoming(temporary)
-        except FileNotFoundError:
-            # Somebody wiped the directory underneath.
-            os.makedirs(os.path.dirname(temporary), _MODE, exist_ok=True)
-            return Incoming(temporary)
+            try:
+                return Incoming(temporary, self._file_mode, self._make_room)
+            except FileNotFoundError:
+                # Somebody wiped the directory underneath.
+                os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
+                return Incoming(temporary, self._file_mode, self._make_room)
+        except OSError as error:
+            raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
 
     def _rename(self, temporary: str, path: str) -> None:
         try:
             os.rename(temporary, path)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), _MODE, exist_ok=True)
+            os.makedirs(os.path.dirname(path), self._directory_mode, exist_ok=True)
             os.rename(temporary, path)
+
+    def _make_room(self) -> None:
+        """The disk is full before the quota is: half of what is there goes."""
+        if self.quota is not None:
+            self.quota.shrink(self.quota.used // 2)

@@ -7,18 +7,30 @@ once.
 
 import threading
 from collections import deque
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.cache import Cache
+from cvmfs_graphdriver.client.descriptor import Descriptor
+from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.inodes import InodeTable
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, DirectoryEntry
+from cvmfs_graphdriver.repository.errors import CatalogError
 
 __all__ = ["Catalogs", "Mount"]
 
 _SIZE_LIMIT = 4 * 1024**3
 """Bytes of a catalog whose size nobody told."""
+_TRIES = 3
+
+
+class _Open(NamedTuple):
+    """An open database, and what keeps its file in the cache meanwhile."""
+
+    catalog: Catalog
+    held: Descriptor
 
 
 class Mount:
@@ -28,11 +40,11 @@ class Mount:
     when nobody holds it any more.
     """
 
-    __slots__ = ("_catalog", "_nested", "_owner", "_used", "offset", "reference")
+    __slots__ = ("_nested", "_open", "_owner", "_used", "offset", "reference")
 
-    def __init__(self, owner: "Catalogs", reference: CatalogReference, catalog: Catalog, offset: int) -> None:
+    def __init__(self, owner: "Catalogs", reference: CatalogReference, opened: "_Open", offset: int) -> None:
         self._owner = owner
-        self._catalog: Catalog | None = catalog
+        self._open: _Open | None = opened
         self._nested: dict[bytes, CatalogReference] | None = None
         self._used = True
         self.reference = reference
@@ -51,7 +63,7 @@ class Mount:
     def catalog(self) -> Catalog:
         """The open database. Raises what fetching it raises, if it has to be fetched again."""
         self._used = True
-        return self._catalog or self._owner.reopen(self)
+        return (self._open or self._owner.reopen(self)).catalog
 
     def nested_at(self, path: bytes) -> CatalogReference | None:
         """The catalog that is mounted at ``path``, if one is."""
@@ -87,12 +99,12 @@ class Catalogs:
         known = self._mounts.get(key)
         if known is not None:
             return known
-        catalog = self._load(reference, path)
-        taken = self._inodes.range_of(reference.path, reference.digest, catalog.max_row)
+        opened = self._load(reference, path)
+        taken = self._inodes.range_of(reference.path, reference.digest, opened.catalog.max_row)
         with self._lock:
             known = self._mounts.get(key)
             if known is None:
-                known = self._mounts[key] = Mount(self, reference, catalog, taken.offset)
+                known = self._mounts[key] = Mount(self, reference, opened, taken.offset)
                 self._opened(known)
             return known
 
@@ -102,14 +114,19 @@ class Catalogs:
         mount = self.mount(CatalogReference(found.mountpoint, found.digest, 0))
         return mount, inode - found.offset
 
-    def reopen(self, mount: Mount) -> Catalog:
+    def reopen(self, mount: Mount) -> _Open:
         """Open the database of a mount again that had to give way to others."""
-        catalog = self._load(mount.reference, "")
+        opened = self._load(mount.reference, "")
         with self._lock:
-            if mount._catalog is None:
-                mount._catalog = catalog
+            if mount._open is None:
+                mount._open = opened
                 self._opened(mount)
-            return mount._catalog
+            return mount._open
+
+    @property
+    def max_inode(self) -> int:
+        """The greatest inode number in use."""
+        return self._inodes.greatest
 
     def open_mounts(self) -> list[Mount]:
         """Those whose databases are open."""
@@ -120,21 +137,34 @@ class Catalogs:
         """Close all databases that are not in use at this moment; they are opened again when needed."""
         with self._lock:
             while self._open:
-                self._open.popleft()._catalog = None
+                self._open.popleft()._open = None
 
     def close(self) -> None:
         """Close all of them."""
         self.detach()
         self._mounts.clear()
 
-    def _load(self, reference: CatalogReference, path: str) -> Catalog:
+    def _load(self, reference: CatalogReference, path: str) -> _Open:
         name = ObjectName(reference.digest, Suffix.CATALOG)
         place = reference.path.decode("utf-8", "backslashreplace") or "/"
         exact = reference.size > 0
         size = reference.size if exact else _SIZE_LIMIT
         wanted = Wanted(name, size, exact=exact, path=path, label=f"catalog of {place},")
-        self._fetcher.fetch(wanted)
-        return Catalog.open(self._cache.path(reference.digest), mountpoint=reference.path)
+        for _ in range(_TRIES):
+            self._fetcher.fetch(wanted)
+            held = self._cache.hold(reference.digest)
+            if held is not None:
+                return self._open_held(reference, Descriptor(held))
+        raise CacheError(f"catalog {name} disappears from the cache as soon as it is there")
+
+    def _open_held(self, reference: CatalogReference, held: Descriptor) -> _Open:
+        path = self._cache.path(reference.digest)
+        try:
+            return _Open(Catalog.open(path, mountpoint=reference.path), held)
+        except CatalogError:
+            # It had its digest when it was stored; perhaps the disk has changed it since.
+            self._cache.quarantine(reference.digest)
+            raise
 
     def _opened(self, mount: Mount) -> None:
         """One more is open: the one that nobody has used for the longest time may have to give way."""
@@ -145,4 +175,4 @@ class Catalogs:
                 oldest._used = False
                 self._open.append(oldest)
             else:
-                oldest._catalog = None
+                oldest._open = None

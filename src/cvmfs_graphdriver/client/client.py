@@ -7,9 +7,11 @@ configuration names. Must not know: FUSE, when to look for a new revision (``ref
 
 import logging
 import math
+import os
 import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -21,12 +23,15 @@ from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.inodes import InodeTable
+from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network import open_transfer
+from cvmfs_graphdriver.client.recentlog import RecentLog
 from cvmfs_graphdriver.client.revision import Revision, Services
 from cvmfs_graphdriver.client.settings import RepositorySettings
+from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference
 from cvmfs_graphdriver.repository.history import History, Tag
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -54,6 +59,24 @@ class Client:
     ``now`` is the clock that whitelists expire by.
     """
 
+    settings: RepositorySettings
+    counters: Counters
+    log: RecentLog
+    transfer: Transfer
+    external: Transfer | None
+    """The way to external servers, if there are some."""
+    manifests: Manifests
+    cache: Cache
+    catalogs: Catalogs
+    started: float
+    """When it began, on the clock ``time.monotonic``."""
+    next_refresh: float
+    """When to look for a new revision again, on the clock ``time.monotonic``."""
+    offline_because: CvmfsGraphdriverError | None
+    """Why servers could not be asked, or not be believed, the last time; None if all was well."""
+    confirmed_manifest: Manifest | None
+    """The manifest that was found to be the newest one, some time after mounting."""
+
     def __init__(
         self,
         settings: RepositorySettings,
@@ -62,46 +85,58 @@ class Client:
     ) -> None:
         self.settings = settings
         self.counters = Counters()
+        self.log = RecentLog()
+        self.started = time.monotonic()
+        self.next_refresh = self.started
+        self.offline_because = None
+        self.confirmed_manifest = None
+        self._lock = threading.Lock()
+        self._current: Revision | None = None
+        self._newest_timestamp = 0
+        with ExitStack() as stack:
+            self._assemble(stack, now)
+            self._stack = stack.pop_all()
+
+    def _assemble(self, stack: ExitStack, now: Callable[[], datetime]) -> None:
+        """Put the parts together; what was begun is undone if one cannot be had."""
+        settings = self.settings
+        self.transfer = open_transfer(settings.network, self.counters)
+        stack.callback(self.transfer.close)
+        self.external = open_transfer(settings.external, self.counters) if settings.external else None
+        if self.external is not None:
+            stack.callback(self.external.close)
+        self.manifests = Manifests(settings, self.transfer, now)
         workspace = settings.cache.workspace
         try:
             workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot use the workspace {workspace}: {error.strerror}") from error
-        self.cache = Cache(settings.cache.directory)
-        self.transfer = open_transfer(settings.network, self.counters)
-        self.external = open_transfer(settings.external, self.counters) if settings.external else None
-        self.manifests = Manifests(settings, self.transfer, now)
-        self._fetcher = Fetcher(self.transfer, self.cache, self.counters)
         inodes = InodeTable(workspace / f"inodes.{settings.fqrn}")
+        self._breadcrumb = workspace / f"cvmfschecksum.{settings.fqrn}"
+        self.cache = Cache(settings.cache.directory, settings.cache.quota, alien=settings.cache.alien)
+        stack.callback(self.cache.close)
+        self._fetcher = Fetcher(self.transfer, self.cache, self.counters)
         self.catalogs = Catalogs(self._fetcher, self.cache, inodes, settings.cache.open_catalogs)
+        stack.callback(self.catalogs.close)
+        contents = Contents(self._fetcher, self.external)
+        stack.callback(contents.close)
+        logging.getLogger("cvmfs_graphdriver").addHandler(self.log)
+        stack.callback(logging.getLogger("cvmfs_graphdriver").removeHandler, self.log)
         self._services = Services(
             catalogs=self.catalogs,
-            contents=Contents(self._fetcher, self.external),
+            contents=contents,
             variables=settings.presentation.variables,
-            magic=lambda revision, node, name: None,
+            magic=MagicAttributes(self),
             capacity=self._capacity,
             memory=settings.cache.metadata_memory,
         )
-        self._breadcrumb = workspace / f"cvmfschecksum.{settings.fqrn}"
-        self._lock = threading.Lock()
-        self._current: Revision | None = None
-        self.offline_because: CvmfsGraphdriverError | None = None
-        """Why servers could not be asked, or not be believed, the last time; None if all was well."""
+        if self.cache.quota is not None:
+            self.cache.quota.on_pressure.append(self.catalogs.detach)
 
     @property
     def current(self) -> Revision | None:
         """The revision that was given out last."""
         return self._current
-
-    @property
-    def seconds_to_refresh(self) -> float:
-        """How long to wait before looking for a new revision again."""
-        if self.offline_because is not None:
-            return _RETRY
-        revision = self._current
-        ttl = revision.ttl if revision else None
-        limit = self.settings.revision.max_ttl
-        return min(_DEFAULT_TTL if ttl is None else ttl, math.inf if limit is None else limit)
 
     @property
     def follows(self) -> bool:
@@ -117,10 +152,7 @@ class Client:
         """
         with self._lock:
             pinned = self._pinned()
-            if pinned is not None:
-                self._current = self._open(pinned)
-            else:
-                self._current = self._mount_newest()
+            self._current = self._mount_newest() if pinned is None else self._open(pinned)
             return self._current
 
     def refresh(self) -> Revision | None:
@@ -136,32 +168,35 @@ class Client:
             if not self.follows:
                 return None
             try:
-                newest = current.manifest.timestamp if current.manifest else 0
-                manifest = self.manifests.newer_than(current.root, newest_timestamp=newest)
-                if manifest is None or manifest.revision <= current.number:
-                    self.offline_because = None
-                    return None
-                self._current = self._open_newest(manifest)
+                newer = self._newer_than(current)
             except CvmfsGraphdriverError as error:
-                self.offline_because = error
+                self._schedule(error)
                 raise
-            self.offline_because = None
-            return self._current
+            self._schedule(None)
+            return newer
+
+    def metainfo(self, digest: Digest, limit: int) -> bytes:
+        """What the repository says of itself: JSON of at most ``limit`` bytes. Raises as ``mount`` does."""
+        wanted = Wanted(ObjectName(digest, Suffix.METAINFO), limit, exact=False, label="metainfo")
+        with os.fdopen(self._fetcher.open(wanted), "rb") as file:
+            return file.read(limit)
+
+    def cleanups(self, seconds: float) -> int:
+        """How many times this process made room in the cache in the last ``seconds``; -1 without a quota."""
+        quota = self.cache.quota
+        return -1 if quota is None else quota.evictions_since(time.monotonic() - seconds)
 
     def close(self) -> None:
-        """Close connections and catalogs."""
-        self.transfer.close()
-        if self.external:
-            self.external.close()
-        self._services.contents.close()
-        self.catalogs.close()
+        """Close connections, catalogs and the cache."""
+        self._stack.close()
 
     # The newest revision
 
     def _mount_newest(self) -> Revision:
         known = Breadcrumb.read(self._breadcrumb)
+        self._newest_timestamp = known.timestamp if known else 0
         try:
-            manifest = self.manifests.newest(newest_timestamp=known.timestamp if known else 0)
+            manifest = self.manifests.newest(newest_timestamp=self._newest_timestamp)
             if known and manifest.root != known.root and manifest.revision <= known.revision:
                 revision = self._open(_Choice(CatalogReference(b"", known.root, 0), None))
             else:
@@ -170,8 +205,28 @@ class Client:
             if known is None:
                 raise
             return self._mount_known(known, error)
-        self.offline_because = None
+        self._schedule(None, revision)
         return revision
+
+    def _newer_than(self, current: Revision) -> Revision | None:
+        manifest = self.manifests.newer_than(current.root, newest_timestamp=self._newest_timestamp)
+        if manifest is None or manifest.revision <= current.number:
+            self.confirmed_manifest = current.manifest
+            return None
+        self._current = self._open_newest(manifest)
+        self.confirmed_manifest = manifest
+        return self._current
+
+    def _schedule(self, error: CvmfsGraphdriverError | None, revision: Revision | None = None) -> None:
+        """When to look again: after the revision's time to live, or sooner if servers could not be asked."""
+        self.offline_because = error
+        wait = _RETRY
+        if error is None:
+            shown = revision or self._current
+            ttl = shown.ttl if shown else None
+            limit = self.settings.revision.max_ttl
+            wait = min(_DEFAULT_TTL if ttl is None else ttl, math.inf if limit is None else limit)
+        self.next_refresh = time.monotonic() + wait
 
     def _mount_known(self, known: Breadcrumb, error: CvmfsGraphdriverError) -> Revision:
         """Without servers that could be asked and believed: the revision that was mounted last."""
@@ -181,7 +236,7 @@ class Client:
         except CvmfsGraphdriverError:
             raise error from None
         _log.warning("%s: mounting revision %d as known: %s", self.settings.fqrn, known.revision, error)
-        self.offline_because = error
+        self._schedule(error)
         return revision
 
     def _open_newest(self, manifest: Manifest) -> Revision:
@@ -190,6 +245,7 @@ class Client:
         path = name.alternative_path if self.manifests.alternative(manifest) else ""
         revision = self._open(_Choice(root, manifest, path))
         Breadcrumb(manifest.root, manifest.timestamp, manifest.revision).write(self._breadcrumb)
+        self._newest_timestamp = manifest.timestamp
         return revision
 
     # A revision that the configuration names
@@ -232,4 +288,8 @@ class Client:
         return revision
 
     def _capacity(self) -> tuple[int, int]:
-        return 0, 0
+        """Bytes that the cache may hold, and how many of them are free."""
+        quota = self.cache.quota
+        if quota is None:
+            return 0, 0
+        return quota.limit, max(0, quota.limit - quota.used)

@@ -31,8 +31,12 @@ class Contents:
         self._external = external
         self._prefetchers = ThreadPoolExecutor(_PREFETCHERS, "prefetch")
 
-    def open(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk]) -> OpenFile:
+    def open(
+        self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk], *, volatile: bool
+    ) -> OpenFile:
         """The file at ``path``; one whole object is fetched now, chunks when they are read.
+
+        ``volatile`` content is the first to leave the cache.
 
         Raises TransferError, RepositoryError, CacheError; ConfigurationError: the file is external, and no
         external server is configured.
@@ -42,9 +46,9 @@ class Contents:
                 f"the content of {_shown(path)} is on external servers; set CVMFS_EXTERNAL_URL"
             )
         if entry.is_chunked:
-            fetch = self._fetch_from(path, entry, Suffix.PARTIAL)
+            fetch = self._fetch_from(path, entry, Suffix.PARTIAL, volatile=volatile)
             return OpenFile(chunks, fetch, self._prefetch(fetch))
-        fetch = self._fetch_from(path, entry, Suffix.NONE)
+        fetch = self._fetch_from(path, entry, Suffix.NONE, volatile=volatile)
         if entry.digest is not None:
             whole = OpenFile((Chunk(0, entry.size, entry.digest),), fetch, self._prefetch(fetch))
             whole.fileno()
@@ -57,24 +61,25 @@ class Contents:
         """Fetch nothing ahead any more."""
         self._prefetchers.shutdown(wait=True, cancel_futures=True)
 
-    def _fetch_from(self, path: bytes, entry: DirectoryEntry, suffix: Suffix) -> Callable[[Chunk], int]:
+    def _fetch_from(
+        self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
+    ) -> Callable[[Chunk], int]:
         """How to fetch a piece of this file."""
-        what = f"file {_shown(path)}, {'chunk' if suffix else 'object'}"
+        label = f"file {_shown(path)}, {'chunk' if suffix else 'object'}"
+        transfer = self._external if entry.is_external else None
+        external_path = quote(path[1:], safe="/~+:,@!$&'()*;=") if transfer else ""
 
         def fetch(piece: Chunk) -> int:
-            name = ObjectName(piece.digest, suffix)
-            if not entry.is_external:
-                return self._fetcher.open(Wanted(name, piece.size, compression=entry.compression, label=what))
-            span = (piece.offset, piece.offset + piece.size) if suffix else None
             wanted = Wanted(
-                name,
+                ObjectName(piece.digest, suffix),
                 piece.size,
                 compression=entry.compression,
-                path=quote(path[1:], safe="/~+:,@!$&'()*;="),
-                span=span,
-                label=what,
+                path=external_path,
+                span=(piece.offset, piece.offset + piece.size) if transfer and suffix else None,
+                label=label,
+                volatile=volatile,
             )
-            return self._fetcher.open(wanted, self._external)
+            return self._fetcher.open(wanted, transfer)
 
         return fetch
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from cvmfs_graphdriver.client.cache import Cache, Incoming
 from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.ledger import Kind
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.repository.compression import Decompressor
-from cvmfs_graphdriver.repository.digest import Digest, ObjectName
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import Compression
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
@@ -23,10 +24,11 @@ __all__ = ["Fetcher", "Wanted"]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An object to fetch. ``size`` is its uncompressed size in bytes, or an upper limit if not ``exact``.
+    """An object to fetch; ``size`` is its uncompressed size in bytes, or an upper limit if not ``exact``.
 
     ``path`` is where servers have it if that is not the usual place, ``span`` the bytes there that are the
-    object if it is a part of something; ``label`` says in messages what it is.
+    object if it is a part of something. ``label`` says in messages what it is. ``volatile`` objects are the
+    first to leave the cache.
     """
 
     name: ObjectName
@@ -36,6 +38,12 @@ class Wanted:
     path: str = ""
     span: tuple[int, int] | None = None
     label: str = "object"
+    volatile: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What the cache's ledger calls it."""
+        return Kind.CATALOG if self.name.suffix is Suffix.CATALOG else Kind.REGULAR
 
 
 class Fetcher:
@@ -94,7 +102,11 @@ class Fetcher:
     def _fetch(self, wanted: Wanted, transfer: Transfer) -> int:
         digest = wanted.name.digest
         key = int.from_bytes(digest.raw[:4], "little")
-        with self._cache.store(digest) as incoming:
+        size = wanted.size if wanted.exact else 0
+        label, kind = wanted.label, wanted.kind
+        with self._cache.store(
+            digest, size=size, label=label, kind=kind, volatile=wanted.volatile
+        ) as incoming:
             sink = _Verified(wanted, incoming)
             transfer.fetch(wanted.path or wanted.name.path, sink, key=key, span=wanted.span)
             return incoming.reopen()

@@ -47,6 +47,12 @@ class InodeTable:
         with self._lock:
             self._update()
 
+    @property
+    def greatest(self) -> int:
+        """The greatest number given out."""
+        with self._lock:
+            return self._ranges[-1].offset + self._ranges[-1].rows if self._ranges else ROOT_INODE
+
     def range_of(self, mountpoint: bytes, digest: Digest, rows: int) -> Range:
         """The range of a catalog with ``rows`` rows, given out now if it has none yet. Raises CacheError."""
         key = (mountpoint, digest)

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from cvmfs_graphdriver.client.descriptor import Descriptor
 from cvmfs_graphdriver.client.errors import CacheError, ClientError
 from cvmfs_graphdriver.repository.entry import Chunk
 
@@ -18,18 +19,6 @@ __all__ = ["OpenFile"]
 
 _HELD = 8
 _AHEAD = 2
-
-
-class _Held:
-    """A descriptor that is closed when nobody reads from it any more."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.close(self.number)
 
 
 class OpenFile:
@@ -47,7 +36,7 @@ class OpenFile:
         self._fetch = fetch
         self._prefetch = prefetch
         self._lock = threading.Lock()
-        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._held: OrderedDict[int, Descriptor] = OrderedDict()
         self._position = 0
         self._ahead = 0
 
@@ -104,12 +93,12 @@ class OpenFile:
                     del self._held[index]
         raise CacheError(f"object {piece.digest} is cut off in the cache, and again after fetching it anew")
 
-    def _open(self, index: int) -> _Held:
+    def _open(self, index: int) -> Descriptor:
         with self._lock:
             held = self._held.get(index)
             if held is not None:
                 return held
-        opened = _Held(self._fetch(self._pieces[index]))
+        opened = Descriptor(self._fetch(self._pieces[index]))
         with self._lock:
             held = self._held.setdefault(index, opened)
             while len(self._held) > _HELD:

@@ -13,6 +13,7 @@ from cvmfs_graphdriver.client.catalogs import Catalogs, Mount
 from cvmfs_graphdriver.client.contents import Contents
 from cvmfs_graphdriver.client.generations import Generations
 from cvmfs_graphdriver.client.inodes import ROOT_INODE
+from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
@@ -55,15 +56,14 @@ class Totals(NamedTuple):
 class Services:
     """What revisions of one repository share.
 
-    ``variables`` are those of variant symlinks; ``magic`` gives the value of a magic extended attribute, None
-    if the node has none of that name; ``capacity`` the bytes that the cache may hold and that are free;
-    ``memory`` is how many bytes may be used for remembering nodes.
+    ``variables`` are those of variant symlinks, ``capacity`` gives the bytes that the cache may hold and that
+    are free, ``memory`` is how many bytes may be used for remembering nodes.
     """
 
     catalogs: Catalogs
     contents: Contents
     variables: Mapping[str, str]
-    magic: "Callable[[Revision, Node, bytes], bytes | None]"
+    magic: MagicAttributes
     capacity: Callable[[], tuple[int, int]]
     memory: int
 
@@ -71,10 +71,19 @@ class Services:
 class Revision:
     """One revision of one repository; safe for any number of threads."""
 
+    fqrn: str
+    manifest: Manifest | None
+    """What named the root catalog; None if the configuration or the breadcrumb did."""
+    root: Digest
+    number: int
+    ttl: int | None
+    """Seconds after which to look for a newer one; None if nobody says."""
+    top: Node
+    """The root directory."""
+
     def __init__(self, fqrn: str, manifest: Manifest | None, root: Mount, services: Services) -> None:
         self.fqrn = fqrn
         self.manifest = manifest
-        """What named the root catalog; None if the configuration or the breadcrumb did."""
         self._services = services
         capacity = services.memory // _NODE_BYTES // 4
         self._nodes: Generations[int, Node] = Generations(capacity)
@@ -82,13 +91,12 @@ class Revision:
         entry = root.catalog.lookup(b"")
         if entry is None or not entry.is_directory:
             raise CatalogError(f"the root catalog {root.digest} of {fqrn} has no root directory")
-        self.root: Digest = root.digest
-        self.number: int = root.catalog.revision
+        self.root = root.digest
+        self.number = root.catalog.revision
+        self._volatile = root.catalog.properties.get("volatile") == "1"
         ttl = root.catalog.ttl
-        self.ttl: int | None = manifest.ttl if ttl is None and manifest else ttl
-        """Seconds after which to look for a newer one; None if nobody says."""
+        self.ttl = manifest.ttl if ttl is None and manifest else ttl
         self.top = Node(b"", ROOT_INODE, ROOT_INODE, entry, root)
-        """The root directory."""
 
     # Finding nodes
 
@@ -155,7 +163,7 @@ class Revision:
     def open(self, node: Node) -> OpenFile:
         """Open a regular file; a whole object is fetched now, chunks when they are read."""
         chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
-        return self._services.contents.open(node.path, node.entry, chunks)
+        return self._services.contents.open(node.path, node.entry, chunks, volatile=self._volatile)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, variables expanded."""
@@ -165,9 +173,13 @@ class Revision:
         """The extended attributes that the catalog stores."""
         return parse_xattrs(node.entry.xattr) if node.entry.xattr else {}
 
-    def magic_xattr(self, node: Node, name: bytes) -> bytes | None:
-        """The value of a magic extended attribute, None if this node has none of that name."""
-        return self._services.magic(self, node, name)
+    def magic_xattr(self, node: Node, name: bytes, gid: int = 0) -> bytes | None:
+        """The value of a magic extended attribute for a caller of group ``gid``; None if there is none."""
+        return self._services.magic.value(self, node, name, gid)
+
+    def magic_names(self, node: Node) -> Sequence[bytes]:
+        """The magic extended attributes that a listing of this node shows."""
+        return self._services.magic.names(node)
 
     def mount_of(self, node: Node) -> Mount:
         """The catalog that a node belongs to: for a mountpoint the nested one, which is loaded if need be."""

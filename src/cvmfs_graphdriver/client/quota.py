@@ -1,0 +1,279 @@
+"""Keeps a cache below its size: what was used least recently goes first.
+
+Owns: when objects go and which (CernVM-FS format reference, section 9.2), and that the ledger agrees with
+the directory after a crash. Must not know: how objects get into the cache.
+
+Users only note what they use and store; a thread enters that in the ledger once a second and evicts when it
+is time for that. An object that some process must have at hand, such as an open catalog, is *held*: that
+process has a shared flock(2) on its file, which ends with the process however it ends. Evicting a file that
+somebody merely has open is harmless: its content stays until it is closed.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.client.ledger import Ledger, Record
+
+__all__ = ["Quota"]
+
+_PERIOD = 1.0
+_BATCH = 500
+_HELD_SHARE = 0.75
+
+_log = logging.getLogger(__name__)
+
+
+class Quota:
+    """The janitor of one cache directory with ``limit`` bytes."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self.directory = directory
+        self.limit = limit
+        """Bytes; may be changed at any time."""
+        self.on_evict: list[Callable[[str], None]] = []
+        """Called with the digest of each object that goes."""
+        self.on_pressure: list[Callable[[], None]] = []
+        """Called when held objects take up so much that others have no room."""
+        self._path = directory / "cachedb"
+        self._ledger = _open_ledger(self._path)
+        self._lock = threading.Lock()
+        self._work = threading.Lock()
+        self._uses: dict[str, int] = {}
+        self._stored: list[Record] = []
+        self._last = 0
+        self._used = self._ledger.used()[0]
+        self._evictions: list[float] = []
+        self._marker, crashed = _mark(directory)
+        self._wake = threading.Event()
+        self._closing = False
+        self._crashed = crashed
+        self._thread = threading.Thread(target=self._run, name="cache janitor", daemon=True)
+        self._thread.start()
+
+    # What users note
+
+    def note_use(self, digest: str) -> None:
+        """An object was used."""
+        with self._lock:
+            self._uses[digest] = self._next()
+
+    def note_stored(self, record: Record) -> None:
+        """An object is in the cache now; its sequence number is given here."""
+        with self._lock:
+            self._stored.append(record._replace(sequence=self._next()))
+            self._used += record.size
+            hurry = self._used > self.limit or len(self._stored) >= _BATCH
+        if hurry:
+            self._wake.set()
+
+    def note_gone(self, digest: str) -> None:
+        """An object is not in the cache any more."""
+        self.flush()
+        self._ledger.remove([digest])
+
+    # What administrators see and change
+
+    @property
+    def used(self) -> int:
+        """Bytes that the cache holds."""
+        with self._lock:
+            return self._used
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes that the cache holds, and how many of them are pinned."""
+        self.flush()
+        return self._ledger.used()
+
+    def records(self) -> list[Record]:
+        """All objects; what was not used for the longest time comes first."""
+        self.flush()
+        return self._ledger.records()
+
+    def pin(self, digest: str, *, pinned: bool = True) -> bool:
+        """Let an object stay for ever, or go again; says whether it is there."""
+        self.flush()
+        return self._ledger.pin(digest, pinned=pinned)
+
+    def evictions_since(self, moment: float) -> int:
+        """How many times this process has made room since a moment of ``time.monotonic()``."""
+        with self._lock:
+            return sum(when >= moment for when in self._evictions)
+
+    def evict(self, digest: str) -> bool:
+        """Remove one object, even a pinned one; says whether it is gone (not if some process holds it)."""
+        self.flush()
+        gone = self._unlink(digest)
+        if gone:
+            self._ledger.remove([digest])
+            self._recount()
+        return gone
+
+    def shrink(self, target: int) -> int:
+        """Evict until at most ``target`` bytes are left; returns how many are. Raises CacheError."""
+        with self._work:
+            self._flush()
+            left = self._ledger.used()[0]
+            gone = []
+            for record in self._ledger.records(evictable=True):
+                if left <= target:
+                    break
+                if self._unlink(record.digest):
+                    gone.append(record.digest)
+                    left -= record.size
+            self._ledger.remove(gone)
+            self._recount()
+        with self._lock:
+            self._evictions.append(time.monotonic())
+            del self._evictions[:-10_000]
+        if left > target and left > _HELD_SHARE * self.limit:
+            for callback in self.on_pressure:
+                callback()
+        return left
+
+    def make_room(self, size: int) -> None:
+        """Evict if ``size`` bytes more would be too many. Raises CacheError."""
+        if self.used + size > self.limit:
+            self.shrink(max(0, min(self.limit // 2, self.limit - size)))
+
+    def flush(self) -> None:
+        """Enter in the ledger what users noted. Raises CacheError."""
+        with self._work:
+            self._flush()
+
+    def close(self) -> None:
+        """End the janitor and leave everything in order."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        self.flush()
+        self._ledger.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._marker.name)
+        self._marker.close()
+
+    # The janitor
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._tend()
+            except CacheError as error:
+                _log.warning("%s", error)
+            self._wake.wait(_PERIOD)
+            self._wake.clear()
+
+    def _tend(self) -> None:
+        try:
+            if self._crashed:
+                self._reconcile()
+                self._crashed = False
+            self.flush()
+            if self.used > self.limit:
+                self.shrink(self.limit // 2)
+        except CacheError as error:
+            _log.warning("%s; beginning a new one", error)
+            self._rebuild()
+
+    def _next(self) -> int:
+        """A number that grows, in all processes: nanoseconds of the clock."""
+        self._last = max(self._last + 1, time.time_ns())
+        return self._last
+
+    def _flush(self) -> None:
+        with self._lock:
+            uses, self._uses = self._uses, {}
+            stored, self._stored = self._stored, []
+        if stored:
+            self._ledger.add(stored)
+        if uses:
+            self._ledger.touch(uses.items())
+        if stored:
+            self._recount()
+
+    def _recount(self) -> None:
+        used = self._ledger.used()[0]
+        with self._lock:
+            self._used = used + sum(record.size for record in self._stored)
+
+    def _unlink(self, digest: str) -> bool:
+        """Remove an object's file unless somebody holds it."""
+        path = f"{self.directory}/{digest[:2]}/{digest[2:]}"
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise CacheError(f"cannot remove {path}: {error.strerror}") from error
+        for callback in self.on_evict:
+            callback(digest)
+        return True
+
+    def _reconcile(self) -> None:
+        """Somebody ended without closing: enter what is in the directory only, strike out what is not."""
+        with self._work:
+            self._flush()
+            known = {record.digest: record for record in self._ledger.records()}
+            there = dict(_objects(self.directory))
+            self._ledger.remove(known.keys() - there.keys())
+            self._ledger.add(
+                Record(digest, stat.st_size, stat.st_atime_ns)
+                for digest, stat in there.items()
+                if digest not in known or known[digest].size != stat.st_size
+            )
+            self._recount()
+
+    def _rebuild(self) -> None:
+        """The ledger is damaged: begin a new one from what is in the directory."""
+        with self._work:
+            self._ledger.close()
+            _discard(self._path)
+            self._ledger = _open_ledger(self._path)
+        self._reconcile()
+
+
+def _open_ledger(path: Path) -> Ledger:
+    try:
+        return Ledger(path)
+    except CacheError:
+        _discard(path)
+        return Ledger(path)
+
+
+def _discard(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _mark(directory: Path) -> tuple[IO[bytes], bool]:
+    """Say that this process uses the cache; also returns whether another one ended without saying so."""
+    crashed = False
+    for marker in directory.glob("janitor.*"):
+        with suppress(OSError), marker.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            marker.unlink()
+            crashed = True
+    mine = (directory / f"janitor.{os.getpid()}.{time.monotonic_ns()}").open("wb")
+    fcntl.flock(mine, fcntl.LOCK_SH)
+    return mine, crashed
+
+
+def _objects(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every object in the directory: digest and stat."""
+    for number in range(256):
+        shard = directory / f"{number:02x}"
+        with suppress(FileNotFoundError), os.scandir(shard) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    yield shard.name + entry.name, entry.stat()

@@ -10,8 +10,11 @@ from cvmfs_graphdriver.planes.request import MountRequest
 __all__ = ["command"]
 
 _IGNORED = frozenset(
-    "_netdev allow_other auto default_permissions defaults dev exec grab_mountpoint noatime noauto nodev "
-    "nouser relatime ro rw suid system_mount user users".split()
+    {
+        *("_netdev", "auto", "noauto", "user", "users", "nouser", "system_mount", "grab_mountpoint"),
+        *("defaults", "ro", "rw", "dev", "nodev", "suid", "exec", "noatime", "relatime"),
+        *("allow_other", "default_permissions"),
+    }
 )
 """What an fstab line may contain and what is so, or cannot be otherwise, all the same."""
 

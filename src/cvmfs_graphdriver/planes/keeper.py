@@ -16,8 +16,10 @@ import logging.handlers
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +39,7 @@ __all__ = ["keep", "spawn"]
 _log = logging.getLogger(__name__)
 
 _READAHEAD = 4 << 20
+_GO = b"1"
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 _PATIENCE = 60.0
 """Seconds that a server must have lived for its successor to be started without delay."""
@@ -89,6 +92,7 @@ def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
         flags=flags if options["suid"] else flags | MountFlag.NOSUID,
         default_permissions=bool(options["check_permissions"]),
     )
+    keeper.release()
     set_readahead(request.target, _READAHEAD)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, keeper.unmount)
@@ -97,22 +101,30 @@ def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
 
 
 class _Keeper:
-    """A device, and the server that answers for it now."""
+    """A device, and the server that answers for it now.
+
+    A server and its keeper talk once, over a pair of sockets: the server says how the file system should be
+    mounted, and the keeper says that it is; before that there is nothing to be read from the device.
+    """
 
     def __init__(self, request: MountRequest) -> None:
         self._request = request
         self.device = open_device()
         self._inflight = InFlight(request.threads)
         self._server = 0
+        self._ours, self._theirs = socket.socketpair()
 
     def start(self) -> dict[str, Any]:
         """Fork the first server; returns the options that it wants the file system mounted with."""
-        reading, writing = os.pipe()
-        self._fork(writing)
-        os.close(writing)
-        with open(reading, "rb") as pipe:
-            answer = pipe.readline()
-        return _refuse_failure(self._request, answer)
+        self._fork()
+        self._theirs.close()
+        with self._ours.makefile("rb") as answers:
+            return _refuse_failure(self._request, answers.readline())
+
+    def release(self) -> None:
+        """Let the first server serve."""
+        self._ours.sendall(_GO)
+        self._ours.close()
 
     def watch(self) -> None:
         """Start a new server whenever one dies; return when the file system is no longer mounted."""
@@ -129,7 +141,7 @@ class _Keeper:
                 "%s: the server ended with %d, starting another in %.1f s", self._request.fqrn, code, delay
             )
             time.sleep(delay)
-            self._fork(os.open(os.devnull, os.O_WRONLY))
+            self._fork()
 
     def unmount(self, *_: object) -> None:
         """A signal's handler: who uses the file system now may go on, then it ends."""
@@ -142,36 +154,51 @@ class _Keeper:
         poll.register(self.device, 0)
         return bool(poll.poll(0))
 
-    def _fork(self, report: int) -> None:
+    def _fork(self) -> None:
         self._server = os.fork()
         if self._server == 0:
-            self._serve(report)
+            self._serve()
 
-    def _serve(self, report: int) -> NoReturn:
-        """The life of a server; what goes wrong at its beginning is written to ``report``."""
+    def _serve(self) -> NoReturn:
+        """The life of a server."""
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            serve_repository(
-                self._request, self.device, self._inflight, lambda options: _answer(report, options)
-            )
+            self._prepare()
+            serve_repository(self._request, self.device, self._inflight, self._ready)
             code = 0
         except CvmfsGraphdriverError as error:
             _log.error("%s", error)
             code = error.exit_code
-            _answer(report, {"error": str(error), "code": code})
+            self._tell({"error": str(error), "code": code})
         except BaseException:  # noqa: BLE001 - the outermost loop of a process
             _log.exception("the server of %s failed", self._request.fqrn)
         finally:
             os._exit(code)
 
+    def _prepare(self) -> None:
+        """What a server must not have in common with its keeper."""
+        self._ours.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        threading.excepthook = _die
 
-def _answer(report: int, values: dict[str, Any]) -> None:
-    """Tell whoever waits, once."""
-    os.write(report, json.dumps(values).encode() + b"\n")
-    os.close(report)
+    def _ready(self, options: dict[str, bool]) -> None:
+        """Ask the keeper to mount, and wait until it has. Later servers have nobody to ask."""
+        if self._tell(options) and self._theirs.recv(1) != _GO:
+            os._exit(1)
+
+    def _tell(self, values: dict[str, Any]) -> bool:
+        if self._theirs.fileno() < 0:
+            return False
+        self._theirs.sendall(json.dumps(values).encode() + b"\n")
+        return True
+
+
+def _die(failure: threading.ExceptHookArgs) -> None:
+    """A thread that ends by an error would be missing for ever: better a new server."""
+    _log.critical("thread %s failed", failure.thread, exc_info=failure.exc_value)
+    os._exit(1)
 
 
 def _refuse_failure(request: MountRequest, answer: bytes) -> dict[str, Any]:
@@ -197,13 +224,18 @@ def _main() -> None:
     if os.fork():  # whoever spawned us need not wait for our end
         os._exit(0)
     _log_to_syslog()
-    report = os.dup(sys.stdout.fileno())
-    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+    answers = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+
+    def answer(values: dict[str, Any]) -> None:
+        os.write(answers, json.dumps(values).encode() + b"\n")
+        os.close(answers)
+
     try:
-        keep(request, lambda: _answer(report, {}))
+        keep(request, lambda: answer({}))
     except CvmfsGraphdriverError as error:
         code = error.reason_code if isinstance(error, ServerError) else error.exit_code
-        _answer(report, {"error": str(error), "code": code})
+        answer({"error": str(error), "code": code})
         sys.exit(code)
 
 

@@ -7,6 +7,7 @@ that looks for new revisions. Must not know: who forked it, and who forks the ne
 import logging
 import resource
 import threading
+import time
 from collections.abc import Callable
 
 from cvmfs_graphdriver.client.client import Client
@@ -30,6 +31,8 @@ _RESERVED_FILES = 512
 """Descriptors that are not for users' files: catalogs, connections, the device."""
 
 _BLOCK = 512
+_PAUSE = 1.0
+"""The least time between two looks for a new revision, in seconds."""
 
 
 def serve_repository(
@@ -37,9 +40,9 @@ def serve_repository(
 ) -> None:
     """Serve through ``device`` until it is unmounted.
 
-    When requests can be answered, ``ready`` is called with the options that the file system should be
-    mounted with: ``suid`` and ``check_permissions``. Raises ClientError, RepositoryError: the repository
-    cannot be read.
+    When the repository can be read, ``ready`` is called with the options that the file system should be
+    mounted with, ``suid`` and ``check_permissions``; serving begins when it returns. Raises ClientError,
+    RepositoryError: the repository cannot be read.
     """
     settings = load_settings(request.fqrn, request.etc, request.overrides)
     client = Client(settings)
@@ -62,17 +65,20 @@ class _Service:
     def run(self, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
         """Serve until the end."""
         server = Server(device, self._filesystem, inflight)
-        follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
-        follower.start()
         ready(
             {
                 "suid": self._request.suid or self._settings.suid,
                 "check_permissions": self._settings.check_permissions,
             }
         )
+        follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
+        follower.start()
         server.serve()
         self._stop.set()
         self._filesystem.close()
+
+    def _revision(self) -> Revision:
+        return self._client.current or self._client.mount()
 
     def _shown(self, revision: Revision) -> Tree:
         return OverlayTree(revision) if self._request.whiteouts else revision
@@ -90,9 +96,7 @@ class _Service:
         )
 
     def _statfs(self) -> StatFs:
-        revision = self._client.current
-        assert revision is not None  # noqa: S101 - it was mounted at the beginning
-        totals = revision.statfs()
+        totals = self._revision().statfs()
         if not totals.size and not self._request.whiteouts:
             return StatFs(0, 0, 0, 0, 0, 0)  # what the reference client says of a cache without a limit
         return StatFs(totals.size // _BLOCK, totals.free // _BLOCK, totals.files, totals.files)
@@ -103,13 +107,13 @@ class _Service:
         A server that was started anew may show a newer root than its predecessor did, so it begins by
         letting the kernel forget what it knows of that.
         """
-        changed = self._filesystem.replace(self._shown(self._client.mount()))
+        changed = self._filesystem.replace(self._shown(self._revision()))
         while True:
             if changed:
                 server.invalidate_inode(ROOT_NODE)
                 for name in changed:
                     server.invalidate_entry(ROOT_NODE, name)
-            if self._stop.wait(self._client.seconds_to_refresh):
+            if self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
                 return
             changed = self._refreshed()
 

@@ -35,7 +35,7 @@ def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
         if thin is None:
             found.append(Source(directory=layer.diff))
         else:
-            found += [Source(location=LayerLocation.parse(part.url)) for part in reversed(thin.layers)]
+            found += [Source(location=part.location) for part in reversed(thin.layers)]
     if len(found) > LAYER_LIMIT:
         raise LayerStateError(
             f"{len(found)} layers are more than the {LAYER_LIMIT} that can lie over one another: "

@@ -1,0 +1,229 @@
+"""Real daemons of our own, on loopback and in a scratch directory, that always end.
+
+Owns: starting, waiting for, and ending a docker-registry and a dockerd. Nothing of the system's Docker is
+touched: data root, sockets, pid files and containerd are all below the scratch directory. A dockerd runs in
+a mount namespace of its own, so its mounts end with it. Must not know: what they are used for.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+__all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_directory", "registry"]
+
+_PATIENCE = 60.0
+_DOCKER = "/usr/bin/docker"
+_DOCKERD = "/usr/sbin/dockerd"
+
+
+class DaemonError(Exception):
+    """A daemon did not start, or a command of Docker's failed."""
+
+
+@contextlib.contextmanager
+def end_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, as SIGINT is one, so that everything ends in order."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with its own session; whatever it started ends with it."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def registry(scratch: Path, *, port: int = 0) -> Iterator[str]:
+    """Debian's docker-registry; gives its ``host:port``."""
+    address = f"127.0.0.1:{port or free_port()}"
+    directory = scratch / "registry"
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "config.json"
+    settings = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": address},
+    }
+    config.write_text(json.dumps(settings))  # JSON is YAML
+    log = directory / "log"
+    with _process(["docker-registry", "serve", str(config)], log) as process:
+        _wait(lambda: _answers(f"http://{address}/v2/"), process, "docker-registry", log)
+        yield address
+
+
+def plugin_directory(project: Path) -> Path:
+    """The plugin as ``make plugin`` built it."""
+    directory = project / "build" / "plugin"
+    if not (directory / "config.json").is_file():
+        raise DaemonError(f"there is no plugin in {directory}: run 'make plugin' first")
+    return directory
+
+
+class DockerEngine:
+    """A dockerd of our own. Use it in a ``with`` statement; ``start`` may be called again after ``stop``."""
+
+    def __init__(self, scratch: Path, name: str) -> None:
+        self.directory = scratch / name
+        self._stack = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.directory}/docker.sock"
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        return int((self.directory / "docker.pid").read_text())
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        _unmount_below(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start(self, storage_driver: str, *options: str) -> None:
+        """Start it and wait until it answers."""
+        config = self.directory / "daemon.json"
+        config.write_text("{}")
+        command = [
+            *("unshare", "--mount", "--propagation", "slave", _DOCKERD, "--config-file", str(config)),
+            *("--data-root", str(self.directory / "data"), "--exec-root", str(self.directory / "exec")),
+            *("--host", self.host, "--pidfile", str(self.directory / "docker.pid")),
+            *("--bridge", "none", "--iptables=false", "--ip6tables=false", "--experimental"),
+            *("--insecure-registry", "127.0.0.0/8", "--storage-driver", storage_driver, *options),
+        ]
+        self._process = self._stack.enter_context(_process(command, self.log))
+        _wait(self._is_up, self._process, "dockerd", self.log)
+
+    def stop(self) -> None:
+        """End it; its layers and plugins stay."""
+        self._stack.close()
+        self._process = None
+
+    def start_with_plugin(self, plugin: Path, etc: Path, *options: str, name: str = "cvmfs") -> None:
+        """Install the plugin, which needs a running daemon, and start again with it as storage driver."""
+        self.start("overlay2")
+        self.docker("plugin", "create", name, str(plugin))
+        self.docker("plugin", "set", name, f"cvmfs_ext_config.source={etc}")
+        self.docker("plugin", "enable", name)
+        self.stop()
+        self.start(name, *options)
+
+    def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run the docker command; returns what it prints. Raises DaemonError with what it complained of."""
+        return self.docker_bytes(*arguments, stdin=stdin).decode("utf-8", "replace").strip()
+
+    def docker_bytes(self, *arguments: str, stdin: bytes | None = None) -> bytes:
+        """The same, not decoded."""
+        done = subprocess.run(
+            [_DOCKER, "--config", str(self.directory / "client"), "--host", self.host, *arguments],
+            input=stdin if stdin is not None else b"",
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            complaint = done.stderr.decode("utf-8", "replace").strip()
+            raise DaemonError(f"docker {' '.join(arguments)[:200]}: {complaint}")
+        return done.stdout
+
+    def run(
+        self, image: str, *command: str, stdin: bytes | None = None, options: tuple[str, ...] = ()
+    ) -> bytes:
+        """Run a container without network, and remove it."""
+        interactive = ("--interactive",) if stdin is not None else ()
+        return self.docker_bytes(
+            "run", "--rm", "--network", "none", *interactive, *options, image, *command, stdin=stdin
+        )
+
+    def plugin_home(self) -> Path:
+        """The plugin's propagated mount, where its layers and its cache are."""
+        (found,) = (self.directory / "data" / "plugins").glob("*/propagated-mount")
+        return found
+
+    def _is_up(self) -> bool:
+        try:
+            self.docker("version", "--format", "{{.Server.Version}}")
+        except DaemonError:
+            return False
+        return True
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not is_up():
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-1500:]
+            raise DaemonError(f"{what} did not start; the end of its log:\n{tail}")
+        time.sleep(0.05)
+
+
+def _unmount_below(directory: Path) -> None:
+    """Unmount what is still mounted there, the last first."""
+    prefix = os.fsencode(directory.resolve()) + b"/"
+    with open("/proc/self/mountinfo", "rb") as table:
+        points = [line.split(b" ")[4] for line in table]
+    for point in reversed(points):
+        if point.startswith(prefix):
+            subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)

@@ -175,6 +175,8 @@ class ImageConfig:
             diff_ids = tuple(ContentDigest.parse(text) for text in rootfs.texts("diff_ids"))
         except ReferenceFormatError as error:
             rootfs.refuse(f"diff_ids: {error}")
+        for _ in document.objects("history"):
+            pass  # whoever carries it into another image relies on its form
         platform = Platform.normal(
             document.text("os"), document.text("architecture"), document.optional_text("variant")
         )

@@ -1,0 +1,163 @@
+"""The thin image descriptor ``thin.json``: an image's layers, and where in CernVM-FS they lie.
+
+Owns: the document's form (format reference, section 18.1), and the refusal of anything else; it comes out of
+a registry, written by anybody. Must not know: the image around it, nor how repositories are mounted.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from cvmfs_graphdriver.oci.digest import ContentDigest
+from cvmfs_graphdriver.oci.document import Document
+from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatError
+
+__all__ = ["THIN_FILE", "LayerLocation", "ThinImage", "ThinLayer"]
+
+THIN_FILE = b"thin.json"
+"""The only file of a thin image's layer."""
+
+_SCHEME = "cvmfs://"
+_VERSION = (1, 0)
+_VERSION_FORM = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,4})*", re.ASCII)
+_REPOSITORY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
+_MAX_REPOSITORY = 60
+_MAX_PATH = 4095
+_MAX_COMPONENT = 255
+_MAX_LAYERS = 500
+"""As many as the kernel stacks in one overlay."""
+_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLocation:
+    """A directory in a repository: ``path`` is absolute there (``b"/a/b"``), never its root.
+
+    >>> LayerLocation.parse("cvmfs://images.example.org/layers/ab").path
+    b'/layers/ab'
+    """
+
+    repository: str
+    path: bytes
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read ``cvmfs://REPOSITORY/PATH``; doubled slashes count once, as older tools write them.
+
+        Raises ThinImageFormatError: another scheme, no name of a repository, or a path that leads upwards.
+        """
+
+        def refuse(problem: str) -> ThinImageFormatError:
+            return ThinImageFormatError(f"layer location {url[:300]!r}: {problem}")
+
+        if not url.startswith(_SCHEME):
+            scheme = url.partition("://")[0] if "://" in url else ""
+            raise refuse(
+                f"the scheme {scheme[:40]!r} is unknown; layers are read from {_SCHEME}REPOSITORY/PATH only"
+            )
+        repository, _, rest = url.removeprefix(_SCHEME).partition("/")
+        if not _REPOSITORY.fullmatch(repository) or len(repository) > _MAX_REPOSITORY:
+            raise refuse(f"{repository[:100]!r} is no name of a repository")
+        try:
+            parts = [part for part in rest.encode().split(b"/") if part]
+        except UnicodeEncodeError:
+            raise refuse("it holds half a character") from None
+        if not parts:
+            raise refuse("it names no directory in the repository")
+        if any(part in {b".", b".."} for part in parts):
+            raise refuse("it leads upwards, out of where layers are")
+        path = b"/" + b"/".join(parts)
+        if any(byte < 0x20 or byte == 0x7F for byte in path):
+            raise refuse("it holds a control character")
+        if len(path) > _MAX_PATH or max(map(len, parts)) > _MAX_COMPONENT:
+            raise refuse("it is longer than Linux takes")
+        return cls(repository, path)
+
+    @property
+    def url(self) -> str:
+        """The text form."""
+        return f"{_SCHEME}{self.repository}{self.path.decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ThinLayer:
+    """One layer: the digest of its blob in the source image, and where it lies unpacked."""
+
+    digest: ContentDigest
+    location: LayerLocation
+
+
+@dataclass(frozen=True, slots=True)
+class ThinImage:
+    """What ``thin.json`` says; ``layers`` base first, ``origin`` the source image as ``REFERENCE@DIGEST``."""
+
+    layers: tuple[ThinLayer, ...]
+    origin: str = ""
+    comment: str = ""
+    version: str = "1.0"
+    min_version: str = ""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a descriptor.
+
+        Raises ThinImageFormatError: not of this form, of a version that cannot be understood, with too many
+        layers, the same layer twice, or one that lies nowhere in CernVM-FS.
+        """
+        document = Document.parse("thin.json", data, ThinImageFormatError, limit=_LIMIT)
+        version = document.text("version")
+        min_version = document.optional_text("min_version")
+        _check_version(document, version, min_version)
+        layers = tuple(_read_layer(layer) for layer in document.objects("layers"))
+        if not 0 < len(layers) <= _MAX_LAYERS:
+            document.refuse(f"it has {len(layers)} layers; 1 to {_MAX_LAYERS} can be stacked")
+        for what, distinct in (
+            ("digest", {layer.digest for layer in layers}),
+            ("location", {layer.location for layer in layers}),
+        ):
+            if len(distinct) < len(layers):
+                document.refuse(f"two of its layers have the same {what}, which cannot be stacked")
+        return cls(
+            layers=layers,
+            origin=document.optional_text("origin"),
+            comment=document.optional_text("comment"),
+            version=version,
+            min_version=min_version,
+        )
+
+    def dump(self) -> bytes:
+        """The document, always the same bytes for the same content."""
+        members: dict[str, Any] = {"version": self.version}
+        if self.min_version:
+            members["min_version"] = self.min_version
+        members["origin"] = self.origin
+        members["layers"] = [{"digest": layer.digest.hex, "url": layer.location.url} for layer in self.layers]
+        if self.comment:
+            members["comment"] = self.comment
+        return json.dumps(members, indent=2).encode() + b"\n"
+
+
+def _check_version(document: Document, version: str, min_version: str) -> None:
+    """``version`` must be of our major number; ``min_version`` says how new a reader has to be."""
+    form, least = _VERSION_FORM.fullmatch(version), _VERSION_FORM.fullmatch(min_version or "0")
+    if form is None or least is None:
+        document.refuse(f"{version[:40]!r}, {min_version[:40]!r} are no versions")
+    if int(form[1]) != _VERSION[0] or (int(least[1]), int(least[2] or 0)) > _VERSION:
+        document.refuse(
+            f"its version is {min_version or version}, this program understands {_VERSION[0]}.{_VERSION[1]}; "
+            "install a newer one"
+        )
+
+
+def _read_layer(document: Document) -> ThinLayer:
+    """One layer; its digest is written as bare hex digits, by some tools with ``sha256:`` before them."""
+    text = document.text("digest")
+    try:
+        digest = ContentDigest.parse(text if ":" in text else f"sha256:{text}")
+    except ReferenceFormatError as error:
+        document.refuse(str(error))
+    try:
+        return ThinLayer(digest, LayerLocation.parse(document.text("url")))
+    except ThinImageFormatError as error:
+        document.refuse(str(error))

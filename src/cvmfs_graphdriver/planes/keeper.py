@@ -52,7 +52,7 @@ def spawn(request: MountRequest) -> None:
     """
     check_target(request.target)
     with subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-m", __name__, request.fqrn, request.target],  # the last two for who reads ps
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

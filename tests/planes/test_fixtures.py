@@ -1,0 +1,51 @@
+"""Repositories of a real CernVM-FS server, mounted, are what the real client saw in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.fixture import serve, unpack
+from tests.planes.support import comparable, listing, mounted
+from tests.support import FIXTURES
+
+pytestmark = pytest.mark.root
+
+NAMES = sorted(path.parent.name for path in FIXTURES.glob("*/fqrn")) or ["none"]
+
+
+def expected(name: str, tag: str = "") -> dict[str, Any]:
+    """What the real client saw."""
+    found: dict[str, Any] = json.loads((FIXTURES / name / f"expected{tag}.json").read_text())
+    return found
+
+
+# The listings were made from a cache without a limit, and mounted so that setuid bits count.
+UNLIMITED = {"CVMFS_QUOTA_LIMIT": "-1"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mount_equals_the_reference_client(name: str, tmp_path: Path) -> None:
+    repository = unpack(name, tmp_path / "repository")
+    with (
+        serve(repository.directory) as server,
+        mounted(repository, server, tmp_path, suid=True, parameters=UNLIMITED) as target,
+    ):
+        ours, theirs = comparable(listing(target)), comparable(expected(name))
+        assert set(ours) == set(theirs)
+        for place, description in theirs.items():
+            assert ours[place] == description, place
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"), [("kitchen-sha1", tag) for tag in ("base", "v1", "v2")] + [("gc", "keep")]
+)
+def test_tags_equal_the_reference_client(name: str, tag: str, tmp_path: Path) -> None:
+    repository = unpack(name, tmp_path / "repository")
+    parameters = {**UNLIMITED, "CVMFS_REPOSITORY_TAG": tag}
+    with (
+        serve(repository.directory) as server,
+        mounted(repository, server, tmp_path, suid=True, parameters=parameters) as target,
+    ):
+        assert comparable(listing(target)) == comparable(expected(name, f"-{tag}"))

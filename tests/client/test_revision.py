@@ -146,9 +146,11 @@ def _compare(revision: Revision, root: Node, expected: list[dict[str, Any]], url
 def mounted(name: str, directory: Path, **overrides: str) -> Iterator[tuple[Client, Revision, Server]]:
     """A fixture, unpacked, served and mounted."""
     repository = unpack(name, directory / "repository")
-    with serve(repository.directory) as server:
-        with closing(Client(repository.settings(server.url, directory, **overrides))) as client:
-            yield client, client.mount(), server
+    with (
+        serve(repository.directory) as server,
+        closing(Client(repository.settings(server.url, directory, **overrides))) as client,
+    ):
+        yield client, client.mount(), server
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Whatever a server sends: refused with the object and the reason, and no wrong byte in the cache."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from cvmfs_graphdriver.client.errors import ClientError, RevisionError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.compression import decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference, Compression
+from cvmfs_graphdriver.repository.entry import Compression
 from cvmfs_graphdriver.repository.errors import TrustError
 from tests.client.fixture import Server, serve, unpack
 from tests.client.resigned import ResignedRepository, signing_key
@@ -95,42 +97,51 @@ def _extend(path: Path) -> None:
 OBJECTS = ["manifest", "whitelist", "certificate", "root catalog", "nested catalog", "file", "chunk"]
 
 
-def _locate(name: str, fixture: str, tmp_path: Path) -> tuple[Path, str]:
-    """The file to damage, and the name that messages must have for it."""
-    repository = unpack(fixture, tmp_path / "look")
-    with serve(repository.directory) as server:
-        with closing(Client(repository.settings(server.url, tmp_path / "look"))) as client:
+@cache
+def _objects(fixture: str) -> dict[str, ObjectName]:
+    """One object of each kind in a fixture."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        repository = unpack(fixture, directory / "repository")
+        with (
+            serve(repository.directory) as server,
+            closing(Client(repository.settings(server.url, directory))) as client,
+        ):
             revision = client.mount()
             assert revision.manifest is not None
             assert revision.manifest.certificate is not None
-            nested: list[CatalogReference] = list(revision.top.mount.catalog.nested())
-            files = [revision.top]
-            digests: dict[str, ObjectName] = {
+            nested = revision.top.mount.catalog.nested()[0]
+            found: dict[str, ObjectName] = {
                 "certificate": ObjectName(revision.manifest.certificate, Suffix.CERTIFICATE),
                 "root catalog": ObjectName(revision.root, Suffix.CATALOG),
-                "nested catalog": ObjectName(nested[0].digest, Suffix.CATALOG),
+                "nested catalog": ObjectName(nested.digest, Suffix.CATALOG),
             }
-            while files:
-                for node in revision.children(files.pop()):
+            waiting = [revision.top]
+            while waiting:
+                for node in revision.children(waiting.pop()):
                     if node.entry.is_directory:
-                        files.append(node)
+                        waiting.append(node)
                     elif node.entry.is_chunked:
                         chunk = node.mount.catalog.chunks(node.path)[1]
-                        digests.setdefault("chunk", ObjectName(chunk.digest, Suffix.PARTIAL))
+                        found.setdefault("chunk", ObjectName(chunk.digest, Suffix.PARTIAL))
                     elif node.entry.digest is not None and node.entry.size > 1000:
-                        digests.setdefault("file", ObjectName(node.entry.digest))
-    if name == "manifest":
-        return Path(".cvmfspublished"), "manifest"
-    if name == "whitelist":
-        return Path(".cvmfswhitelist"), "whitelist"
-    return Path(digests[name].path), digests[name].text
+                        found.setdefault("file", ObjectName(node.entry.digest))
+            return found
+
+
+def _locate(name: str, fixture: str) -> tuple[Path, str]:
+    """The file to damage, and the name that messages must have for it."""
+    if name in {"manifest", "whitelist"}:
+        return Path(".cvmfspublished" if name == "manifest" else ".cvmfswhitelist"), name
+    found = _objects(fixture)[name]
+    return Path(found.path), found.text
 
 
 @pytest.mark.parametrize("damage", [_flip, _flip_last, _truncate, _empty, _extend])
 @pytest.mark.parametrize("name", OBJECTS)
 def test_damage_is_refused(name: str, damage: Callable[[Path], None], tmp_path: Path) -> None:
     fixture = "lite-sha1-zlib" if name == "chunk" else "kitchen-sha1"
-    path, shown = _locate(name, fixture, tmp_path)
+    path, shown = _locate(name, fixture)
     repository = unpack(fixture, tmp_path / "repository")
     pristine = tmp_path / "pristine"
     shutil.copytree(repository.root, pristine)
@@ -153,7 +164,7 @@ def test_damage_is_refused(name: str, damage: Callable[[Path], None], tmp_path: 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_valid_other_one_in_its_place_is_refused(name: str, tmp_path: Path) -> None:
     fixture = "lite-sha1-zlib" if name == "chunk" else "kitchen-sha1"
-    path, shown = _locate(name, fixture, tmp_path)
+    path, shown = _locate(name, fixture)
     repository = unpack(fixture, tmp_path / "repository")
     other = unpack("gc", tmp_path / "other")
     pristine = tmp_path / "pristine"
@@ -167,11 +178,13 @@ def test_valid_other_one_in_its_place_is_refused(name: str, tmp_path: Path) -> N
         there = sorted((where / "data").glob(f"*/*{kind or '[0-9a-f]'}"))
         substitute = next(p for p in there if p != repository.root / path)
     shutil.copyfile(substitute, repository.root / path)
-    with serve(repository.directory) as server:
-        with closing(Client(repository.settings(server.url, tmp_path / "client"))) as client:
-            with pytest.raises(CvmfsGraphdriverError) as caught:
-                _read_everything(client)
-            assert shown in str(caught.value)
+    with (
+        serve(repository.directory) as server,
+        closing(Client(repository.settings(server.url, tmp_path / "client"))) as client,
+    ):
+        with pytest.raises(CvmfsGraphdriverError) as caught:
+            _read_everything(client)
+        assert shown in str(caught.value)
     _assert_cache_is_right(tmp_path / "client", pristine)
 
 
@@ -194,18 +207,24 @@ def test_whitelist_expires_by_the_clock(repository: ResignedRepository, server: 
 
 def test_wrong_keys(repository: ResignedRepository, server: Server) -> None:
     repository.whitelist(master=signing_key("another master"))
-    with closing(_client(repository, server)) as client:
-        with pytest.raises(TrustError, match="whitelist .* signed by none of the 1 public keys"):
-            client.mount()
+    with (
+        closing(_client(repository, server)) as client,
+        pytest.raises(TrustError, match="whitelist .* signed by none of the 1 public keys"),
+    ):
+        client.mount()
     repository.whitelist(fqrn="other.test.org")
-    with closing(_client(repository, server)) as client:
-        with pytest.raises(TrustError, match="another repository's: 'other.test.org'"):
-            client.mount()
+    with (
+        closing(_client(repository, server)) as client,
+        pytest.raises(TrustError, match="another repository's: 'other.test.org'"),
+    ):
+        client.mount()
     repository.whitelist()
     repository.publish(key=signing_key("another repository key"))
-    with closing(_client(repository, server)) as client:
-        with pytest.raises(TrustError, match="certificate .* is not on the whitelist"):
-            client.mount()
+    with (
+        closing(_client(repository, server)) as client,
+        pytest.raises(TrustError, match="certificate .* is not on the whitelist"),
+    ):
+        client.mount()
 
 
 def test_older_revision_is_never_mounted_again(repository: ResignedRepository, server: Server) -> None:

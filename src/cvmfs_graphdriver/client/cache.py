@@ -87,7 +87,7 @@ class Cache:
         self._file_mode, self._directory_mode = (0o660, 0o770) if alien else (0o600, 0o700)
         try:
             directory.mkdir(mode=self._directory_mode, parents=True, exist_ok=True)
-            for name in (_TRANSACTIONS, _QUARANTINE, *(f"{number:02x}" for number in range(256))):
+            for name in (_TRANSACTIONS, _QUARANTINE):
                 (directory / name).mkdir(mode=self._directory_mode, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot use the cache directory {directory}: {error.strerror}") from error
@@ -207,7 +207,7 @@ class Cache:
             try:
                 return Incoming(temporary, self._file_mode, self._make_room)
             except FileNotFoundError:
-                # Somebody wiped the directory underneath.
+                # Somebody wiped the directory while it is in use.
                 os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
                 return Incoming(temporary, self._file_mode, self._make_room)
         except OSError as error:

@@ -118,10 +118,11 @@ class Catalogs:
         """Open the database of a mount again that had to give way to others."""
         opened = self._load(mount.reference, "")
         with self._lock:
-            if mount._open is None:
-                mount._open = opened
-                self._opened(mount)
-            return mount._open
+            if mount._open is not None:
+                return mount._open
+            mount._open = opened
+            self._opened(mount)
+        return opened
 
     @property
     def max_inode(self) -> int:

@@ -6,6 +6,7 @@ Must not know: what the stream holds.
 """
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Final, cast
 
 import zstandard
@@ -15,7 +16,7 @@ from isal.igzip_lib import IsalError
 from cvmfs_graphdriver.oci.errors import LayerFormatError
 from cvmfs_graphdriver.oci.verify import ByteSource
 
-__all__ = ["decompressed"]
+__all__ = ["Encoding", "decompressed", "detect"]
 
 _BLOCK: Final = 1 << 18
 _Damaged = cast("type[Exception]", IsalError)  # the stubs call it a value
@@ -27,6 +28,14 @@ _ZSTD_MAX_BLOCK: Final = 128 << 10
 _ZSTD_RUN: Final = 1
 _ZSTD_MAX_WINDOW: Final = 128 << 20
 """The largest window that decoders are recommended to bear, hence the most memory a layer can claim."""
+
+
+class Encoding(Enum):
+    """How a layer's tar stream is wrapped."""
+
+    PLAIN = "plain"
+    GZIP = "gzip"
+    ZSTD = "zstd"
 
 
 class _Pushback:
@@ -158,20 +167,30 @@ def _is_skippable(magic: bytes) -> bool:
     return magic[1:] == _ZSTD_SKIPPABLE and magic[0] & 0xF0 == 0x50
 
 
-def decompressed(name: str, source: ByteSource) -> ByteSource:
-    """The tar stream in ``source``; ``name`` says in errors whose it is.
-
-    Reading it raises LayerFormatError: the compression is damaged, cut short, or followed by other bytes.
-    """
+def detect(source: ByteSource) -> tuple[Encoding, ByteSource]:
+    """How the bytes of ``source`` are encoded, and a source that still gives all of them."""
     first = b""
     while len(first) < len(_ZSTD):
         more = source.read(len(_ZSTD) - len(first))
         if not more:
             break
         first += more
-    whole = _Pushback(first, source)
+    encoding = Encoding.PLAIN
     if first.startswith(_GZIP):
+        encoding = Encoding.GZIP
+    elif first == _ZSTD or _is_skippable(first):
+        encoding = Encoding.ZSTD
+    return encoding, _Pushback(first, source)
+
+
+def decompressed(name: str, source: ByteSource) -> ByteSource:
+    """The tar stream in ``source``; ``name`` says in errors whose it is.
+
+    Reading it raises LayerFormatError: the compression is damaged, cut short, or followed by other bytes.
+    """
+    encoding, whole = detect(source)
+    if encoding is Encoding.GZIP:
         return _GzipReader(name, whole)
-    if first == _ZSTD or _is_skippable(first):
+    if encoding is Encoding.ZSTD:
         return _ZstdReader(name, whole)
     return whole

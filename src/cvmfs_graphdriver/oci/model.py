@@ -78,7 +78,7 @@ class Descriptor:
     digest: ContentDigest
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def read(cls, document: Document) -> Self:

@@ -1,0 +1,90 @@
+"""The command ``docker2cvmfs``: the table of its subcommands, and the options on how registries are met."""
+
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.cli.docker2cvmfs.access import Access, RegistryAddress, password_from_stdin
+from cvmfs_graphdriver.cli.entry import LazyGroup, run
+
+__all__ = ["command", "main"]
+
+_HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_at={
+        "make-thin": f"{_HERE}.make_thin:command",
+        "pull": f"{_HERE}.pull:command",
+        "thin": f"{_HERE}.thin:command",
+        "manifest": f"{_HERE}.manifest:command",
+        "config": f"{_HERE}.config:command",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--registry",
+    metavar="URL",
+    help="The registry of images that name none (default: Docker Hub), e.g. https://registry.example.org.",
+)
+@click.option("--mirror", metavar="HOST", multiple=True, help="Read from here first; may be repeated.")
+@click.option("--username", metavar="NAME", help="Who we are for --registry, instead of docker login's.")
+@click.option("--password-stdin", is_flag=True, help="Read the password of --username from standard input.")
+@click.option(
+    "--docker-config",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where docker login left its credentials (default: $DOCKER_CONFIG or ~/.docker).",
+)
+@click.option(
+    "--ca-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Trust these certificate authorities, too.",
+)
+@click.option(
+    "--insecure-registry",
+    metavar="HOST",
+    multiple=True,
+    help="A registry whose certificate is not checked, or without TLS (this machine's own always may be).",
+)
+@click.version_option(__version__)
+@click.pass_context
+def command(
+    context: click.Context,
+    registry: str | None,
+    mirror: tuple[str, ...],
+    username: str | None,
+    *,
+    password_stdin: bool,
+    docker_config: Path | None,
+    ca_file: Path | None,
+    insecure_registry: tuple[str, ...],
+) -> None:
+    """Put container images into CernVM-FS and make thin images of them.
+
+    IMAGE is [HOST[:PORT]/]NAME[:TAG][@DIGEST] as for docker. Standard output is data; what is done is told
+    on standard error.
+    """
+    if (username is None) == password_stdin:
+        raise click.UsageError("--username and --password-stdin belong together")
+    if username is not None and registry is None:
+        raise click.UsageError("--username needs --registry, to say whose password it is")
+    access = Access(
+        address=RegistryAddress.parse(registry) if registry else RegistryAddress(),
+        mirrors=mirror,
+        login=(username, password_from_stdin()) if username is not None else None,
+        docker_config=docker_config,
+        ca_file=ca_file,
+        insecure_hosts=frozenset(insecure_registry),
+    )
+    context.obj = access
+    context.call_on_close(access.close)
+
+
+def main() -> NoReturn:
+    """Entry point of the program."""
+    run(command, "docker2cvmfs")

@@ -1,0 +1,95 @@
+"""How the commands reach images: the registries of one invocation, and what the command line says of them.
+
+Owns: the address of the default registry, who we are, and one connection pool for all. Must not know: what
+is done with images.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import click
+
+from cvmfs_graphdriver.oci.credentials import (
+    Credentials,
+    DockerConfig,
+    Keychain,
+    SingleCredentials,
+    default_docker_config,
+)
+from cvmfs_graphdriver.oci.reference import DOCKER_HUB, Reference
+from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
+from cvmfs_graphdriver.oci.source import ImageSource
+from cvmfs_graphdriver.oci.transport import NetworkSettings, Transport
+
+__all__ = ["Access", "RegistryAddress", "password_from_stdin"]
+
+_MAX_PASSWORD = 64 << 10
+
+
+def password_from_stdin() -> str:
+    """The first line of standard input."""
+    return sys.stdin.readline(_MAX_PASSWORD).rstrip("\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAddress:
+    """The registry of images that name none; ``plain`` if it was given as ``http://``."""
+
+    host: str = DOCKER_HUB
+    plain: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``HOST[:PORT]``, or an address with a scheme and, as older tools want it, ``/v2``."""
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        path = parts.path.rstrip("/")
+        if parts.scheme not in {"http", "https"} or not parts.netloc or path not in {"", "/v2"}:
+            raise click.UsageError(f"--registry {text!r} is no address like https://registry.example.org")
+        # Reading any reference there brings the host into the form that references use.
+        host = Reference.parse("any", default_host=parts.netloc).host
+        return cls(host, plain=parts.scheme == "http")
+
+
+class Access:
+    """The registries of one invocation."""
+
+    def __init__(
+        self,
+        *,
+        address: RegistryAddress,
+        mirrors: tuple[str, ...] = (),
+        login: tuple[str, str] | None = None,
+        docker_config: Path | None = None,
+        ca_file: Path | None = None,
+        insecure_hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        """``login`` is a name and a password for the registry at ``address``. Raises what Transport does."""
+        self._host = address.host
+        self._mirrors = mirrors
+        plain = {address.host} if address.plain else set()
+        self._transport = Transport(NetworkSettings(ca_file=ca_file, insecure_hosts=insecure_hosts | plain))
+        config = docker_config / "config.json" if docker_config else default_docker_config()
+        self._keychain: Keychain = DockerConfig(config)
+        if login:
+            self._keychain = SingleCredentials(address.host, Credentials(*login), self._keychain)
+
+    def reference(self, text: str) -> Reference:
+        """Read a reference; without a host it is in the default registry."""
+        return Reference.parse(text, default_host=self._host)
+
+    def registry(self, host: str) -> Registry:
+        """A registry; the mirrors are those of the default one."""
+        mirrors = self._mirrors if host == self._host else ()
+        return Registry(host, self._transport, self._keychain, mirrors=mirrors)
+
+    def source(self, text: str) -> ImageSource:
+        """Where the image that ``text`` names comes from."""
+        reference = self.reference(text)
+        return RegistryImage(self.registry(reference.host), reference)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()

@@ -1,0 +1,19 @@
+"""``docker2cvmfs config``: print the configuration of an image."""
+
+import click
+
+from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
+from cvmfs_graphdriver.cli.docker2cvmfs.options import image_argument, platform_option
+from cvmfs_graphdriver.oci.platform import Platform
+from cvmfs_graphdriver.oci.source import load_image
+
+__all__ = ["command"]
+
+
+@click.command("config")
+@image_argument
+@platform_option
+@click.pass_obj
+def command(access: Access, image: str, platform: Platform | None) -> None:
+    """Print the configuration of IMAGE, as it is in the registry."""
+    click.echo(load_image(access.source(image), platform).config.raw)

@@ -1,0 +1,19 @@
+"""``docker2cvmfs manifest``: print the manifest of an image."""
+
+import click
+
+from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
+from cvmfs_graphdriver.cli.docker2cvmfs.options import image_argument, platform_option
+from cvmfs_graphdriver.oci.platform import Platform
+from cvmfs_graphdriver.oci.source import load_image
+
+__all__ = ["command"]
+
+
+@click.command("manifest")
+@image_argument
+@platform_option
+@click.pass_obj
+def command(access: Access, image: str, platform: Platform | None) -> None:
+    """Print the manifest of IMAGE, as it is in the registry; of an index the one for the platform."""
+    click.echo(load_image(access.source(image), platform).manifest.raw)

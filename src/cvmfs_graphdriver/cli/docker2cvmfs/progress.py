@@ -1,0 +1,74 @@
+"""Progress on the terminal: a bar for every layer, its rate and the time that is left."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cvmfs_graphdriver.conversion.progress import Progress
+from cvmfs_graphdriver.oci.model import Layer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+__all__ = ["watch"]
+
+
+class _Silence:
+    """Nobody watches."""
+
+    def begin(self, name: str, layers: Sequence[Layer]) -> None:
+        pass
+
+    def advance(self, layer: Layer, count: int) -> None:
+        pass
+
+    def finish(self, layer: Layer) -> None:
+        pass
+
+
+class _Terminal:
+    """Somebody watches."""
+
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._tasks: dict[Layer, TaskID] = {}
+
+    def begin(self, name: str, layers: Sequence[Layer]) -> None:
+        if layers:
+            self._bars.console.print(f"{name}: {len(layers)} layers to fetch", highlight=False, markup=False)
+        self._tasks = {
+            layer: self._bars.add_task(
+                layer.descriptor.digest.hex[:12], total=layer.descriptor.size, start=False
+            )
+            for layer in layers
+        }
+
+    def advance(self, layer: Layer, count: int) -> None:
+        task = self._tasks[layer]
+        self._bars.start_task(task)
+        self._bars.advance(task, count)
+
+    def finish(self, layer: Layer) -> None:
+        self._bars.update(self._tasks[layer], completed=layer.descriptor.size)
+
+
+@contextmanager
+def watch() -> Iterator[Progress]:
+    """A watcher for the time of a conversion."""
+    if not sys.stderr.isatty():
+        yield _Silence()
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.DownloadColumn(binary_units=True),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+        yield _Terminal(bars)

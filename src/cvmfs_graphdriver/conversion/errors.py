@@ -1,0 +1,29 @@
+"""Errors of converting images: what neither the registry nor the repository is to blame for."""
+
+from typing import ClassVar
+
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+
+__all__ = ["AlreadyThinError", "ConversionError", "LayerPlaceError", "OutputError"]
+
+
+class ConversionError(CvmfsGraphdriverError):
+    """Base of everything this room raises."""
+
+
+class AlreadyThinError(ConversionError):
+    """The image to be converted is a thin image."""
+
+    exit_code: ClassVar[int] = 60
+
+
+class LayerPlaceError(ConversionError):
+    """Something that is no layer lies in the repository where a layer belongs, or the place has no name."""
+
+    exit_code: ClassVar[int] = 61
+
+
+class OutputError(ConversionError):
+    """A file cannot be written: no room, no permission, no such directory."""
+
+    exit_code: ClassVar[int] = 62

@@ -1,0 +1,52 @@
+"""From an image to a thin image in a registry.
+
+Owns: the order. Whether the registry takes the result is asked first, before hours are spent; the thin image
+is pushed last, when the repository has what it points to. Must not know: how either is done.
+"""
+
+from dataclasses import dataclass
+
+from cvmfs_graphdriver.conversion.convert import Conversion, convert
+from cvmfs_graphdriver.conversion.layout import LayerLayout
+from cvmfs_graphdriver.conversion.progress import Progress
+from cvmfs_graphdriver.oci.digest import ContentDigest
+from cvmfs_graphdriver.oci.model import Image
+from cvmfs_graphdriver.oci.reference import Reference
+from cvmfs_graphdriver.oci.registry import Registry
+from cvmfs_graphdriver.oci.source import ImageSource
+from cvmfs_graphdriver.oci.thin_image import ManifestFormat, pack_thin_image
+from cvmfs_graphdriver.publisher.repository import Repository
+
+__all__ = ["ThinTarget", "make_thin"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThinTarget:
+    """Where a thin image goes, and in which form."""
+
+    registry: Registry
+    reference: Reference
+    form: ManifestFormat = ManifestFormat.DOCKER
+
+
+def make_thin(
+    source: ImageSource,
+    image: Image,
+    repository: Repository,
+    layout: LayerLayout,
+    target: ThinTarget,
+    progress: Progress,
+) -> tuple[Conversion, ContentDigest]:
+    """Convert an image and push its thin image; returns the account and the thin image's digest.
+
+    Raises what ``convert`` raises, and what the target's registry answers. A push that fails leaves the
+    layers in the repository, where the next attempt finds them.
+    """
+    target.registry.check_push(target.reference.repository)
+    conversion = convert(source, image, repository, layout, progress)
+    packed = pack_thin_image(image, conversion.thin, target.form)
+    repository_name = target.reference.repository
+    target.registry.upload_blob(repository_name, packed.layer)
+    target.registry.upload_blob(repository_name, packed.config)
+    digest = target.registry.upload_manifest(target.reference, packed.manifest, packed.media_type)
+    return conversion, digest

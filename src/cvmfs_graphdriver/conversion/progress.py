@@ -1,0 +1,42 @@
+"""What a conversion tells whoever watches it.
+
+Owns: the interface. Must not know: terminals.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cvmfs_graphdriver.oci.model import Layer
+from cvmfs_graphdriver.oci.source import BlobReader
+
+__all__ = ["CountingSource", "Progress"]
+
+
+class Progress(Protocol):
+    """Is told of the layers that have to be fetched; the calls come in this order."""
+
+    def begin(self, name: str, layers: Sequence[Layer]) -> None:
+        """The layers of image ``name`` that are not there yet, in the order in which they will be fetched."""
+        ...
+
+    def advance(self, layer: Layer, count: int) -> None:
+        """``count`` more bytes of the layer's blob have come."""
+        ...
+
+    def finish(self, layer: Layer) -> None:
+        """The layer is complete."""
+        ...
+
+
+class CountingSource:
+    """A blob whose passing bytes are told to a watcher."""
+
+    def __init__(self, blob: BlobReader, layer: Layer, progress: Progress) -> None:
+        self._blob = blob
+        self._layer = layer
+        self._progress = progress
+
+    def read(self, size: int, /) -> bytes:
+        data = self._blob.read(size)
+        self._progress.advance(self._layer, len(data))
+        return data

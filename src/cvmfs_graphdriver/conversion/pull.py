@@ -1,0 +1,91 @@
+"""Layers into files ``<digest>.tar.gz``, as the workflow of stock release managers wants them.
+
+Owns: the files. One appears complete and verified, or not at all; one that is there is not fetched again.
+Must not know: repositories. A layer that is not compressed by gzip is compressed anew, so that every file is
+what its name says; only then its digest is not that of the file.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from isal import isal_zlib
+
+from cvmfs_graphdriver.conversion.convert import distinct_layers
+from cvmfs_graphdriver.conversion.errors import OutputError
+from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
+from cvmfs_graphdriver.oci.compression import Encoding, decompressed, detect
+from cvmfs_graphdriver.oci.model import Image, Layer
+from cvmfs_graphdriver.oci.source import ImageSource
+from cvmfs_graphdriver.oci.verify import ByteSource, DigestReader, Verifier
+
+__all__ = ["pull_layers"]
+
+_BLOCK: Final = 1 << 20
+_GZIP_FORMAT: Final = 31
+_GZIP_LEVEL: Final = 1
+
+
+def pull_layers(source: ImageSource, image: Image, directory: Path, progress: Progress) -> list[Path]:
+    """Write the layers of an image, base first, into ``directory``, which is made if need be.
+
+    Returns the files, those that were there included. Raises OutputError: no room, no permission.
+    UnsupportedImageError: a foreign layer. What the source raises.
+    """
+    layers = distinct_layers(image)
+    for layer in layers:
+        layer.descriptor.require_layer()
+    with _mapped(directory):
+        directory.mkdir(exist_ok=True)
+    files = {layer: directory / f"{layer.descriptor.digest.hex}.tar.gz" for layer in layers}
+    missing = [layer for layer in layers if not files[layer].is_file()]
+    progress.begin(source.name, missing)
+    for layer in missing:
+        with source.blob(layer.descriptor) as blob:
+            _write(files[layer], layer, CountingSource(blob, layer, progress))
+        progress.finish(layer)
+    return list(files.values())
+
+
+def _write(target: Path, layer: Layer, blob: ByteSource) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    with _mapped(target):
+        try:
+            with temporary.open("wb") as file:
+                for data in _as_gzip(layer, blob):
+                    file.write(data)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _as_gzip(layer: Layer, blob: ByteSource) -> Iterator[bytes]:
+    """The blob as it is where it is gzip, else its content compressed by gzip."""
+    encoding, whole = detect(blob)
+    if encoding is Encoding.GZIP:
+        yield from iter(lambda: whole.read(_BLOCK), b"")
+        return
+    name = f"layer {layer.descriptor.digest}"
+    verifier = Verifier(f"the tar stream of {name}", layer.diff_id, None)
+    stream = DigestReader(decompressed(name, whole), verifier)
+    compressor = isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT)
+    while data := stream.read(_BLOCK):
+        yield compressor.compress(data)
+    yield compressor.flush()
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    """Turns the system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "the disk is full: free space there and run it again",
+            errno.EDQUOT: "the disk quota is used up: free space there and run it again",
+            errno.ENOENT: "there is no such directory: make it first",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"cannot write {path}: {advice}") from error

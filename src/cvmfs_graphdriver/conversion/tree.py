@@ -1,0 +1,66 @@
+"""A layer's entries as the publisher takes them.
+
+Owns: the translation of one room's vocabulary into the other's, and what the catalogs' format has no room
+for. Must not know: registries, and catalogs themselves.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cvmfs_graphdriver.oci.entry import EntryKind, LayerEntry
+from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
+
+__all__ = ["tree_entries"]
+
+_TYPES: Final = {
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.HARD_LINK: stat.S_IFREG,
+    EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
+    EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
+    EntryKind.FIFO: stat.S_IFIFO,
+}
+_XATTR_LIMIT: Final = 255
+"""Catalogs keep the lengths of names and values, and the count of attributes, in one byte each."""
+
+
+def tree_entries(layer: LayerStream, notes: list[str]) -> Iterator[tuple[TreeEntry, ContentReader | None]]:
+    """The entries of ``layer``, each regular file with its content; ``notes`` gets what must be left out.
+
+    The end comes only after the layer has proved to be what it should be; until then raises what reading
+    the layer raises.
+    """
+    for entry in layer:
+        yield _translate(entry, notes), layer if entry.kind is EntryKind.FILE else None
+
+
+def _translate(entry: LayerEntry, notes: list[str]) -> TreeEntry:
+    return TreeEntry(
+        path=entry.path,
+        mode=_TYPES[entry.kind] | entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime=entry.mtime,
+        mtime_ns=entry.mtime_ns,
+        symlink=entry.linkname if entry.kind is EntryKind.SYMLINK else b"",
+        hardlink=entry.linkname if entry.kind is EntryKind.HARD_LINK else None,
+        rdev=entry.device,
+        xattrs=_fitting(entry, notes) if entry.xattrs else {},
+    )
+
+
+def _fitting(entry: LayerEntry, notes: list[str]) -> Mapping[bytes, bytes]:
+    """The extended attributes that a catalog can hold."""
+    kept = {name: value for name, value in entry.xattrs.items() if len(value) <= _XATTR_LIMIT}
+    kept = dict(sorted(kept.items())[:_XATTR_LIMIT])
+    notes += (
+        f"{os.fsdecode(entry.path)!r} loses its extended attribute {os.fsdecode(name)!r} of {len(value)} "
+        f"bytes: a catalog holds {_XATTR_LIMIT} attributes of as many bytes"
+        for name, value in entry.xattrs.items()
+        if name not in kept
+    )
+    return kept

@@ -1,0 +1,65 @@
+"""The container sees the truth: the same tree, whatever driver and whatever form of the image."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.daemons import DockerEngine
+from tests.end_to_end.conftest import Scene
+
+WALKER = (Path(__file__).parent / "walker.py").read_bytes()
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+
+def tree(engine: DockerEngine, image: str) -> dict[str, Any]:
+    engine.docker("pull", "--quiet", image)
+    lines = engine.run(image, "python3", "-", stdin=WALKER).splitlines()
+    entries = [json.loads(line) for line in lines]
+    return {entry["path"]: entry for entry in entries}
+
+
+def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
+    found = [f"only left: {left[path]['shown']!r}" for path in left.keys() - right.keys()]
+    found += [f"only right: {right[path]['shown']!r}" for path in right.keys() - left.keys()]
+    for path in left.keys() & right.keys():
+        if left[path] != right[path]:
+            keys = [key for key in left[path] if left[path].get(key) != right[path].get(key)]
+            values = {key: (left[path].get(key), right[path].get(key)) for key in keys}
+            found.append(f"{left[path]['shown']!r}: {values}")
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def truth(scene: Scene, stock: DockerEngine) -> dict[str, Any]:
+    seen = tree(stock, scene.normal)
+    shown = {entry["shown"] for entry in seen.values()}
+    # The tree is worth comparing: the oddities are there, and what they delete is not.
+    assert len(seen) > 10_000
+    assert "/odd/modes/capable" in shown
+    assert "/etc/debian_version" not in shown
+    assert {name for name in shown if name.startswith("/usr/share/base-files")} == {
+        "/usr/share/base-files",
+        "/usr/share/base-files/only",
+    }
+    assert seen[b"/odd/modes/capable".hex()]["xattrs"].keys() >= {"security.capability", "user.comment"}
+    assert seen[b"/odd/other/three".hex()]["links"] == 3
+    return seen
+
+
+def test_the_normal_image_on_our_driver(scene: Scene, ours: DockerEngine, truth: dict[str, Any]) -> None:
+    assert differences(truth, tree(ours, scene.normal)) == []
+
+
+def test_the_thin_image_on_our_driver(scene: Scene, ours: DockerEngine, truth: dict[str, Any]) -> None:
+    assert differences(truth, tree(ours, scene.thin)) == []
+
+
+def test_the_comparison_sees_a_difference(truth: dict[str, Any]) -> None:
+    path = b"/odd/links/one".hex()
+    changed = {**truth, path: {**truth[path], "mtime_ns": 1}}
+    assert len(differences(truth, changed)) == 1
+    del changed[path]
+    assert differences(truth, changed) == ["only left: '/odd/links/one'"]

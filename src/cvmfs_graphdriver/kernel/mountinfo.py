@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.kernel.errors import MountError
 
-__all__ = ["Mount", "mount_at", "parse_mountinfo", "read_mountinfo"]
+__all__ = ["Mount", "mount_at", "mount_of", "mounts_below", "parse_mountinfo", "read_mountinfo"]
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -89,3 +89,22 @@ def _parse(line: bytes) -> Mount:
 
 def _unescape(field: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
+
+
+def mounts_below(directory: bytes | str | os.PathLike[str]) -> list[Mount]:
+    """The mounts below an absolute path, itself left out, in the order in which they were made."""
+    prefix = os.path.realpath(os.fsencode(directory)) + b"/"
+    return [mount for mount in read_mountinfo() if mount.mount_point.startswith(prefix)]
+
+
+def mount_of(path: bytes | str | os.PathLike[str]) -> Mount:
+    """The mount that a path lies on. Raises OSError: there is no such path."""
+    device = os.stat(path).st_dev
+    real = os.path.realpath(os.fsencode(path))
+    above = [
+        mount
+        for mount in read_mountinfo()
+        if real == mount.mount_point or real.startswith(mount.mount_point.rstrip(b"/") + b"/")
+    ]
+    same = [mount for mount in above if os.makedev(*mount.device) == device]
+    return max(same or above, key=lambda mount: len(mount.mount_point))

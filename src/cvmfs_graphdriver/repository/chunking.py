@@ -4,12 +4,14 @@ Owns: the exact cut positions of the stock publisher, without which nothing dedu
 published. Must not know: what happens to a chunk.
 
 The detector mixes each byte into 32 bits, ``x = x << 1 ^ byte``, so ``x`` depends on the last 32 bytes
-only, and is a sum (XOR) of shifted bytes. So it is computed for thousands of positions at once: with every
-byte in a 32-bit lane of one big integer, five doubling steps – shift by 1, 2, 4, 8, 16 lanes and as many
-bits, and add – give ``x`` at every position. Candidates are then found by a search in bytes.
+only, and is a sum (XOR) of shifted bytes. Let ``f`` at a position be the highest byte of ``x`` there; the
+next lower byte of ``x`` is then ``f`` eight positions on, since it is the same sum over bytes eight younger.
+So ``f`` is all that is computed, for thousands of positions at once: the bytes as one big integer, doubled
+in three steps – shift by 1, 2, 4 bytes and as many bits, and add – to the left and to the right. At a cut
+the upper 16 bits of ``x`` are 0x7fff or 0x8000: where ``f`` and ``f`` eight on differ by 0x80, and nothing
+but that, is a candidate, which is then computed in full.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,18 +20,18 @@ __all__ = ["ChunkDetector", "ChunkSizes"]
 _WINDOW = 32
 _BLOCK = 16 * 1024
 _MIDDLE = 0x7FFFFFFF
-_LANE = 4
-_MASKS = [
-    (
-        step,
-        int.from_bytes(
-            (0xFFFFFFFF << step & 0xFFFFFFFF).to_bytes(_LANE, "little") * (_BLOCK + _WINDOW), "little"
-        ),
-    )
-    for step in (1, 2, 4, 8, 16)
-]
-_NEAR = re.compile(rb"\xff\x7f|\x00\x80")  # the upper half of every value less than 65536 from the middle
-_ANY = re.compile(rb".", re.DOTALL)
+_WORD = 0xFFFFFFFF
+_BITS = 8
+_NEAR = 0xFFFF
+"""The greatest threshold for which the upper 16 bits of a value say whether it can be a cut."""
+
+
+def _masks(pattern: int) -> int:
+    return int.from_bytes(bytes((pattern,)) * (_BLOCK + _WINDOW), "little")
+
+
+_LEFT = [(step, _masks(0xFF << step & 0xFF)) for step in (1, 2, 4)]
+_RIGHT = [(step, _masks(0xFF >> step)) for step in (1, 2, 4)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class ChunkDetector:
 
     def __init__(self, sizes: ChunkSizes) -> None:
         self._sizes = sizes
-        self._candidate = _NEAR if sizes.threshold <= 0xFFFF else _ANY
+        self._search = _candidates if sizes.threshold <= _NEAR else _everywhere
         self._offset = 0
         self._cut = 0
         self._tail = b""
@@ -86,21 +88,35 @@ class ChunkDetector:
 
     def _scan(self, piece: bytes, skip: int) -> int | None:
         """The first position from ``skip`` on in a short piece where the mixed value says "cut"."""
-        lanes = bytearray(len(piece) * _LANE)
-        lanes[::_LANE] = piece
-        mixed = int.from_bytes(lanes, "little")
-        for step, mask in _MASKS:
-            mixed ^= mixed << step * (8 * _LANE + 1) & mask
-        length = len(lanes)
-        values = (mixed & (1 << 8 * length) - 1).to_bytes(length, "little")
-        threshold = self._sizes.threshold
-        at = skip * _LANE
-        while (match := self._candidate.search(values, at)) is not None:
-            at = match.start() + 1
-            lane, place = divmod(match.start(), _LANE)
-            if place != 2 or lane < skip:
-                continue
-            value = int.from_bytes(values[lane * _LANE : (lane + 1) * _LANE], "little")
-            if abs(value - _MIDDLE) < threshold:
-                return lane
+        for at in self._search(piece, skip):
+            mixed = 0
+            for byte in piece[max(0, at - _WINDOW + 1) : at + 1]:
+                mixed = mixed << 1 ^ byte
+            if abs((mixed & _WORD) - _MIDDLE) < self._sizes.threshold:
+                return at
         return None
+
+
+def _everywhere(piece: bytes, skip: int) -> Iterator[int]:
+    yield from range(skip, len(piece))
+
+
+def _candidates(piece: bytes, skip: int) -> Iterator[int]:
+    """Positions from ``skip`` on at which the mixed value's upper 16 bits are 0x7fff or 0x8000."""
+    whole = int.from_bytes(piece, "little")
+    older = younger = whole
+    for step, mask in _LEFT:
+        older ^= older << step * (_BITS + 1) & mask
+    for step, mask in _RIGHT:
+        younger ^= younger >> step * (_BITS + 1) & mask
+    # The byte in the middle is in both sums. What stands at a position is f 24 positions on.
+    sums = older ^ younger ^ whole
+    length = len(piece) + 2 * _BITS
+    high = sums.to_bytes(length, "little")
+    differ = (sums ^ sums >> 8 * _BITS).to_bytes(length, "little")
+    end = len(piece) - 24
+    at = differ.find(0x80, max(0, skip - 24), end)
+    while at >= 0:
+        if high[at] in {0x7F, 0x80}:
+            yield at + 24
+        at = differ.find(0x80, at + 1, end)

@@ -1,8 +1,8 @@
 """Real daemons of our own, on loopback and in a scratch directory, that always end.
 
 Owns: starting, waiting for, and ending a docker-registry and a dockerd. Nothing of the system's Docker is
-touched: data root, sockets, pid files and containerd are all below the scratch directory. A dockerd runs in
-a mount namespace of its own, so its mounts end with it. Must not know: what they are used for.
+touched: data root, sockets, pid files and containerd are all below the scratch directory. Must not know:
+what they are used for.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from typing import Self
 __all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_directory", "registry"]
 
 _PATIENCE = 60.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DOCKER = "/usr/bin/docker"
 _DOCKERD = "/usr/sbin/dockerd"
 
@@ -31,12 +32,14 @@ class DaemonError(Exception):
 
 @contextlib.contextmanager
 def end_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, as SIGINT is one, so that everything ends in order."""
+    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, once: a second one does not disturb the end."""
 
     def stop(number: int, _: object) -> None:
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, stop) for number in _ENDING}
     try:
         yield
     finally:
@@ -53,28 +56,42 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with its own session; whatever it started ends with it."""
+def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with us, however we end, and takes along whatever it started.
+
+    It lives in PID and mount namespaces of its own: when the first process there ends, the kernel kills all
+    the others and drops their mounts. ``docker-init`` is that first process and reaps orphans, SIGKILL at
+    our death is what ``setpriv`` and ``unshare`` arrange.
+    """
+    wrapped = [
+        *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "slave"),
+        *("--pid", "--mount-proc", "--fork", "--kill-child", "docker-init", "--"),
+    ]
     with log.open("ab") as out:
         process = subprocess.Popen(
-            command,
+            [*wrapped, *command],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **environment},
         )
     try:
         yield process
     finally:
-        process.terminate()
+        for child in _children(process.pid):
+            os.kill(child, signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(_PATIENCE / 2)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 @contextlib.contextmanager
@@ -121,11 +138,6 @@ class DockerEngine:
     def host(self) -> str:
         return f"unix://{self.directory}/docker.sock"
 
-    @property
-    def pid(self) -> int:
-        """The daemon's process."""
-        return int((self.directory / "docker.pid").read_text())
-
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         return self
@@ -140,7 +152,7 @@ class DockerEngine:
         config = self.directory / "daemon.json"
         config.write_text("{}")
         command = [
-            *("unshare", "--mount", "--propagation", "slave", _DOCKERD, "--config-file", str(config)),
+            *(_DOCKERD, "--config-file", str(config)),
             *("--data-root", str(self.directory / "data"), "--exec-root", str(self.directory / "exec")),
             *("--host", self.host, "--pidfile", str(self.directory / "docker.pid")),
             *("--bridge", "none", "--iptables=false", "--ip6tables=false", "--experimental"),

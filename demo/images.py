@@ -20,29 +20,30 @@ __all__ = ["COMMAND", "ImageError", "build_image", "push_image"]
 
 COMMAND = ("python3", "/app/main.py")
 _SUITE = "bookworm"
-_STACK = ("python3-numpy", "python3-pandas", "python3-sympy")
+_STACK = ("python3-numpy", "python3-pandas", "python3-sympy", "libblas3", "liblapack3")
 _CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # VFS_CAP_REVISION_2, CAP_NET_RAW, effective
 _SECOND = 1_000_000_000
 
 _APPLICATION = '''\
 """A small analysis: part of the stack, and an answer that is always the same."""
-import csv
-import io
 import json
 import platform
+import sqlite3
 
-import numpy
+import mpmath
+from dateutil import parser
 
-random = numpy.random.RandomState(42)
-samples = random.normal(size=(200, 3)).round(6)
-table = io.StringIO()
-csv.writer(table).writerows(samples.tolist())
+mpmath.mp.dps = 50
+database = sqlite3.connect(":memory:")
+database.execute("CREATE TABLE zeros (number INTEGER, height TEXT)")
+for number in range(1, 4):
+    database.execute("INSERT INTO zeros VALUES (?, ?)", (number, str(mpmath.zetazero(number).imag)))
 print(json.dumps({
     "python": platform.python_version(),
-    "numpy": numpy.__version__,
-    "mean": samples.mean(axis=0).round(6).tolist(),
-    "covariance": numpy.cov(samples.T).round(6).tolist(),
-    "bytes": len(table.getvalue()),
+    "mpmath": mpmath.__version__,
+    "pi": str(mpmath.pi),
+    "zeros": database.execute("SELECT number, height FROM zeros ORDER BY number").fetchall(),
+    "day": parser.parse("1859-11-01").strftime("%A"),
     "motd": open("/etc/motd").read(),
 }, sort_keys=True))
 '''
@@ -152,9 +153,9 @@ def snapshot_layer(root: Path, work: Path, name: str) -> None:
     if subprocess.run(tar, input=names, check=False).returncode not in (0, 1):
         raise ImageError(f"tar could not write {name}")
     if deleted:
-        names = [os.path.relpath(path, marks) for path in sorted(marks.rglob(".wh.*"))]
+        made = [os.path.relpath(path, marks) for path in sorted(marks.rglob(".wh.*"))]
         subprocess.run(
-            ["tar", "--append", f"--file={work / name}", *_TAR_OPTIONS, f"--directory={marks}", "--", *names],
+            ["tar", "--append", f"--file={work / name}", *_TAR_OPTIONS, f"--directory={marks}", "--", *made],
             check=True,
         )
     shutil.rmtree(marks)
@@ -225,7 +226,7 @@ def _make_oddities(root: Path) -> Path:
     os.mknod(odd / "disk", stat.S_IFBLK | 0o640, os.makedev(259, 70_000))
     os.mkfifo(odd / "fifo", 0o600)
     # Names.
-    for name in (
+    for odd_name in (
         b"with space",
         b"new\nline",
         b"\xff\xfe not UTF-8",
@@ -234,8 +235,8 @@ def _make_oddities(root: Path) -> Path:
         b"-dash",
         b"#",
     ):
-        with open(os.fsencode(odd) + b"/" + name, "wb") as file:
-            file.write(b"named " + name)
+        with open(os.fsencode(odd) + b"/" + odd_name, "wb") as file:
+            file.write(b"named " + odd_name)
     os.symlink(b"to \xff nowhere", os.fsencode(odd) + b"/dangling")
     os.symlink("/etc/passwd", odd / "absolute")
     # Holes, sizes, times.

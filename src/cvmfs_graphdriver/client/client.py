@@ -25,7 +25,7 @@ from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.inodes import InodeTable
 from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.manifests import Manifests
-from cvmfs_graphdriver.client.network import open_transfer
+from cvmfs_graphdriver.client.network import Network, client_identifier
 from cvmfs_graphdriver.client.recentlog import RecentLog
 from cvmfs_graphdriver.client.revision import Revision, Services
 from cvmfs_graphdriver.client.settings import RepositorySettings
@@ -62,8 +62,8 @@ class Client:
     settings: RepositorySettings
     counters: Counters
     log: RecentLog
-    transfer: Transfer
-    external: Transfer | None
+    network: Network
+    external_network: Network | None
     """The way to external servers, if there are some."""
     manifests: Manifests
     cache: Cache
@@ -100,17 +100,19 @@ class Client:
     def _assemble(self, stack: ExitStack, now: Callable[[], datetime]) -> None:
         """Put the parts together; what was begun is undone if one cannot be had."""
         settings = self.settings
-        self.transfer = open_transfer(settings.network, self.counters)
-        stack.callback(self.transfer.close)
-        self.external = open_transfer(settings.external, self.counters) if settings.external else None
-        if self.external is not None:
-            stack.callback(self.external.close)
-        self.manifests = Manifests(settings, self.transfer, now)
         workspace = settings.cache.workspace
         try:
             workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot use the workspace {workspace}: {error.strerror}") from error
+        identifier = client_identifier(workspace)
+        self.network = Network(settings.network, self.counters, identifier)
+        stack.callback(self.network.close)
+        self.external_network = None
+        if settings.external is not None:
+            self.external_network = Network(settings.external, self.counters, identifier)
+            stack.callback(self.external_network.close)
+        self.manifests = Manifests(settings, self.transfer, now)
         inodes = InodeTable(workspace / f"inodes.{settings.fqrn}")
         self._breadcrumb = workspace / f"cvmfschecksum.{settings.fqrn}"
         self.cache = Cache(settings.cache.directory, settings.cache.quota, alien=settings.cache.alien)
@@ -134,6 +136,16 @@ class Client:
             self.cache.quota.on_pressure.append(self.catalogs.detach)
 
     @property
+    def transfer(self) -> Transfer:
+        """The way to the repository's servers."""
+        return self.network.transfer
+
+    @property
+    def external(self) -> Transfer | None:
+        """The way to external servers, if there are some."""
+        return self.external_network.transfer if self.external_network else None
+
+    @property
     def current(self) -> Revision | None:
         """The revision that was given out last."""
         return self._current
@@ -151,6 +163,8 @@ class Client:
         exist, or is blacklisted; ConfigurationError, CacheError.
         """
         with self._lock:
+            if self.settings.network.use_geoapi and len(self.transfer.failover.hosts) > 1:
+                self.network.sort_by_distance()
             pinned = self._pinned()
             self._current = self._mount_newest() if pinned is None else self._open(pinned)
             return self._current

@@ -57,9 +57,12 @@ class Problem:
 
 
 class Connection:
-    """One curl handle with what stays the same for all its requests already set; for one thread at a time."""
+    """One curl handle with what stays the same for all its requests already set; for one thread at a time.
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    ``identifier`` tells this client from others.
+    """
+
+    def __init__(self, settings: NetworkSettings, identifier: str = "") -> None:
         self._settings = settings
         self._sink: Sink | None = None
         self._error: CvmfsGraphdriverError | None = None
@@ -76,7 +79,7 @@ class Connection:
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
         curl.setopt(pycurl.LOW_SPEED_LIMIT, settings.low_speed_limit)
-        curl.setopt(pycurl.USERAGENT, f"cvmfs graphdriver {__version__}")
+        curl.setopt(pycurl.USERAGENT, f"cvmfs graphdriver {__version__} {identifier}".strip())
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
         curl.setopt(pycurl.HEADERFUNCTION, self._header)
         if _SYSTEM_AUTHORITIES.exists():

@@ -191,6 +191,14 @@ class Failover:
             self._fallback = proxies.fallback
             self.restart_groups()
 
+    def update_proxies(self, proxies: ProxyGroups) -> None:
+        """The members of the groups have other addresses now; the group in use stays in use."""
+        with self._lock:
+            self._groups = [list(group) for group in proxies.groups]
+            self._fallback = proxies.fallback
+            self._group = min(self._group, len(self._groups) - 1)
+            self.rebalance()
+
     def switch_group(self, now: float) -> None:
         """Go on to the next proxy group."""
         with self._lock:

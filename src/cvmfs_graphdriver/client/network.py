@@ -1,30 +1,186 @@
-"""The network as configured: proxies found out, names resolved, the state machine set up.
+"""The network as configured: proxies found out, names resolved, servers sorted, all put together.
 
-Owns: the way from settings to a working ``Transfer``. Must not know: what is fetched.
+Owns: the way from settings to a working ``Transfer`` (CernVM-FS format reference, sections 8.1 and 8.4).
+Must not know: what is fetched.
 """
 
+import logging
+import os
+import uuid
+from pathlib import Path
 from random import Random
+from urllib.parse import urlsplit
 
 from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.dns import Resolver
+from cvmfs_graphdriver.client.errors import CacheError, ConfigurationError, TransferError
 from cvmfs_graphdriver.client.failover import Failover, Policy
-from cvmfs_graphdriver.client.proxies import proxy_groups
+from cvmfs_graphdriver.client.geo import SEPARATOR, geo_path, parse_order
+from cvmfs_graphdriver.client.javascript import ScriptError
+from cvmfs_graphdriver.client.names import ProxyNames
+from cvmfs_graphdriver.client.pac import find_proxies
+from cvmfs_graphdriver.client.proxies import DIRECT, ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.settings import NetworkSettings
 from cvmfs_graphdriver.client.transfer import Transfer
+from cvmfs_graphdriver.repository.errors import RepositoryError
 
-__all__ = ["open_transfer"]
+__all__ = ["Network", "client_identifier"]
+
+_PAC_LIMIT = 256 * 1024
+_GEO_LIMIT = 64 * 1024
+_GEO_TRIES = 3
+_WPAD = "http://wpad/wpad.dat"
+
+_log = logging.getLogger(__name__)
 
 
-def open_transfer(settings: NetworkSettings, counters: Counters) -> Transfer:
-    """A transfer as the settings say."""
-    policy = Policy(
-        proxy_reset_after=settings.proxy_reset_after,
-        host_reset_after=settings.host_reset_after,
-        max_retries=settings.max_retries,
-        backoff_init=settings.backoff_init,
-        backoff_max=settings.backoff_max,
-        shard=settings.shard,
-        indefinitely=settings.failover_indefinitely,
-    )
-    proxies = proxy_groups(settings.proxies, settings.fallback_proxies)
-    failover = Failover(settings.servers, proxies, policy, Random())  # noqa: S311 - it spreads load
-    return Transfer(settings, failover, counters)
+class Network:
+    """Servers and proxies of one repository. ``identifier`` tells this client from others."""
+
+    proxies: str
+    """The regular proxies as configured, or as set since."""
+    fallback_proxies: str
+    transfer: Transfer
+
+    def __init__(self, settings: NetworkSettings, counters: Counters, identifier: str) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._identifier = identifier
+        self._random = Random()  # noqa: S311 - it spreads load
+        self._resolver = Resolver(settings)
+        self._policy = Policy(
+            proxy_reset_after=settings.proxy_reset_after,
+            host_reset_after=settings.host_reset_after,
+            max_retries=settings.max_retries,
+            backoff_init=settings.backoff_init,
+            backoff_max=settings.backoff_max,
+            shard=settings.shard,
+            indefinitely=settings.failover_indefinitely,
+        )
+        self.proxies, self.fallback_proxies = settings.proxies, settings.fallback_proxies
+        self._names = self._named()
+        failover = Failover(settings.servers, self._names.groups, self._policy, self._random)
+        self.transfer = Transfer(settings, failover, counters, self._poll, identifier)
+
+    def set_proxies(self, regular: str, fallback: str) -> None:
+        """Use other proxies from now on. Raises ConfigurationError: ``auto`` finds none."""
+        self.proxies, self.fallback_proxies = regular, fallback
+        self._names = self._named()
+        self.transfer.failover.set_proxies(self._names.groups)
+
+    def _named(self) -> ProxyNames:
+        configured = proxy_groups(self._discovered(self.proxies), self.fallback_proxies)
+        return ProxyNames(configured, self._resolver.resolve, self._renamed)
+
+    def sort_by_distance(self) -> bool:
+        """Ask servers which of them is near, and use them in that order; says whether one answered."""
+        failover = self.transfer.failover
+        hosts, groups = failover.hosts, failover.groups
+        spare = [group[0].name for group in groups.groups[groups.fallback :]]
+        places = [*hosts, SEPARATOR, *spare] if spare else [*hosts]
+        path = geo_path(self._asker(), places)
+        for host in self._random.sample(hosts, min(_GEO_TRIES, len(hosts))):
+            try:
+                order = parse_order(self._ask(host, path), len(places))
+            except (TransferError, RepositoryError, ValueError) as error:
+                _log.info("%s does not sort servers by distance: %s", host, error)
+                continue
+            failover.set_hosts([places[index] for index in order if index < len(hosts)])
+            nearer = [index - len(hosts) - 1 for index in order if index > len(hosts)]
+            if nearer != sorted(nearer):
+                lists = proxy_groups("", self.fallback_proxies).groups
+                names = ("|".join(proxy.name for proxy in lists[index]) for index in nearer)
+                self.set_proxies(self.proxies, ";".join(names))
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.transfer.close()
+
+    def _ask(self, host: str, path: str) -> bytes:
+        groups = self.transfer.failover.groups
+        failover = Failover([host], groups, Policy(max_retries=0), self._random)
+        transfer = Transfer(self._settings, failover, self._counters)
+        try:
+            return transfer.get(path, _GEO_LIMIT)
+        finally:
+            transfer.close()
+
+    def _asker(self) -> str:
+        """What distance is measured from: the proxy's name, which servers see, or this client."""
+        if template := self._settings.proxy_template:
+            return template
+        groups = self.transfer.failover.groups
+        proxy = self.transfer.failover.current_proxy
+        regular = [member for group in groups.groups[: groups.fallback] for member in group]
+        if proxy == DIRECT or proxy not in regular:
+            return self._identifier
+        return urlsplit(proxy.name).hostname or self._identifier
+
+    def _poll(self) -> None:
+        self._names.poll()
+
+    def _renamed(self, groups: ProxyGroups) -> None:
+        # Proxies that administrators have replaced meanwhile do not come back.
+        if groups is self._names.groups:
+            self.transfer.failover.update_proxies(groups)
+
+    # Proxies that configure themselves
+
+    def _discovered(self, proxies: str) -> str:
+        """The list with ``auto`` replaced by what the environment or a PAC file says."""
+        parts = [part.strip() for part in proxies.split(";")]
+        if "auto" not in parts:
+            return proxies
+        found = os.environ.get("http_proxy", "").strip() or self._from_files()
+        kept = [found if part == "auto" else part for part in parts]
+        result = ";".join(filter(None, kept))
+        if not result:
+            urls = "; ".join(self._settings.pac_urls) or _WPAD
+            raise ConfigurationError(
+                f"no proxy is found automatically, neither in http_proxy nor at {urls}; set CVMFS_HTTP_PROXY"
+            )
+        return result
+
+    def _from_files(self) -> str:
+        for url in self._settings.pac_urls or ("auto",):
+            address = _WPAD if url == "auto" else url
+            try:
+                return self._from_file(address)
+            except (TransferError, RepositoryError, ScriptError) as error:
+                _log.warning("no proxy from %s: %s", address, error)
+        return ""
+
+    def _from_file(self, address: str) -> str:
+        parts = urlsplit(address)
+        path = f"{parts.path.lstrip('/')}{'?' if parts.query else ''}{parts.query}"
+        direct = Failover([f"{parts.scheme}://{parts.netloc}"], proxy_groups(""), Policy(), self._random)
+        transfer = Transfer(self._settings, direct, self._counters)
+        try:
+            source = transfer.get(path, _PAC_LIMIT).decode("utf-8", "replace")
+        finally:
+            transfer.close()
+        server = self._settings.servers[0]
+        host = urlsplit(server).hostname or ""
+        return find_proxies(source, server, host, self._address)
+
+    def _address(self, host: str) -> str | None:
+        found = self._resolver.resolve(host).found
+        return found[0] if found else None
+
+
+def client_identifier(workspace: Path) -> str:
+    """A name for this client that stays; made up at the first time. Raises CacheError."""
+    path = workspace / "uuid"
+    try:
+        if path.exists():
+            return str(uuid.UUID(path.read_text(encoding="ascii").split()[0]))
+        identifier = str(uuid.uuid4())
+        path.write_text(identifier + "\n", encoding="ascii")
+    except (ValueError, IndexError):
+        path.unlink(missing_ok=True)
+        return client_identifier(workspace)
+    except OSError as error:
+        raise CacheError(f"cannot use {path}: {error.strerror}") from error
+    return identifier

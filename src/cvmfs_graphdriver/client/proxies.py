@@ -7,7 +7,7 @@ addresses, which proxy is in use.
 from dataclasses import dataclass
 from itertools import chain
 
-__all__ = ["DIRECT", "Proxy", "ProxyGroups", "parse_groups", "proxy_groups"]
+__all__ = ["DIRECT", "Groups", "Proxy", "ProxyGroups", "parse_groups", "proxy_groups"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ next is decided by ``failover``; one attempt is made by ``connection``.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from cvmfs_graphdriver.client.connection import Connection, Problem, Sink
@@ -51,15 +51,27 @@ class Memory:
 
 
 class Transfer:
-    """Fetches from the servers of one repository; safe for any number of threads."""
+    """Fetches from the servers of one repository; safe for any number of threads.
 
-    def __init__(self, settings: NetworkSettings, failover: Failover, counters: Counters) -> None:
+    ``poll`` is called before each attempt; ``identifier`` tells this client from others.
+    """
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        failover: Failover,
+        counters: Counters,
+        poll: Callable[[], None] = lambda: None,
+        identifier: str = "",
+    ) -> None:
         self.failover = failover
         self.timeout = settings.timeout
         """Seconds to connect and to wait for data through a proxy; may be changed at any time."""
         self.timeout_direct = settings.timeout_direct
         """The same without a proxy."""
         self._settings = settings
+        self._poll = poll
+        self._identifier = identifier
         self._counters = counters
         self._slots = threading.BoundedSemaphore(_CONNECTIONS)
         self._idle: list[Connection] = []
@@ -113,7 +125,7 @@ class Transfer:
         with self._slots:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
-            connection = connection or Connection(self._settings)
+            connection = connection or Connection(self._settings, self._identifier)
             try:
                 yield connection
             finally:
@@ -128,6 +140,7 @@ class Transfer:
         self, connection: Connection, attempt: Attempt, path: str, sink: Sink, span: tuple[int, int] | None
     ) -> Problem | None:
         timeout = self.timeout_direct if attempt.proxy == DIRECT else self.timeout
+        self._poll()
         started = time.monotonic()
         sink.begin()
         problem = connection.perform(attempt, path, sink, span, timeout)

@@ -1,0 +1,293 @@
+"""Two real squids and two real nginx servers: what dies is left, what is back is used again."""
+
+import hashlib
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.failover import Failure
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from tests.client.fixture import UnpackedRepository, unpack
+from tests.client.test_revision import read, walk
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("squid") and shutil.which("nginx")), reason="squid and nginx are not installed"
+)
+
+_SQUID = """
+http_port 127.0.0.1:{port}
+pid_filename {directory}/squid.pid
+access_log none
+cache_log {directory}/cache.log
+cache deny all
+cache_mem 8 MB
+coredump_dir {directory}
+acl all_of_loopback dst 127.0.0.0/8
+http_access allow all_of_loopback
+http_access deny all
+shutdown_lifetime 0 seconds
+pinger_enable off
+"""
+_NGINX = """
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
+events {{ worker_connections 64; }}
+http {{
+    access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;
+    fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
+    keepalive_timeout 1d; keepalive_requests 100000;
+    server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Daemon:
+    """A server that can be killed, stopped and started again, always at the same port."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = command
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        for _ in range(200):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.05)
+        pytest.fail(f"{self._command[0]} does not start")
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            subprocess.run(["kill", f"-{number}", f"-{self._process.pid}"], check=False)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """It goes on listening, and says nothing."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+
+@contextmanager
+def _squid(directory: Path) -> Iterator[Daemon]:
+    directory.mkdir(mode=0o777)
+    directory.chmod(0o777)
+    port = _free_port()
+    config = directory / "squid.conf"
+    config.write_text(_SQUID.format(port=port, directory=directory))
+    daemon = Daemon(["squid", "-N", "-f", str(config), "-n", f"test{port}"], port)
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+
+
+@contextmanager
+def _nginx(directory: Path, root: Path) -> Iterator[Daemon]:
+    directory.mkdir()
+    port = _free_port()
+    config = directory / "nginx.conf"
+    config.write_text(_NGINX.format(port=port, directory=directory, root=root))
+    daemon = Daemon(["nginx", "-c", str(config), "-e", str(directory / "error.log")], port)
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+
+
+class Site:
+    """Two proxies, two servers, and a client that reads the whole tree again and again, always cold."""
+
+    def __init__(self, repository: UnpackedRepository, directory: Path, parts: tuple[Daemon, ...]) -> None:
+        self.repository = repository
+        self.directory = directory
+        self.proxies = parts[:2]
+        self.servers = parts[2:]
+        self.expected: dict[bytes, str] = {}
+
+    def client(self, proxies: str = "{0};{1}", **overrides: str) -> Client:
+        urls = ";".join(f"{server.url}/cvmfs/@fqrn@" for server in self.servers)
+        values = {
+            "CVMFS_SERVER_URL": urls,
+            "CVMFS_HTTP_PROXY": proxies.format(*(proxy.url for proxy in self.proxies)),
+            "CVMFS_TIMEOUT": "1",
+            "CVMFS_TIMEOUT_DIRECT": "1",
+            "CVMFS_BACKOFF_INIT": "0.1",
+            "CVMFS_BACKOFF_MAX": "0.2",
+            "CVMFS_PROXY_RESET_AFTER": "1",
+            "CVMFS_HOST_RESET_AFTER": "1",
+            **overrides,
+        }
+        return Client(self.repository.settings(self.servers[0].url, self.directory, **values))
+
+    def read_tree(self, client: Client) -> tuple[int, list[CvmfsGraphdriverError]]:
+        """Read every file, nothing from the cache; how many were right, and the errors of the others."""
+        shutil.rmtree(self.directory / "cache" / "shared" / "objects", ignore_errors=True)
+        for shard in (self.directory / "cache" / "shared").glob("[0-9a-f][0-9a-f]"):
+            shutil.rmtree(shard)
+        revision = client.current or client.mount()
+        right = 0
+        errors = []
+        for node in walk(revision, revision.top):
+            if not node.entry.is_regular:
+                continue
+            try:
+                digest = hashlib.sha1(read(revision, node)).hexdigest()
+            except CvmfsGraphdriverError as error:
+                errors.append(error)
+                continue
+            assert self.expected.setdefault(node.path, digest) == digest
+            right += 1
+        return right, errors
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    repository = unpack("lite-sha1-zlib", tmp_path / "repository")
+    stale = tmp_path / "second"
+    shutil.copytree(repository.directory, stale)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    with (
+        _squid(tmp_path / "squid1") as one,
+        _squid(tmp_path / "squid2") as two,
+        _nginx(tmp_path / "nginx1", repository.directory) as three,
+        _nginx(tmp_path / "nginx2", stale) as four,
+    ):
+        site = Site(repository, tmp_path, (one, two, three, four))
+        with closing(site.client()) as client:
+            right, errors = site.read_tree(client)
+            assert right == len(site.expected) > 10
+            assert not errors
+        yield site
+
+
+def _during(site: Site, client: Client, fault: Callable[[], None], back: Callable[[], None]) -> None:
+    """Read while ``fault`` happens, afterwards, and when all is well ``back``: nothing may fail."""
+    client.mount()
+    timer = threading.Timer(0.05, fault)
+    timer.start()
+    try:
+        for _ in range(2):
+            right, errors = site.read_tree(client)
+            assert not errors
+            assert right == len(site.expected)
+        timer.join()
+        right, errors = site.read_tree(client)
+        assert not errors
+    finally:
+        timer.join()
+        back()
+    time.sleep(1.1)
+    right, errors = site.read_tree(client)
+    assert (right, errors) == (len(site.expected), [])
+
+
+def test_a_proxy_dies(site: Site) -> None:
+    with closing(site.client("{0};{1}")) as client:
+        _during(site, client, site.proxies[0].kill, site.proxies[0].start)
+        assert client.transfer.failover.current_group == 0
+        assert client.counters[f"failure:{Failure.PROXY_CONNECTION.name.lower()}"] >= 1
+
+
+def test_a_proxy_hangs(site: Site) -> None:
+    with closing(site.client("{0};{1}", CVMFS_PROXY_RESET_AFTER="60")) as client:
+        _during(site, client, site.proxies[0].freeze, site.proxies[0].thaw)
+        assert client.transfer.failover.current_group == 1
+        assert client.counters["failure:proxy_too_slow"] >= 1
+
+
+def test_all_proxies_of_a_group_die(site: Site) -> None:
+    def kill() -> None:
+        for proxy in site.proxies:
+            proxy.kill()
+
+    def start() -> None:
+        for proxy in site.proxies:
+            proxy.start()
+
+    with closing(site.client("{0}|{1};DIRECT")) as client:
+        _during(site, client, kill, start)
+
+
+def test_the_first_server_dies(site: Site) -> None:
+    with closing(site.client()) as client:
+        _during(site, client, site.servers[0].kill, site.servers[0].start)
+
+
+def test_the_first_server_hangs(site: Site) -> None:
+    with closing(site.client("DIRECT", CVMFS_HOST_RESET_AFTER="60")) as client:
+        _during(site, client, site.servers[0].freeze, site.servers[0].thaw)
+        assert client.transfer.failover.current_host == 1
+
+
+@pytest.mark.parametrize("fault", ["404", "garbage", "right length of wrong bytes", "empty"])
+def test_the_first_server_has_lost_its_objects(fault: str, site: Site) -> None:
+    root = site.repository.root / "data"
+
+    def damage() -> None:
+        for path in root.glob("*/*"):
+            data = path.read_bytes()
+            if fault == "404":
+                path.unlink()
+            elif fault == "garbage":
+                path.write_bytes(b"<html>this is no object</html>" * 50)
+            elif fault == "empty":
+                path.write_bytes(b"")
+            else:
+                path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+    def repair() -> None:
+        shutil.rmtree(root)
+        shutil.copytree(site.directory / "second" / root.relative_to(site.directory / "repository"), root)
+
+    with closing(site.client()) as client:
+        client.mount()
+        damage()
+        _during(site, client, lambda: None, repair)
+
+
+def test_everything_is_down_for_a_while(site: Site) -> None:
+    with closing(site.client("{0}|{1}")) as client:
+        client.mount()
+        for daemon in (*site.proxies, *site.servers):
+            daemon.kill()
+        started = time.monotonic()
+        right, errors = site.read_tree(client)
+        assert right == 0
+        assert len(errors) == len(site.expected)
+        assert (time.monotonic() - started) / len(errors) < 2, "errors come within the configured time"
+        for daemon in (*site.proxies, *site.servers):
+            daemon.start()
+        time.sleep(1.1)
+        right, errors = site.read_tree(client)
+        assert (right, errors) == (len(site.expected), [])
+
+
+def test_load_is_shared_by_digest(site: Site) -> None:
+    with closing(site.client("{0}|{1}", CVMFS_PROXY_SHARD="yes")) as client:
+        _during(site, client, site.proxies[1].kill, site.proxies[1].start)

@@ -148,7 +148,8 @@ def snapshot_layer(root: Path, work: Path, name: str) -> None:
         mark.touch()
     tar = ["tar", "--create", f"--file={work / name}", *_TAR_OPTIONS, "--no-recursion", "--null"]
     tar += [f"--directory={root}", "--verbatim-files-from", "--files-from=-"]
-    names = b"\0".join(os.fsencode(path) for path in sorted(changed))
+    parents = {str(parent) for path in changed for parent in Path(path).parents}
+    names = b"\0".join(os.fsencode(path) for path in sorted(parents.union(changed)))
     # 1 says that a directory changed meanwhile: /proc and /sys always do.
     if subprocess.run(tar, input=names, check=False).returncode not in (0, 1):
         raise ImageError(f"tar could not write {name}")
@@ -198,8 +199,6 @@ def _make_oddities(root: Path) -> Path:
     (root / "usr/share/.wh.bug").touch()
     (root / "usr/share/doc/.wh.python3-numpy").touch()
     (root / "etc/.wh.skel").touch()
-    (root / "etc/skel").mkdir()  # deleted and made anew in one layer
-    (root / "etc/skel/new").touch()
     # Hard links: in a directory, across directories, of a symlink, of a setuid file.
     (odd / "links/one").write_text("three names\n")
     os.link(odd / "links/one", odd / "links/two")

@@ -50,11 +50,13 @@ def truth(scene: Scene, stock: DockerEngine) -> dict[str, Any]:
 
 
 def test_the_normal_image_on_our_driver(scene: Scene, ours: DockerEngine, truth: dict[str, Any]) -> None:
-    assert differences(truth, tree(ours, scene.normal)) == []
+    found = differences(truth, tree(ours, scene.normal))
+    assert not found, "\n".join(found[:50])
 
 
 def test_the_thin_image_on_our_driver(scene: Scene, ours: DockerEngine, truth: dict[str, Any]) -> None:
-    assert differences(truth, tree(ours, scene.thin)) == []
+    found = differences(truth, tree(ours, scene.thin))
+    assert not found, "\n".join(found[:50])
 
 
 def test_the_comparison_sees_a_difference(truth: dict[str, Any]) -> None:

@@ -64,14 +64,13 @@ class RevisionFilesystem:
         self._tree = tree
         self.replace(tree)
 
-    def replace(self, tree: Tree) -> set[bytes]:
-        """Show a new revision; returns the names in the root that may mean something else now."""
-        old, self._tree = self._tree, tree
+    def replace(self, tree: Tree) -> None:
+        """Show a new revision."""
+        self._tree = tree
         with self._lock:
             self._trees[_generation(tree)] = tree
             while len(self._trees) > _OLD_TREES:
                 self._trees.popitem(last=False)
-        return {node.entry.name for shown in (old, tree) for node in shown.children(shown.node(ROOT_NODE))}
 
     def close(self) -> None:
         """Close all files."""

@@ -102,29 +102,29 @@ class _Service:
         return StatFs(totals.size // _BLOCK, totals.free // _BLOCK, totals.files, totals.files)
 
     def _follow(self, server: Server) -> None:
-        """Show new revisions as they come. A thread of its own: the kernel may hold up who notifies it.
+        """Show new revisions as they come.
 
         A server that was started anew may show a newer root than its predecessor did, so it begins by
-        letting the kernel forget what it knows of that.
+        letting the kernel forget that one.
         """
-        changed = self._filesystem.replace(self._shown(self._revision()))
+        changed = True
         while True:
             if changed:
                 server.invalidate_inode(ROOT_NODE)
-                for name in changed:
-                    server.invalidate_entry(ROOT_NODE, name)
+                server.revalidate_names()
             if self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
                 return
-            changed = self._refreshed()
+            changed = self._refresh()
 
-    def _refreshed(self) -> set[bytes]:
-        """Look for a new revision; returns the names in the root that changed their meaning."""
+    def _refresh(self) -> bool:
+        """Look for a new revision; says whether another one is shown now."""
         try:
             revision = self._client.refresh()
         except CvmfsGraphdriverError as error:
             _log.warning("cannot look for a new revision: %s", error)
-            return set()
+            return False
         if revision is None:
-            return set()
+            return False
         _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
-        return self._filesystem.replace(self._shown(revision))
+        self._filesystem.replace(self._shown(revision))
+        return True

@@ -71,24 +71,26 @@ class Server:
             thread.join()
 
     def invalidate_inode(self, node: int) -> None:
-        """Let the kernel forget attributes and content of a node. Not to be called by a serving thread."""
+        """Let the kernel forget attributes and content of a node."""
         self._notify(wire.invalidate_inode(node))
 
-    def invalidate_entry(self, parent: int, name: bytes) -> None:
-        """Let the kernel forget what ``name`` in a directory stands for, or that it is not there.
+    def revalidate_names(self) -> bool:
+        """Let the kernel look up every name again when it is used; says whether it will.
 
-        Not to be called by a serving thread: the kernel may wait for a lookup in that directory.
+        The kernel can forget single names, too, but for that it waits, deaf to SIGKILL, until nobody reads
+        the directory; a server that is killed while it waits for who waits for it would hang for ever.
         """
-        self._notify(wire.invalidate_entry(parent, name))
+        return self._notify(wire.increment_epoch())
 
-    def _notify(self, message: bytes) -> None:
+    def _notify(self, message: bytes) -> bool:
+        """Says whether the kernel took it: old ones do not know every notification."""
         try:
             os.write(self._device, message)
-        except FileNotFoundError:
-            return  # the kernel did not know it anyway
         except OSError as error:
-            if error.errno not in _ENDED:
-                raise
+            if error.errno in (errno.ENOENT, errno.EINVAL, *_ENDED):
+                return False
+            raise
+        return True
 
     def _run(self, slot: Slot) -> None:
         """One thread: serve what a dead server has left in the slot, then whatever comes."""

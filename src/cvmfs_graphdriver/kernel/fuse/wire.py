@@ -34,7 +34,7 @@ __all__ = [
     "directory_entry_plus",
     "entry",
     "error_reply",
-    "invalidate_entry",
+    "increment_epoch",
     "invalidate_inode",
     "no_entry",
     "reply_header",
@@ -67,7 +67,6 @@ _statfs_out = struct.Struct("=5Q4I24x")
 _init_in = struct.Struct("=IIII")
 _init_out = struct.Struct("=IIIIHHIIHH32x")
 _inval_inode = struct.Struct("=Qqq")
-_inval_entry = struct.Struct("=QII")
 
 
 class Opcode(IntEnum):
@@ -155,7 +154,7 @@ class Notification(IntEnum):
     """What a server says without being asked."""
 
     INVAL_INODE = 2
-    INVAL_ENTRY = 3
+    INC_EPOCH = 8  # protocol 7.44, Linux 6.16
 
 
 _WANTED = (
@@ -310,9 +309,9 @@ def invalidate_inode(node: int) -> bytes:
     return _notification(Notification.INVAL_INODE, _inval_inode.pack(node, 0, 0))
 
 
-def invalidate_entry(parent: int, name: bytes) -> bytes:
-    """A whole notification: what is cached for this name, also that it is absent, is to be forgotten."""
-    return _notification(Notification.INVAL_ENTRY, _inval_entry.pack(parent, len(name), 0) + name + b"\0")
+def increment_epoch() -> bytes:
+    """A whole notification: every name that is cached is to be looked up again when it is used."""
+    return _notification(Notification.INC_EPOCH, b"")
 
 
 def _notification(code: Notification, body: bytes) -> bytes:

@@ -77,7 +77,7 @@ def main() -> int:
         return 1
     console = Console(stderr=True)
     try:
-        with end_on_signals(), tempfile.TemporaryDirectory(prefix="cvmfs-demo-", dir="/var/tmp") as scratch:
+        with end_on_signals(), _scratch() as scratch:
             return _show(Path(scratch), arguments.image, arguments.command, console)
     except KeyboardInterrupt:
         console.print("demo: interrupted; everything that it started has ended")
@@ -85,6 +85,11 @@ def main() -> int:
     except (DaemonError, ImageError, CvmfsGraphdriverError) as error:
         console.print(f"demo: {error}", markup=False, highlight=False)
         return 1
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """On a disk, which /tmp may not be; named shortly, since sockets lie deep in it."""
+    return tempfile.TemporaryDirectory(prefix="cvmfs-demo-", dir=os.environ.get("TMPDIR", "/var/tmp"))
 
 
 def _show(scratch: Path, image: str | None, command: str | None, console: Console) -> int:

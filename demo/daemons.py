@@ -24,6 +24,15 @@ _PATIENCE = 60.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DOCKER = "/usr/bin/docker"
 _DOCKERD = "/usr/sbin/dockerd"
+_PRIVATE = """
+mount --bind "$1" /etc/docker
+mkdir -p /run/docker /run/containerd
+mount -t tmpfs tmpfs /run/docker
+mount -t tmpfs tmpfs /run/containerd
+shift
+exec "$@"
+"""
+"""What dockerd puts at fixed places wherever its root is: in its own mount namespace these are its own."""
 
 
 class DaemonError(Exception):
@@ -127,6 +136,7 @@ class DockerEngine:
 
     def __init__(self, scratch: Path, name: str) -> None:
         self.directory = scratch / name
+        self._cgroup = f"cvmfs-graphdriver-{os.getpid()}-{name}"
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -144,7 +154,7 @@ class DockerEngine:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        _unmount_below(self.directory)
+        _remove_cgroups(self._cgroup)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, storage_driver: str, *options: str) -> None:
@@ -152,10 +162,11 @@ class DockerEngine:
         config = self.directory / "daemon.json"
         config.write_text("{}")
         command = [
-            *(_DOCKERD, "--config-file", str(config)),
+            *("sh", "-euc", _PRIVATE, "sh", str(self._own_etc()), _DOCKERD, "--config-file", str(config)),
             *("--data-root", str(self.directory / "data"), "--exec-root", str(self.directory / "exec")),
             *("--host", self.host, "--pidfile", str(self.directory / "docker.pid")),
             *("--bridge", "none", "--iptables=false", "--ip6tables=false", "--experimental"),
+            *("--cgroup-parent", f"/{self._cgroup}"),
             *("--insecure-registry", "127.0.0.0/8", "--storage-driver", storage_driver, *options),
         ]
         self._process = self._stack.enter_context(_process(command, self.log))
@@ -206,6 +217,12 @@ class DockerEngine:
         (found,) = (self.directory / "data" / "plugins").glob("*/propagated-mount")
         return found
 
+    def _own_etc(self) -> Path:
+        """A copy of /etc/docker, where dockerd writes a key: certificates of registries are heeded."""
+        etc = self.directory / "etc"
+        shutil.copytree("/etc/docker", etc, dirs_exist_ok=True)
+        return etc
+
     def _is_up(self) -> bool:
         try:
             self.docker("version", "--format", "{{.Server.Version}}")
@@ -231,11 +248,10 @@ def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], what: str
         time.sleep(0.05)
 
 
-def _unmount_below(directory: Path) -> None:
-    """Unmount what is still mounted there, the last first."""
-    prefix = os.fsencode(directory.resolve()) + b"/"
-    with open("/proc/self/mountinfo", "rb") as table:
-        points = [line.split(b" ")[4] for line in table]
-    for point in reversed(points):
-        if point.startswith(prefix):
-            subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+def _remove_cgroups(name: str) -> None:
+    """Remove what Docker made below a control group of ours: of the unified hierarchy, or of each old one."""
+    for pattern in (name, f"*/{name}"):
+        for top in Path("/sys/fs/cgroup").glob(pattern):
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)

@@ -5,6 +5,7 @@ become (OCI image specification). It is kept below the cache directory and made 
 done with the image.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -21,8 +22,6 @@ __all__ = ["COMMAND", "ImageError", "build_image", "push_image"]
 COMMAND = ("python3", "/app/main.py")
 _SUITE = "bookworm"
 _STACK = ("python3-numpy", "python3-pandas", "python3-sympy", "libblas3", "liblapack3")
-_CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # VFS_CAP_REVISION_2, CAP_NET_RAW, effective
-_SECOND = 1_000_000_000
 
 _APPLICATION = '''\
 """A small analysis: part of the stack, and an answer that is always the same."""
@@ -59,10 +58,18 @@ def build_image(cache: Path, say: Say = lambda _: None) -> Path:
     """The image as an OCI layout (tag ``demo``); ``say`` is told what is going on."""
     key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     cache = cache.resolve()
-    layout = cache / f"image-{key}"
-    if layout.is_dir():
-        say("the image is there from an earlier run")
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two may want the image at once
+        layout = cache / f"image-{key}"
+        if layout.is_dir():
+            say("the image is there from an earlier run")
+        else:
+            _make_image(cache, layout, say)
         return layout
+
+
+def _make_image(cache: Path, layout: Path, say: Say) -> None:
     work = cache / "image.work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -70,7 +77,7 @@ def build_image(cache: Path, say: Say = lambda _: None) -> Path:
         say("layers 1 and 2: a Debian root, and Python with numpy, pandas and sympy")
         _build_debian(work)
         say("layer 3: deletions, an opaque directory, links, devices, capabilities, odd names")
-        _tar_directory(_make_oddities(work / "oddities"), work / "layer-3.tar")
+        _tar_directory(make_oddities(work / "oddities"), work / "layer-3.tar")
         say("layer 4: the application")
         _tar_directory(_make_application(work / "application"), work / "layer-4.tar")
         say("compressing the layers")
@@ -81,7 +88,6 @@ def build_image(cache: Path, say: Say = lambda _: None) -> Path:
         new.rename(layout)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return layout
 
 
 def push_image(layout: Path, reference: str) -> None:
@@ -121,139 +127,7 @@ def _build_debian(work: Path) -> None:
     )  # fmt: skip
 
 
-def snapshot_layer(root: Path, work: Path, name: str) -> None:
-    """Write what has changed below ``root`` since the last call as a layer; runs inside of mmdebstrap."""
-    state = work / "state.json"
-    before: dict[str, list[int]] = json.loads(state.read_text()) if state.exists() else {}
-    after: dict[str, list[int]] = {}
-    changed: list[str] = []
-    for directory, directories, files in os.walk(root):
-        inside = os.path.relpath(directory, root)
-        if inside in ("proc", "sys", "dev", "var/cache/apt", "var/lib/apt/lists"):
-            directories.clear()
-            files.clear()
-        for entry in (".", *files, *(d for d in directories if os.path.islink(os.path.join(directory, d)))):
-            path = os.path.normpath(os.path.join(inside, entry))
-            status = os.lstat(root / path)
-            after[path] = [status.st_ino, status.st_ctime_ns, status.st_mode]
-            if before.get(path) != after[path]:
-                changed.append(path)
-    marks = work / "marks"
-    shutil.rmtree(marks, ignore_errors=True)
-    marks.mkdir()
-    deleted = [path for path in before if path not in after and (os.path.dirname(path) or ".") in after]
-    for path in deleted:
-        mark = marks / os.path.dirname(path) / f".wh.{os.path.basename(path)}"
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-    tar = ["tar", "--create", f"--file={work / name}", *_TAR_OPTIONS, "--no-recursion", "--null"]
-    tar += [f"--directory={root}", "--verbatim-files-from", "--files-from=-"]
-    parents = {str(parent) for path in changed for parent in Path(path).parents}
-    names = b"\0".join(os.fsencode(path) for path in sorted(parents.union(changed)))
-    # 1 says that a directory changed meanwhile: /proc and /sys always do.
-    if subprocess.run(tar, input=names, check=False).returncode not in (0, 1):
-        raise ImageError(f"tar could not write {name}")
-    if deleted:
-        made = [os.path.relpath(path, marks) for path in sorted(marks.rglob(".wh.*"))]
-        subprocess.run(
-            ["tar", "--append", f"--file={work / name}", *_TAR_OPTIONS, f"--directory={marks}", "--", *made],
-            check=True,
-        )
-    shutil.rmtree(marks)
-    state.write_text(json.dumps(after))
-
-
-_TAR_OPTIONS = (
-    "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--sparse",
-    "--pax-option=delete=atime,delete=ctime",
-)  # fmt: skip
-
-
-def _tar_directory(directory: Path, target: Path) -> Path:
-    _run("tar", "--create", f"--file={target}", *_TAR_OPTIONS, "--sort=name", f"--directory={directory}", ".")
-    return target
-
-
 # Layers 3 and 4
-
-
-def _make_oddities(root: Path) -> Path:
-    """What a layer can hold beyond plain files; only what lies on lower layers is named by its real path."""
-    odd = root / "odd"
-    for name in (
-        "links",
-        "other",
-        "modes/setgid",
-        "modes/sticky",
-        "times",
-        "deep/" + "/".join("abcdefghij" * 4),
-    ):
-        (odd / name).mkdir(parents=True)
-    # Deletions and replacements of what the layers below have.
-    for name in ("etc", "usr/share/base-files", "usr/share/doc", "usr/lib/python3/dist-packages"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "etc/.wh.debian_version").touch()
-    (root / "etc/motd").write_text("this file replaces another\n")
-    (root / "usr/share/base-files/.wh..wh..opq").touch()
-    (root / "usr/share/base-files/only").write_text("the directory is opaque\n")
-    (root / "usr/share/.wh.bug").touch()
-    (root / "usr/share/doc/.wh.python3-numpy").touch()
-    (root / "etc/.wh.skel").touch()
-    # Hard links: in a directory, across directories, of a symlink, of a setuid file.
-    (odd / "links/one").write_text("three names\n")
-    os.link(odd / "links/one", odd / "links/two")
-    os.link(odd / "links/one", odd / "other/three")
-    os.symlink("one", odd / "links/symlink")
-    os.link(odd / "links/symlink", odd / "links/symlink-too", follow_symlinks=False)
-    # Modes, owners, capabilities, extended attributes.
-    (odd / "modes/setuid").write_bytes(b"\x7fELF nothing")
-    os.chown(odd / "modes/setuid", 0, 12)
-    (odd / "modes/setuid").chmod(0o6711)
-    os.link(odd / "modes/setuid", odd / "other/setuid-too")
-    (odd / "modes/setgid").chmod(0o2775)
-    (odd / "modes/sticky").chmod(0o1777)
-    (odd / "modes/nothing").write_text("nobody may read this\n")
-    (odd / "modes/nothing").chmod(0)
-    os.chown(odd / "modes/nothing", 65534, 4_000_000_000)
-    (odd / "modes/capable").write_bytes(b"\x7fELF nothing either")
-    os.setxattr(odd / "modes/capable", "security.capability", _CAPABILITY)
-    for target in (odd / "modes/capable", odd / "other"):
-        os.setxattr(target, "user.comment", b"an attribute\nof two lines")
-        os.setxattr(target, "user.empty", b"")
-    # Special files.
-    os.mknod(odd / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    os.mknod(odd / "disk", stat.S_IFBLK | 0o640, os.makedev(259, 70_000))
-    os.mkfifo(odd / "fifo", 0o600)
-    # Names.
-    for odd_name in (
-        b"with space",
-        b"new\nline",
-        b"\xff\xfe not UTF-8",
-        "ünïcödé ☃".encode(),
-        b"x" * 255,
-        b"-dash",
-        b"#",
-    ):
-        with open(os.fsencode(odd) + b"/" + odd_name, "wb") as file:
-            file.write(b"named " + odd_name)
-    os.symlink(b"to \xff nowhere", os.fsencode(odd) + b"/dangling")
-    os.symlink("/etc/passwd", odd / "absolute")
-    # Holes, sizes, times.
-    with (odd / "sparse").open("wb") as file:
-        file.truncate(24 << 20)
-        file.seek(10 << 20)
-        file.write(b"an island in zeros")
-    (odd / "empty").touch()
-    blocks = (hashlib.sha256(b"%d" % number).digest() for number in range(600_000))
-    (odd / "big").write_bytes(b"".join(blocks))
-    for name, time in (
-        ("now", 1_700_000_000 * _SECOND + 123_456_789),
-        ("old", 1),
-        ("future", 4_000_000_000 * _SECOND),
-    ):
-        (odd / "times" / name).touch()
-        os.utime(odd / "times" / name, ns=(time, time))
-    return root
 
 
 def _make_application(root: Path) -> Path:

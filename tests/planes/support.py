@@ -40,18 +40,19 @@ def mounted(
 
 
 def pids_serving(target: Path) -> list[int]:
-    """The processes that have the device of a mount open: its keeper, then its server."""
-    found = []
+    """The processes that belong to a mount: its keeper, then its server."""
+    parents = {}
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
         try:
-            command = (process / "cmdline").read_bytes()
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            parent = (process / "stat").read_bytes().rpartition(b")")[2].split()[1]
         except OSError:
             continue
-        if b"cvmfs_graphdriver.planes.keeper" in command and os.fsencode(target) in command.split(b"\0"):
-            found.append(int(process.name))
-    return sorted(found)
+        if b"cvmfs_graphdriver.planes.keeper" in words and os.fsencode(target) in words:
+            parents[int(process.name)] = int(parent)
+    return sorted(parents, key=lambda pid: parents[pid] in parents)
 
 
 def wait_until(condition: Any, seconds: float = 10) -> None:

@@ -1,0 +1,149 @@
+"""Mounts that outlive their servers."""
+
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
+from cvmfs_graphdriver.kernel.mountinfo import mount_at
+from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
+from cvmfs_graphdriver.planes.keeper import spawn
+from cvmfs_graphdriver.planes.request import MountRequest
+from tests.client.fixture import Server, UnpackedRepository, serve, unpack
+from tests.planes.support import mounted, pids_serving, wait_until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> UnpackedRepository:
+    return unpack("lite-sha1-zlib", tmp_path / "repository")
+
+
+@pytest.fixture
+def server(repository: UnpackedRepository) -> Iterator[Server]:
+    with serve(repository.directory) as server:
+        yield server
+
+
+def digest_of(tree: Path) -> str:
+    """Everything about a tree that a program can see, in one digest."""
+    hasher = hashlib.sha256()
+    for directory, names, files in os.walk(os.fsencode(tree)):
+        names.sort()
+        for name in sorted(files):
+            path = directory + b"/" + name
+            status = os.lstat(path)
+            hasher.update(b"%b %o %d %d\n" % (path, status.st_mode, status.st_size, status.st_ino))
+            if not os.path.islink(path) and os.path.isfile(path):
+                with open(path, "rb") as file:
+                    hasher.update(file.read())
+    return hasher.hexdigest()
+
+
+def test_killed_servers_cost_readers_time_and_nothing_else(
+    repository: UnpackedRepository, server: Server, tmp_path: Path
+) -> None:
+    """Cold reads, over and over, while the server is killed at arbitrary instants."""
+    with mounted(repository, server, tmp_path) as mount:
+        expected = digest_of(mount)
+        keeper, _ = pids_serving(mount)
+        done = threading.Event()
+
+        def kill() -> None:
+            for number in range(6):
+                wait_until(lambda: len(pids_serving(mount)) == 2)
+                time.sleep(0.05 * number)
+                os.kill(pids_serving(mount)[-1], signal.SIGKILL)
+            done.set()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        rounds = 0
+        while not done.is_set() or not rounds:
+            Path("/proc/sys/vm/drop_caches").write_text("2\n")
+            assert digest_of(mount) == expected
+            rounds += 1
+        killer.join()
+        wait_until(lambda: len(pids_serving(mount)) == 2)
+        assert pids_serving(mount)[0] == keeper
+
+
+def test_a_mount_ends_with_umount_and_leaves_no_process(
+    repository: UnpackedRepository, server: Server, tmp_path: Path
+) -> None:
+    with mounted(repository, server, tmp_path) as mount:
+        assert len(pids_serving(mount)) == 2
+        umount(mount)
+        wait_until(lambda: not pids_serving(mount))
+
+
+def test_a_lazily_unmounted_repository_serves_who_still_uses_it(
+    repository: UnpackedRepository, server: Server, tmp_path: Path
+) -> None:
+    with mounted(repository, server, tmp_path) as mount:
+        root = os.open(mount, os.O_RDONLY)
+        os.kill(pids_serving(mount)[0], signal.SIGTERM)
+        wait_until(lambda: mount_at(mount) is None)
+        assert os.listdir(root)
+        time.sleep(0.2)
+        assert len(pids_serving(mount)) == 2
+        os.close(root)
+        wait_until(lambda: not pids_serving(mount))
+
+
+def test_the_mount_table_tells_what_it_is(
+    repository: UnpackedRepository, server: Server, tmp_path: Path
+) -> None:
+    with mounted(repository, server, tmp_path) as mount:
+        found = mount_at(mount)
+        assert found is not None
+        assert (found.filesystem, found.source) == (b"fuse.cvmfs", b"cvmfs-graphdriver")
+        assert {b"ro", b"nodev", b"nosuid"} <= set(found.options)
+        assert b"allow_other" in found.super_options
+        umount(mount)
+        request = MountRequest(repository.fqrn, mount, tmp_path / "etc", suid=True)
+        spawn(request)
+        found = mount_at(mount)
+        assert found is not None
+        assert b"nosuid" not in found.options
+
+
+def test_refusals(repository: UnpackedRepository, server: Server, tmp_path: Path) -> None:
+    repository.settings(server.url, tmp_path)
+    target = tmp_path / "mnt"
+    request = MountRequest(repository.fqrn, target, tmp_path / "etc")
+    with pytest.raises(MountPointError, match="no directory"):
+        spawn(request)
+    target.mkdir()
+    with pytest.raises(ServerError, match="no.such.repository") as caught:
+        spawn(MountRequest("no.such.repository", target, tmp_path / "etc"))
+    assert 20 <= caught.value.reason_code < 30, "the code of the client's error"
+    assert mount_at(target) is None
+    wait_until(lambda: not pids_serving(target))
+
+
+def test_a_dead_mount_is_refused_with_advice(
+    repository: UnpackedRepository, server: Server, tmp_path: Path
+) -> None:
+    with mounted(repository, server, tmp_path) as mount:
+        for pid in pids_serving(mount):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not pids_serving(mount))
+        with pytest.raises(MountPointError, match="unmount it first"):
+            spawn(MountRequest(repository.fqrn, mount, tmp_path / "etc"))
+        umount(mount, UmountFlag.DETACH)
+
+
+def test_requests_survive_the_pipe(tmp_path: Path) -> None:
+    request = MountRequest("x.y.z", tmp_path, overrides={"CVMFS_X": "ü\n"}, whiteouts=True, threads=5)
+    assert request.dump().count(b"\n") == 1
+    assert json.loads(request.dump())["fqrn"] == "x.y.z"
+    assert MountRequest.parse(request.dump()) == request

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from demo.containment import contained
+
 __all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_directory", "registry"]
 
 _PATIENCE = 60.0
@@ -66,19 +68,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with us, however we end, and takes along whatever it started.
-
-    It lives in PID and mount namespaces of its own: when the first process there ends, the kernel kills all
-    the others and drops their mounts. ``docker-init`` is that first process and reaps orphans, SIGKILL at
-    our death is what ``setpriv`` and ``unshare`` arrange.
-    """
-    wrapped = [
-        *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "slave"),
-        *("--pid", "--mount-proc", "--fork", "--kill-child", "docker-init", "--"),
-    ]
+    """A contained process, told to end when the block does."""
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [*wrapped, *command],
+            contained(*command),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -87,20 +80,20 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
     try:
         yield process
     finally:
-        for child in _children(process.pid):
-            os.kill(child, signal.SIGTERM)
         try:
+            os.kill(_first_child(process.pid), signal.SIGTERM)
             process.wait(_PATIENCE / 2)
-        except subprocess.TimeoutExpired:
+        except (LookupError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
 
 
-def _children(pid: int) -> list[int]:
+def _first_child(pid: int) -> int:
+    """The first process in the namespaces of a contained one. Raises LookupError: there is none (yet)."""
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    except OSError as error:
+        raise LookupError(pid) from error
 
 
 @contextlib.contextmanager

@@ -10,16 +10,20 @@ import hashlib
 import json
 import os
 import shutil
-import stat
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from demo.containment import contained
+from demo.oddities import make_oddities
+from demo.snapshot import TAR_OPTIONS
+
 __all__ = ["COMMAND", "ImageError", "build_image", "push_image"]
 
 COMMAND = ("python3", "/app/main.py")
+_HERE = Path(__file__).resolve().parent
+_SOURCES = ("images.py", "oddities.py", "snapshot.py")
 _SUITE = "bookworm"
 _STACK = ("python3-numpy", "python3-pandas", "python3-sympy", "libblas3", "liblapack3")
 
@@ -56,7 +60,7 @@ class ImageError(Exception):
 
 def build_image(cache: Path, say: Say = lambda _: None) -> Path:
     """The image as an OCI layout (tag ``demo``); ``say`` is told what is going on."""
-    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
     cache = cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "wb") as lock:
@@ -112,13 +116,13 @@ def _run(*command: str | Path, **environment: str) -> None:
 
 def _build_debian(work: Path) -> None:
     """One run of mmdebstrap; what is there before and after the stack is installed becomes a layer each."""
-    snapshot = f'"{sys.executable}" "{__file__}" "$1" "{work}"'
+    snapshot = f'"{sys.executable}" "{_HERE / "snapshot.py"}" "$1" "{work}"'
     install = (
         'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes -qq -oDPkg::Chroot-Directory="$1" '
         f"install --no-install-recommends {' '.join(_STACK)}"
     )
     _run(
-        "mmdebstrap", "--quiet", "--variant=minbase", "--format=null", "--mode=root",
+        *contained("mmdebstrap", "--quiet"), "--variant=minbase", "--format=null", "--mode=root",
         f"--customize-hook={snapshot} layer-1.tar",
         f"--customize-hook={install}",
         f"--customize-hook={snapshot} layer-2.tar",
@@ -128,6 +132,11 @@ def _build_debian(work: Path) -> None:
 
 
 # Layers 3 and 4
+
+
+def _tar_directory(directory: Path, target: Path) -> Path:
+    _run("tar", "--create", f"--file={target}", *TAR_OPTIONS, "--sort=name", f"--directory={directory}", ".")
+    return target
 
 
 def _make_application(root: Path) -> Path:
@@ -199,7 +208,3 @@ def _write_layout(layout: Path, layers: list[Path]) -> None:
     }
     (layout / "index.json").write_text(json.dumps(index))
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-
-
-if __name__ == "__main__":
-    snapshot_layer(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

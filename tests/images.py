@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
 """A configuration with something of everything that has to survive."""
 
 
-def tar_of(files: Mapping[str, bytes | None | tarfile.TarInfo], form: int = tarfile.PAX_FORMAT) -> bytes:
+def tar_of(files: Mapping[str, bytes | tarfile.TarInfo | None], form: int = tarfile.PAX_FORMAT) -> bytes:
     """A tar archive: names with content, None for a directory, or whole headers."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
@@ -138,7 +138,7 @@ def write_layout(
     digest = layout.blob(data)
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     index_file = directory / "index.json"
-    index = (
+    index: dict[str, Any] = (
         json.loads(index_file.read_text())
         if index_file.exists()
         else {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}

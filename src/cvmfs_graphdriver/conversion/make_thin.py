@@ -1,12 +1,13 @@
 """From an image to a thin image in a registry.
 
-Owns: the order. Whether the registry takes the result is asked first, before hours are spent; the thin image
-is pushed last, when the repository has what it points to. Must not know: how either is done.
+Owns: the order. The blobs of the thin image, which follow from the source's documents alone, are uploaded
+first: a registry that does not take them is known before hours are spent, and nobody sees them. Its manifest
+is put last, when the repository has what it points to. Must not know: how either is done.
 """
 
 from dataclasses import dataclass
 
-from cvmfs_graphdriver.conversion.convert import Conversion, convert
+from cvmfs_graphdriver.conversion.convert import Conversion, convert, describe
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.conversion.progress import Progress
 from cvmfs_graphdriver.oci.digest import ContentDigest
@@ -42,11 +43,9 @@ def make_thin(
     Raises what ``convert`` raises, and what the target's registry answers. A push that fails leaves the
     layers in the repository, where the next attempt finds them.
     """
-    target.registry.check_push(target.reference.repository)
+    packed = pack_thin_image(image, describe(image, repository.fqrn, layout), target.form)
+    for blob in (packed.layer, packed.config):
+        target.registry.upload_blob(target.reference.repository, blob)
     conversion = convert(source, image, repository, layout, progress)
-    packed = pack_thin_image(image, conversion.thin, target.form)
-    repository_name = target.reference.repository
-    target.registry.upload_blob(repository_name, packed.layer)
-    target.registry.upload_blob(repository_name, packed.config)
     digest = target.registry.upload_manifest(target.reference, packed.manifest, packed.media_type)
     return conversion, digest

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from cvmfs_graphdriver.oci.challenge import Challenge, parse_challenges
 from cvmfs_graphdriver.oci.credentials import Credentials
@@ -113,8 +113,7 @@ class Authorizer:
 
     def _ask(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
         realm = challenge.parameters.get("realm", "")
-        scheme = urlsplit(realm).scheme
-        if scheme != "https" and not (scheme == "http" and self._plain_http):
+        if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
             raise RegistryReplyError(
                 f"registry {self._host} names {realm[:200]!r} as its token server; over an unprotected "
                 "connection nobody's credentials are sent"
@@ -155,5 +154,5 @@ class Authorizer:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             return self._fetch(realm, headers, urlencode(form).encode())
         headers = {"Authorization": _basic(credentials)} if credentials else {}
-        joint = "&" if urlsplit(realm).query else "?"
+        joint = "&" if "?" in realm else "?"
         return self._fetch(f"{realm}{joint}{urlencode(query)}", headers, None)

@@ -58,7 +58,12 @@ class Connection:
         Raises ImageNotFoundError, CredentialsError, RegistryReplyError, RegistryUnreachableError.
         """
         base, authorizer = self._prepare()
-        url = urljoin(base, path)
+        try:
+            url = urljoin(base, path)
+        except ValueError as error:
+            raise RegistryReplyError(
+                f"registry {self.host} directs us to {path[:200]!r} for {what}, which is no address"
+            ) from error
         foreign = not url.startswith(urljoin(base, "/"))
         for _ in range(_AUTH_ROUNDS + 1):
             authorization = None if foreign else authorizer.header(scopes)
@@ -69,10 +74,10 @@ class Connection:
             if reply.status in expect:
                 return reply
             challenge = reply.header("WWW-Authenticate")
-            error = self._refusal(reply, what)
+            refusal = self._refusal(reply, what)
             if reply.status != 401 or not authorizer.challenged(challenge, scopes, sent=authorization):
-                raise error
-        raise error
+                raise refusal
+        raise refusal
 
     def _prepare(self) -> tuple[str, Authorizer]:
         """The base address and the authorizer, found out by one request that needs no right."""

@@ -114,48 +114,29 @@ class Registry:
         reply.close()
         return reply.status == 200
 
-    def check_push(self, repository: str) -> None:
-        """Find out whether we may upload to a repository; raises what a connection raises, if not."""
-        location = self._start_upload(repository)
-        self._own.request(
-            "DELETE",
-            location,
-            scopes=_push(repository),
-            # Not every registry lets an upload be cancelled; all of them forget it some day.
-            expect={202, 204, 404, 405},
-            what=f"{self.host}/{repository} for writing",
-        ).body(_SMALL)
-
     def upload_blob(self, repository: str, data: bytes) -> None:
         """Upload a blob, unless it is there; raises what a connection raises."""
         digest = ContentDigest.of(data)
         if self.has_blob(repository, digest):
             return
-        location = self._start_upload(repository)
+        what = f"{self.host}/{repository} for writing"
+        scopes = _push(repository)
+        started = self._own.request(
+            "POST", f"{repository}/blobs/uploads/", scopes=scopes, expect={202}, what=what, body=b""
+        )
+        started.body(_SMALL)
+        location = started.header("Location")
         joint = "&" if "?" in location else "?"
         done = self._own.request(
             "PUT",
             f"{location}{joint}{urlencode({'digest': str(digest)})}",
-            scopes=_push(repository),
+            scopes=scopes,
             expect={201},
-            what=f"{self.host}/{repository} for writing",
+            what=what,
             headers={"Content-Type": "application/octet-stream"},
             body=data,
         )
         done.body(_SMALL)
-
-    def _start_upload(self, repository: str) -> str:
-        """Begin an upload: where its bytes go."""
-        started = self._own.request(
-            "POST",
-            f"{repository}/blobs/uploads/",
-            scopes=_push(repository),
-            expect={202},
-            what=f"{self.host}/{repository} for writing",
-            body=b"",
-        )
-        started.body(_SMALL)
-        return started.header("Location")
 
     def upload_manifest(self, reference: Reference, data: bytes, media_type: str) -> ContentDigest:
         """Put a manifest under a reference, last of all, for it makes the image visible.

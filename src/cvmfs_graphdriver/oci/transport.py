@@ -19,8 +19,6 @@ import urllib3
 from urllib3.exceptions import (
     HTTPError,
     InsecureRequestWarning,
-    LocationParseError,
-    LocationValueError,
     SSLError,
 )
 
@@ -61,11 +59,9 @@ class NetworkSettings:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host[:port]`` is this machine, as dockerd judges it."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 
@@ -97,16 +93,21 @@ class Reply:
         Raises RegistryReplyError: longer than ``limit`` bytes. RegistryUnreachableError: it breaks off.
         """
         try:
-            data = self.response.read(limit + 1)
+            # One read may give less than there is, and only the empty one tells that the body broke off.
+            blocks = []
+            left = limit + 1
+            while left and (block := self.response.read(left)):
+                blocks.append(block)
+                left -= len(block)
         except HTTPError as error:
             raise RegistryUnreachableError(
                 f"the answer from {_shown(self.url)} broke off: {error}"
             ) from error
         finally:
             self.close()
-        if len(data) > limit:
+        if not left:
             raise RegistryReplyError(f"{_shown(self.url)} answers with more than {limit} bytes")
-        return data
+        return b"".join(blocks)
 
     def close(self) -> None:
         """Give the connection back if it is at the answer's end, else cut it."""
@@ -162,7 +163,7 @@ class Transport:
         while True:
             try:
                 reply = self._follow(method, url, headers, body)
-            except (LocationParseError, LocationValueError) as error:
+            except ValueError as error:
                 raise RegistryReplyError(
                     f"{_shown(url)[:200]!r} is no address of a server: {error}"
                 ) from error

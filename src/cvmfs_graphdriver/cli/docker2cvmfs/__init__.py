@@ -30,7 +30,7 @@ _HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
     metavar="URL",
     help="The registry of images that name none (default: Docker Hub), e.g. https://registry.example.org.",
 )
-@click.option("--mirror", metavar="HOST", multiple=True, help="Read from here first; may be repeated.")
+@click.option("--mirror", metavar="URL", multiple=True, help="Read from here first; may be repeated.")
 @click.option("--username", metavar="NAME", help="Who we are for --registry, instead of docker login's.")
 @click.option("--password-stdin", is_flag=True, help="Read the password of --username from standard input.")
 @click.option(
@@ -75,7 +75,7 @@ def command(
         raise click.UsageError("--username needs --registry, to say whose password it is")
     access = Access(
         address=RegistryAddress.parse(registry) if registry else RegistryAddress(),
-        mirrors=mirror,
+        mirrors=[RegistryAddress.parse(text) for text in mirror],
         login=(username, password_from_stdin()) if username is not None else None,
         docker_config=docker_config,
         ca_file=ca_file,

@@ -5,10 +5,10 @@ is done with images.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 import click
 
@@ -44,13 +44,12 @@ class RegistryAddress:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``HOST[:PORT]``, or an address with a scheme and, as older tools want it, ``/v2``."""
-        parts = urlsplit(text if "://" in text else f"https://{text}")
-        path = parts.path.rstrip("/")
-        if parts.scheme not in {"http", "https"} or not parts.netloc or path not in {"", "/v2"}:
-            raise click.UsageError(f"--registry {text!r} is no address like https://registry.example.org")
+        scheme, separator, rest = text.rpartition("://")
+        host, _, path = rest.rstrip("/").partition("/")
+        if (separator and scheme not in {"http", "https"}) or path not in {"", "v2"}:
+            raise click.UsageError(f"{text!r} is no address of a registry like https://registry.example.org")
         # Reading any reference there brings the host into the form that references use.
-        host = Reference.parse("any", default_host=parts.netloc).host
-        return cls(host, plain=parts.scheme == "http")
+        return cls(Reference.parse("any", default_host=host).host, plain=scheme == "http")
 
 
 class Access:
@@ -60,7 +59,7 @@ class Access:
         self,
         *,
         address: RegistryAddress,
-        mirrors: tuple[str, ...] = (),
+        mirrors: Sequence[RegistryAddress] = (),
         login: tuple[str, str] | None = None,
         docker_config: Path | None = None,
         ca_file: Path | None = None,
@@ -68,8 +67,8 @@ class Access:
     ) -> None:
         """``login`` is a name and a password for the registry at ``address``. Raises what Transport does."""
         self._host = address.host
-        self._mirrors = mirrors
-        plain = {address.host} if address.plain else set()
+        self._mirrors = [mirror.host for mirror in mirrors]
+        plain = {each.host for each in (address, *mirrors) if each.plain}
         self._transport = Transport(NetworkSettings(ca_file=ca_file, insecure_hosts=insecure_hosts | plain))
         config = docker_config / "config.json" if docker_config else default_docker_config()
         self._keychain: Keychain = DockerConfig(config)

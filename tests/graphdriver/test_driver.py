@@ -1,0 +1,321 @@
+"""The graph driver protocol, call by call, against a plugin process and real overlay mounts."""
+
+import io
+import json
+import os
+import signal
+import stat
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
+from cvmfs_graphdriver.publisher.creation import create_repository
+from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.server import serve
+from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
+from tests.graphdriver.plugin_process import Plugin, RefusedError, running_plugin
+
+pytestmark = pytest.mark.root
+
+FQRN = "thin.example.org"
+
+
+def tar_of(*members: tuple[str, bytes | None], **more: tarfile.TarInfo) -> bytes:
+    """A layer: a name ending with a slash is a directory; other contents are files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name.rstrip("/"))
+            info.mtime, info.mode = 1_700_000_000, 0o644
+            if content is None:
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(info)
+            else:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        for info in more.values():
+            tar.addfile(info)
+    return out.getvalue()
+
+
+@pytest.fixture
+def plugin() -> Iterator[Plugin]:
+    with (
+        tempfile.TemporaryDirectory(prefix="driver-", dir="/var/tmp") as directory,
+        running_plugin(Path(directory)) as running,
+    ):
+        running.init()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def repository() -> Iterator[tuple[str, Path]]:
+    """A repository with two layers; gives its server's URL and its public key."""
+
+    def entry(path: bytes, content: bytes | None) -> tuple[TreeEntry, io.BytesIO | None]:
+        mode = stat.S_IFDIR | 0o755 if content is None else stat.S_IFREG | 0o644
+        return TreeEntry(path, mode, mtime=1_700_000_000), None if content is None else io.BytesIO(content)
+
+    with tempfile.TemporaryDirectory(prefix="repository-") as name:
+        where = Path(name)
+        storage = LocalStorage.create(where / FQRN)
+        made = create_repository(FQRN, storage, where / "keys")
+        with made.transaction() as transaction:
+            transaction.ingest(
+                b"/layers/aa",
+                [
+                    entry(b"", None),
+                    entry(b"/base", b"from the base\n"),
+                    entry(b"/gone", b"deleted above"),
+                    entry(b"/full", None),
+                    entry(b"/full/old", b""),
+                ],
+            )
+            transaction.ingest(
+                b"/layers/bb",
+                [
+                    entry(b"", None),
+                    entry(b"/.wh.gone", b""),
+                    entry(b"/full", None),
+                    entry(b"/full/.wh..wh..opq", b""),
+                    entry(b"/full/new", b"new\n"),
+                ],
+            )
+            transaction.publish()
+        with serve(where) as served:
+            yield served.url, where / "keys" / f"{FQRN}.pub"
+
+
+def thin(*layers: str) -> bytes:
+    document = {
+        "version": "1.0",
+        "origin": "example@sha256:" + "0" * 64,
+        "layers": [{"digest": "sha256:" + f"{number:064x}", "url": url} for number, url in enumerate(layers)],
+    }
+    return tar_of(("thin.json", json.dumps(document).encode()))
+
+
+def configure(plugin: Plugin, repository: tuple[str, Path]) -> None:
+    url, key = repository
+    (plugin.etc / "config.d").mkdir()
+    (plugin.etc / "config.d" / f"{FQRN}.conf").write_text(
+        f"CVMFS_SERVER_URL={url}/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\nCVMFS_PUBLIC_KEY={key}\n"
+    )
+
+
+def test_a_container_is_a_layer_above_others(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="base")
+    assert plugin.apply("base", tar_of(("etc/", None), ("etc/motd", b"hello\n"), ("bin", b"x"))) == 7
+    plugin.call("GraphDriver.Create", ID="next", Parent="base")
+    plugin.apply("next", tar_of(("etc/", None), ("etc/.wh.motd", b""), ("new", b"")))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="next")
+    merged = Path(plugin.call("GraphDriver.Get", ID="rw", MountLabel="")["Dir"])
+    assert merged.is_relative_to(plugin.home)
+    assert sorted(os.listdir(merged)) == ["bin", "etc", "new"]
+    assert os.listdir(merged / "etc") == []
+    (merged / "etc/motd").write_text("again\n")
+    (merged / "bin").unlink()
+    changes = plugin.call("GraphDriver.Changes", ID="rw", Parent="next")["Changes"]
+    assert changes == [
+        {"Path": "/bin", "Kind": 2},
+        {"Path": "/etc", "Kind": 0},
+        {"Path": "/etc/motd", "Kind": 1},
+    ]
+    with tarfile.open(fileobj=io.BytesIO(plugin.diff("rw", "next"))) as tar:
+        assert [member.name for member in tar] == [".wh.bin", "etc", "etc/motd"]
+        content = tar.extractfile("etc/motd")
+        assert content is not None
+        assert content.read() == b"again\n"
+    assert plugin.call("GraphDriver.DiffSize", ID="rw", Parent="next")["Size"] >= 6
+    plugin.call("GraphDriver.Put", ID="rw")
+    assert mount_at(merged) is None
+    for identity in ("rw", "next", "base"):
+        plugin.call("GraphDriver.Remove", ID=identity)
+        assert plugin.call("GraphDriver.Exists", ID=identity) == {"Exists": False}
+    assert [name for name in os.listdir(plugin.home) if name != "cvmfs"] == []
+
+
+def test_get_and_put_count(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="base")
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="base")
+    first = plugin.call("GraphDriver.Get", ID="rw")["Dir"]
+    assert plugin.call("GraphDriver.Get", ID="rw")["Dir"] == first
+    plugin.call("GraphDriver.Put", ID="rw")
+    assert mount_at(first) is not None
+    plugin.call("GraphDriver.Put", ID="rw")
+    assert mount_at(first) is None
+    plugin.call("GraphDriver.Put", ID="rw")  # Docker sometimes gives back more than it took
+
+
+def test_a_complete_layer_is_read_only(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="base")
+    plugin.apply("base", tar_of(("file", b"x")))
+    plugin.call("GraphDriver.Create", ID="next", Parent="base")
+    plugin.apply("next", tar_of(("other", b"y")))
+    merged = Path(plugin.call("GraphDriver.Get", ID="next")["Dir"])
+    assert sorted(os.listdir(merged)) == ["file", "other"]
+    with pytest.raises(OSError, match="Read-only"):
+        (merged / "third").touch()
+    plugin.call("GraphDriver.Put", ID="next")
+
+
+def test_a_thin_layer_is_its_layers_in_the_repository(plugin: Plugin, repository: tuple[str, Path]) -> None:
+    configure(plugin, repository)
+    plugin.call("GraphDriver.Create", ID="thin")
+    plugin.apply("thin", thin(f"cvmfs://{FQRN}/layers/aa", f"cvmfs://{FQRN}/layers/bb"))
+    plugin.call("GraphDriver.Create", ID="above", Parent="thin")
+    plugin.apply("above", tar_of(("normal", b"n")))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="above")
+    merged = Path(plugin.call("GraphDriver.Get", ID="rw")["Dir"])
+    assert sorted(os.listdir(merged)) == ["base", "full", "normal"]
+    assert os.listdir(merged / "full") == ["new"]
+    assert (merged / "base").read_text() == "from the base\n"
+    (merged / "base").write_text("changed\n")
+    (merged / "full/new").unlink()
+    assert plugin.call("GraphDriver.Changes", ID="rw", Parent="above")["Changes"] == [
+        {"Path": "/base", "Kind": 0},
+        {"Path": "/full", "Kind": 0},
+        {"Path": "/full/new", "Kind": 2},
+    ]
+    # The thin layer itself shows its own file on top, from which Docker makes its tar stream again.
+    itself = Path(plugin.call("GraphDriver.Get", ID="thin")["Dir"])
+    assert json.loads((itself / "thin.json").read_text())["version"] == "1.0"
+    for identity in ("thin", "rw"):
+        plugin.call("GraphDriver.Put", ID=identity)
+    rows = dict(plugin.call("GraphDriver.Status")["Status"])
+    assert rows["Data Plane"] == "fuse"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://thin.example.org/layers/aa", "scheme 'https' is unknown"),
+        ("cvmfs://thin.example.org/../aa", "leads upwards|\\.\\."),
+        ("cvmfs://noname/aa", "noname"),
+    ],
+)
+def test_a_thin_layer_of_nonsense_is_refused_when_it_is_pulled(
+    plugin: Plugin, url: str, message: str
+) -> None:
+    plugin.call("GraphDriver.Create", ID="thin")
+    with pytest.raises(RefusedError, match=message):
+        plugin.apply("thin", thin(url))
+    plugin.call("GraphDriver.Remove", ID="thin")
+    assert plugin.call("GraphDriver.Exists", ID="thin") == {"Exists": False}
+
+
+def test_a_repository_without_server_is_told_in_one_line(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="thin")
+    plugin.apply("thin", thin("cvmfs://absent.example.org/layers/aa"))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="thin")
+    with pytest.raises(RefusedError, match="absent.example.org") as refused:
+        plugin.call("GraphDriver.Get", ID="rw")
+    assert "\n" not in str(refused.value)
+    assert "CVMFS_" in str(refused.value)
+    assert not [m for m in mounts_below(plugin.home) if b"merged" in m.mount_point]
+
+
+def test_a_layer_that_the_repository_has_not(plugin: Plugin, repository: tuple[str, Path]) -> None:
+    configure(plugin, repository)
+    plugin.call("GraphDriver.Create", ID="thin")
+    plugin.apply("thin", thin(f"cvmfs://{FQRN}/layers/absent"))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="thin")
+    with pytest.raises(RefusedError, match=f"there is no layer cvmfs://{FQRN}/layers/absent"):
+        plugin.call("GraphDriver.Get", ID="rw")
+
+
+def test_killed_and_started_again_it_goes_on(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="base")
+    plugin.apply("base", tar_of(("file", b"x")))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="base")
+    merged = Path(plugin.call("GraphDriver.Get", ID="rw")["Dir"])
+    (plugin.home / ".new-half").mkdir()
+    plugin.kill()
+    plugin.start()  # without a new Init: Docker makes only one
+    assert plugin.call("GraphDriver.Exists", ID="base") == {"Exists": True}
+    assert not (plugin.home / ".new-half").exists()
+    assert plugin.call("GraphDriver.Get", ID="rw")["Dir"] == str(merged)
+    assert (merged / "file").read_bytes() == b"x"
+    plugin.call("GraphDriver.Put", ID="rw")
+    assert mount_at(merged) is None
+
+
+def test_sigterm_ends_it_at_once(plugin: Plugin) -> None:
+    assert plugin.kill(signal.SIGTERM) == 0
+
+
+def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
+    for method, arguments, message in (
+        ("GraphDriver.Create", {"ID": "../x"}, "cannot be the id"),
+        ("GraphDriver.Create", {"ID": "x", "Parent": "absent"}, "no layer 'absent'"),
+        ("GraphDriver.Create", {}, "has no ID"),
+        ("GraphDriver.CreateReadWrite", {"ID": "x", "StorageOpt": {"size": "1G"}}, "size"),
+        ("GraphDriver.Get", {"ID": "absent"}, "no layer 'absent'"),
+        ("GraphDriver.Nonsense", {}, "no call"),
+        ("GraphDriver.Init", {"Home": "/etc"}, "not below"),
+        ("GraphDriver.Init", {"Home": str(plugin.home), "Opts": ["what.is=this"]}, "'what.is' is unknown"),
+    ):
+        with pytest.raises(RefusedError, match=message):
+            plugin.call(method, **arguments)
+    assert plugin.call("GraphDriver.Exists", ID="x") == {"Exists": False}
+    plugin.call("GraphDriver.Create", ID="x")
+    with pytest.raises(RefusedError, match="exists already"):
+        plugin.call("GraphDriver.Create", ID="x")
+
+
+@pytest.mark.parametrize(
+    ("tar", "message"),
+    [
+        (tar_of(("../out", b"x")), "leads out of the layer"),
+        (tar_of(("a", b"x"))[:700], "cut short"),
+        (b"this is no tar stream" * 100, "refused"),
+    ],
+)
+def test_a_hostile_layer_is_refused(plugin: Plugin, tar: bytes, message: str) -> None:
+    plugin.call("GraphDriver.Create", ID="x")
+    with pytest.raises(RefusedError, match=message):
+        plugin.apply("x", tar)
+
+
+def test_no_link_is_followed_out_of_a_layer(plugin: Plugin) -> None:
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/var/tmp"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(link)
+        inside = tarfile.TarInfo("link/escaped")
+        tar.addfile(inside)
+    plugin.call("GraphDriver.Create", ID="x")
+    with pytest.raises(RefusedError, match="symbolic link"):
+        plugin.apply("x", out.getvalue())
+    assert not Path("/var/tmp/escaped").exists()
+
+
+def test_many_at_once(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="base")
+    plugin.apply("base", tar_of(("file", b"x")))
+    failures: list[BaseException] = []
+
+    def life(number: int) -> None:
+        try:
+            identity = f"c{number}"
+            plugin.call("GraphDriver.CreateReadWrite", ID=identity, Parent="base")
+            merged = Path(plugin.call("GraphDriver.Get", ID=identity)["Dir"])
+            assert (merged / "file").read_bytes() == b"x"
+            plugin.call("GraphDriver.Put", ID=identity)
+            plugin.call("GraphDriver.Remove", ID=identity)
+        except BaseException as error:  # noqa: BLE001 - told to the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=life, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert not mounts_below(plugin.home)

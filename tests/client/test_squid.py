@@ -1,6 +1,7 @@
 """Two real squids and two real nginx servers: what dies is left, what is back is used again."""
 
 import hashlib
+import os
 import shutil
 import signal
 import socket
@@ -76,7 +77,7 @@ class Daemon:
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            subprocess.run(["kill", f"-{number}", f"-{self._process.pid}"], check=False)
+            os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -7,6 +7,7 @@ know: whose layers they are.
 """
 
 import ctypes
+import errno
 import functools
 import os
 import re
@@ -137,7 +138,7 @@ def mount_overlay(
     """Stack layers and attach the merged tree at ``target``.
 
     ``lower`` is topmost first; ``data`` are data-only layers below them (Linux 6.5). A layer given as an
-    integer is an open directory, which may belong to a mount that is attached nowhere (Linux 6.13).
+    integer is an open directory; it may belong to a mount that is attached nowhere on Linux 6.13.
     ``options`` are other options of overlayfs with their values, None for those without. Without ``upper``
     and ``work`` the tree is read-only.
 
@@ -184,7 +185,7 @@ def _mount_by_context(stack: _Stack, target: bytes) -> None:
         for key, layers in (("lowerdir+", stack.lower), ("datadir+", stack.data)):
             for layer in layers:
                 if isinstance(layer, int):
-                    context.set_descriptor(key, layer)
+                    _add_descriptor(context, key, layer)
                     continue
                 path = os.fsencode(layer)
                 context.set_string(key, path if len(path) <= _STRING_LIMIT else _held(path, held))
@@ -205,16 +206,31 @@ def _mount_by_context(stack: _Stack, target: bytes) -> None:
         os.close(descriptor)
 
 
+def _add_descriptor(context: FilesystemContext, key: str, layer: int) -> None:
+    """Add an open directory as a layer; before Linux 6.13 by a name for it."""
+    try:
+        context.set_descriptor(key, layer)
+    except MountError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        context.set_string(key, _name_of(layer))
+
+
+def _name_of(descriptor: int) -> bytes:
+    """A path to an open directory, whatever its own path is."""
+    return b"/proc/self/fd/%d" % descriptor
+
+
 def _held(path: bytes, held: ExitStack) -> bytes:
     """A short name of a directory with a long one; good until ``held`` is closed."""
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     held.callback(os.close, descriptor)
-    return b"/proc/self/fd/%d" % descriptor
+    return _name_of(descriptor)
 
 
 def _mount_by_string(stack: _Stack, target: bytes) -> None:
     def name(layer: Place | int) -> bytes:
-        return b"/proc/self/fd/%d" % layer if isinstance(layer, int) else escape_option(os.fsencode(layer))
+        return _name_of(layer) if isinstance(layer, int) else escape_option(os.fsencode(layer))
 
     flags = MountFlag(stack.attributes)
     text = _option_string(stack, name)

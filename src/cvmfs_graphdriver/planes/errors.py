@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["MountPointError", "PlaneError", "ServerError"]
+__all__ = ["LayerNotFoundError", "MountPointError", "PlaneError", "ServerError"]
 
 
 class PlaneError(CvmfsGraphdriverError):
@@ -33,3 +33,9 @@ class ServerError(PlaneError):
     def __init__(self, message: str, reason_code: int = 0) -> None:
         super().__init__(message)
         self.reason_code = reason_code or self.exit_code
+
+
+class LayerNotFoundError(PlaneError):
+    """A repository has no such layer, also in its newest revision."""
+
+    exit_code: ClassVar[int] = 59

@@ -2,23 +2,34 @@
 
 Owns: which repositories are mounted below a directory, each by a keeper of its own, and finding out whether
 one that is there still answers. Works on every kernel. Must not know: overlay mounts, Docker.
+
+A layer's path comes from an image, and what is at that path from a repository; neither may lead out of the
+mounted repository. So layers are opened below its root, without following a link, and given out as
+descriptors.
 """
 
+import errno
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
+from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
-from cvmfs_graphdriver.planes.errors import MountPointError, PlaneError
+from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
 from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.request import MountRequest
 
 __all__ = ["FusePlane"]
+
+_EMPTY = ".empty"
+_FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class FusePlane:
@@ -36,29 +47,22 @@ class FusePlane:
     @contextmanager
     def lower(self, layers: Sequence[LayerPath]) -> Iterator[Lower]:
         """The layers' directories; what an opaque root hides is left out."""
-        found: list[Path | int] = []
-        for layer in layers:
-            directory = self.directory(layer)
-            found.append(directory)
-            if _is_opaque(directory):
-                break
-        yield Lower(found)
+        with ExitStack() as held:
+            found: list[Path | int] = []
+            for layer in layers:
+                descriptor = self._open(layer)
+                held.callback(os.close, descriptor)
+                found.append(descriptor)
+                if _is_opaque(descriptor):
+                    break
+            if len(found) == 1:
+                found.append(self._place(_EMPTY))  # overlayfs stacks nothing on nothing
+            yield Lower(found)
 
     def directory(self, layer: LayerPath) -> Path:
         """Mount the layer's repository if need be, and make sure that the layer is there."""
-        root = self._mounted(layer.fqrn)
-        directory = Path(os.fsdecode(os.fsencode(root) + layer.path))
-        shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
-        try:
-            is_there = directory.is_dir() and not directory.is_symlink()
-        except OSError as error:
-            raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
-        if not is_there:
-            raise PlaneError(
-                f"there is no layer {shown}: the image may be newer than the revision of {layer.fqrn} that "
-                "this node has; try again in a few minutes, or ask who published it"
-            )
-        return directory
+        os.close(self._open(layer))
+        return Path(os.fsdecode(os.fsencode(self._directory / layer.fqrn) + layer.path))
 
     def release(self, fqrn: str) -> None:
         """Unmount a repository; overlay mounts that were made of it go on working."""
@@ -66,40 +70,75 @@ class FusePlane:
             if mount_at(self._directory / fqrn) is not None:
                 umount(self._directory / fqrn, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
 
+    def _open(self, layer: LayerPath) -> int:
+        """A descriptor of the layer's directory, in the revision mounted now or in a newer one."""
+        shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
+        try:
+            try:
+                return _open_below(self._mounted(layer.fqrn), layer.path)
+            except FileNotFoundError:
+                self.release(layer.fqrn)
+                return _open_below(self._mounted(layer.fqrn), layer.path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise LayerNotFoundError(
+                f"there is no layer {shown}: if it was published just now, try again in a few minutes, "
+                "else ask who published the image"
+            ) from error
+        except PathEscapeError as error:
+            raise LayerNotFoundError(f"there is no layer {shown}: it is no plain directory") from error
+        except OSError as error:
+            raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
+
     def _mounted(self, fqrn: str) -> Path:
-        target = self._directory / fqrn
+        """The mount point of a repository that is mounted, and answers."""
+        if not _FQRN.fullmatch(fqrn):
+            raise MountPointError(f"{fqrn!r} is no name of a repository")
         with self._lock_of(fqrn):
+            target = self._place(fqrn)
             if mount_at(target) is not None:
                 if _answers(target):
                     return target
                 umount(target, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
-            try:
-                target.mkdir(mode=0o755, parents=True, exist_ok=True)
-            except OSError as error:
-                raise MountPointError(f"cannot make the mount point {target}: {error.strerror}") from error
-            request = MountRequest(
-                fqrn, target, self._etc, overrides=self._overrides, whiteouts=True, suid=True
-            )
-            spawn(request)
+            spawn(MountRequest(fqrn, target, self._etc, overrides=self._overrides, whiteouts=True, suid=True))
         return target
+
+    def _place(self, name: str) -> Path:
+        """A directory below ours, made if need be. What is mounted there may be dead."""
+        place = self._directory / name
+        try:
+            self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                place.mkdir(mode=0o755)
+        except OSError as error:
+            raise MountPointError(f"cannot make the directory {place}: {error.strerror}") from error
+        return place
 
     def _lock_of(self, fqrn: str) -> threading.Lock:
         with self._lock:
             return self._locks.setdefault(fqrn, threading.Lock())
 
 
+def _open_below(root: Path, path: bytes) -> int:
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(top, path.lstrip(b"/"), os.O_PATH | os.O_DIRECTORY)
+    finally:
+        os.close(top)
+
+
 def _answers(target: Path) -> bool:
     """Whether a mounted repository has a living server."""
     try:
-        os.listxattr(target)
         os.statvfs(target)
     except OSError:
         return False
     return True
 
 
-def _is_opaque(directory: Path) -> bool:
+def _is_opaque(descriptor: int) -> bool:
     try:
-        return os.getxattr(directory, OPAQUE_XATTR) == OPAQUE_VALUE
-    except OSError:
-        return False
+        return os.getxattr(f"/proc/self/fd/{descriptor}", OPAQUE_XATTR) == OPAQUE_VALUE
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return False
+        raise

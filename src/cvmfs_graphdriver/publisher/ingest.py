@@ -1,116 +1,196 @@
-"""A tree on its way into a catalog: entries as they arrive, then a consistent whole.
+"""A stream of entries on its way into a catalog.
 
-Owns: what a stream of entries means – later ones replace earlier ones, parents that are missing are made up,
+Owns: what such a stream means – later entries replace earlier ones, directories that are missing are made up,
 names that share an inode become a hard-link group – and which entry flags follow (CernVM-FS format
-reference, sections 3.5, 3.6 and 14). Must not know: where catalogs are stored, what kind of stream it was.
+reference, sections 3.5, 3.6 and 14). Must not know: where catalogs and objects are stored, what kind of
+stream it was.
+
+A stream is a tar's: an entry may lie below a symbolic link that came before, and then belongs where that
+points to, seen from the root of the tree. Entries reach the catalog in the order in which they came, as soon
+as their content is stored; only directories are kept in memory to the end, where their link counts are known.
 
 Hard links: a group is local to a catalog, and nothing that reads catalogs asks its members to be in one
 directory, so groups across directories are kept, as a container's files need it. The stock server cannot
-write those; ``break_cross_directory_hardlinks`` gives what it does.
+write those; ``break_cross_directory_hardlinks`` gives what it does: one group for each directory.
 """
 
+import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 from cvmfs_graphdriver.publisher.errors import IngestError
 from cvmfs_graphdriver.publisher.objects import ObjectWriter, PendingContent
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.repository.catalog_loader import CatalogLoader
+from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
 from cvmfs_graphdriver.repository.entry import Chunk, DirectoryEntry, EntryFlag
-from cvmfs_graphdriver.repository.errors import FormatError
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 from cvmfs_graphdriver.repository.xattr import encode_xattrs
 
-__all__ = ["IngestedTree", "directory_entry"]
+__all__ = ["TreeIngest", "directory_entry"]
 
-_DIRECTORY_SIZE = 4096
-_DIRECTORY_MODE = stat.S_IFDIR | 0o755
+_DIRECTORY_SIZE: Final = 4096
+_DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
+_NAME_LIMIT: Final = 255
+_SYMLINK_HOPS: Final = 40
+_MOST_WAITING: Final = 8192
 
 
 def directory_entry(name: bytes, *, now: int, links: int = 2) -> DirectoryEntry:
-    """A directory that nobody described: owned by root, 0755, modified ``now``."""
+    """A directory that nobody described: owned by root, 0755, modified at ``now``."""
     return DirectoryEntry(
         name, _DIRECTORY_MODE, _DIRECTORY_SIZE, now, flags=EntryFlag.DIRECTORY, linkcount=links
     )
 
 
 @dataclass(slots=True)
-class _Inode:
-    """What the names of one file share."""
+class _File:
+    """What the names of one file share, as long as one of them waits for the content."""
 
-    source: TreeEntry
-    xattr: bytes = b""
+    entry: DirectoryEntry
     content: PendingContent | None = None
-    names: list[bytes] = field(default_factory=list)
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        return self.content is None or self.content.ready
+
+    def settle(self) -> None:
+        """Wait for the content. Raises StorageError."""
+        if self.content is not None:
+            stored = self.content.result()
+            flags = EntryFlag.FILE | EntryFlag.CHUNKED if stored.chunks else EntryFlag.FILE
+            self.entry = self.entry._replace(flags=flags, size=stored.size, digest=stored.digest)
+            self.chunks = stored.chunks
+            self.content = None
 
 
-@dataclass(slots=True)
-class _Directory:
-    """A directory by path; ``source`` is None as long as only its children came."""
+class TreeIngest:
+    """One tree on its way into ``catalog``, whose mountpoint it is to be; for one thread.
 
-    source: TreeEntry | None = None
-    xattr: bytes = b""
-    children: dict[bytes, "_Directory | _Inode"] = field(default_factory=dict)
+    ``notes`` says in words what could not be kept as it was.
+    """
 
-
-class IngestedTree:
-    """One tree in the making. ``notes`` says in words what could not be kept as it was."""
-
-    def __init__(self, writer: ObjectWriter, options: RepositoryOptions, *, now: int) -> None:
-        self._writer = writer
+    def __init__(
+        self, catalog: CatalogWriter, objects: ObjectWriter, options: RepositoryOptions, *, now: int
+    ) -> None:
+        self._catalog = catalog
+        self._loader = CatalogLoader(catalog)
+        self._base = catalog.mountpoint
+        self._objects = objects
         self._options = options
-        self._now = now
-        self._root = _Directory()
+        self._directories = {b"": directory_entry(b"", now=now)}
+        self._waiting: deque[tuple[bytes, _File]] = deque()
+        self._recent: dict[bytes, _File] = {}
         self.notes: list[str] = []
 
     def take(self, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
         """Take in entries; a regular file that is no hard link comes with its content.
 
-        Raises IngestError: an entry that cannot be stored as it is.
+        Raises IngestError: an entry that cannot be stored as it is; StorageError.
         """
         for entry, reader in entries:
-            self._take(entry, reader)
+            _check_path(entry.path)
+            if stat.S_ISDIR(entry.mode):
+                self._take_directory(entry)
+            else:
+                self._take_file(entry, reader)
+            while self._waiting and (self._waiting[0][1].ready or len(self._waiting) > _MOST_WAITING):
+                self._write_first()
 
-    def _take(self, entry: TreeEntry, reader: ContentReader | None) -> None:
-        path = entry.path
-        if path and (path[:1] != b"/" or any(part in {b"", b".", b".."} for part in path[1:].split(b"/"))):
-            raise IngestError(f"{path!r} is no path below the directory that is ingested")
-        if any(len(part) > 255 or b"\0" in part for part in path.split(b"/")):
-            raise IngestError(f"{path[:300]!r} has a name that no file system can hold")
-        if stat.S_ISDIR(entry.mode):
-            directory = self._directory(path)
-            directory.source = entry
-            directory.xattr = self._xattr(entry)
-            return
-        if not path:
+    def finish(self) -> DirectoryEntry:
+        """Complete the catalog's entries and counters; returns the directory that is the tree's root.
+
+        Raises StorageError.
+        """
+        self._write_all()
+        subdirectories = Counter(path.rpartition(b"/")[0] for path in self._directories if path)
+        root = self._directories.pop(b"")
+        root = root._replace(name=self._base.rpartition(b"/")[2], linkcount=2 + subdirectories[b""])
+        self._loader.put(self._base, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
+        for path, entry in self._directories.items():
+            self._loader.put(self._base + path, entry._replace(linkcount=2 + subdirectories[path]))
+        broken = self._loader.settle(by_directory=self._options.break_cross_directory_hardlinks)
+        if broken:
+            self.notes.append(f"broke up {broken} hard-link groups that cross directories")
+        return root
+
+    # Entries as they come
+
+    def _take_directory(self, entry: TreeEntry) -> None:
+        parent, _, name = entry.path.rpartition(b"/")
+        path = self._directory(parent, entry.mtime) + b"/" + name if entry.path else b""
+        self._recent.pop(path, None)
+        self._directories[path] = DirectoryEntry(
+            name, entry.mode, _DIRECTORY_SIZE, entry.mtime, entry.mtime_ns or None, entry.uid, entry.gid,
+            EntryFlag.DIRECTORY, xattr=self._xattr(entry),
+        )  # fmt: skip
+
+    def _take_file(self, entry: TreeEntry, reader: ContentReader | None) -> None:
+        parent, _, name = entry.path.rpartition(b"/")
+        if not name:
             raise IngestError("the directory that is ingested cannot be a file")
-        where, _, name = path.rpartition(b"/")
         if entry.hardlink is not None:
-            inode = self._file(entry.hardlink)
-            if inode is None:
-                raise IngestError(
-                    f"{path!r} is a hard link to {entry.hardlink!r}, which does not come before it"
-                )
-        else:
-            if (
-                not (stat.S_ISREG(entry.mode) or stat.S_ISLNK(entry.mode))
-                and self._options.ignore_special_files
-            ):
-                self.notes.append(f"left out the special file {path!r}")
-                return
-            inode = _Inode(entry, self._xattr(entry))
-            if stat.S_ISREG(entry.mode):
-                if reader is None:
-                    raise IngestError(f"the file {path!r} comes without content")
-                inode.content = self._writer.store(reader)
-        parent = self._directory(where)
-        replaced = parent.children.get(name)
-        if replaced is inode:
+            file = self._linked(entry.path, entry.hardlink)
+        elif self._options.ignore_special_files and not (
+            stat.S_ISREG(entry.mode) or stat.S_ISLNK(entry.mode)
+        ):
+            self.notes.append(f"left out the special file {os.fsdecode(entry.path)!r}")
             return
-        if isinstance(replaced, _Inode):
-            replaced.names.remove(path)
-        parent.children[name] = inode
-        inode.names.append(path)
+        else:
+            file = self._file(entry, reader)
+        path = self._directory(parent, entry.mtime) + b"/" + name
+        if path in self._directories:
+            self._forget_directory(path)
+        if self._recent.get(path) is not file:
+            self._waiting.append((path, file))
+            self._recent[path] = file
+
+    def _file(self, entry: TreeEntry, reader: ContentReader | None) -> _File:
+        flags = EntryFlag.FILE
+        content = None
+        if stat.S_ISREG(entry.mode):
+            if reader is None:
+                raise IngestError(f"the file {os.fsdecode(entry.path)!r} comes without content")
+            content = self._objects.store(reader)
+        elif stat.S_ISLNK(entry.mode):
+            flags |= EntryFlag.SYMLINK
+        else:
+            flags |= EntryFlag.SPECIAL
+        made = DirectoryEntry(
+            b"", entry.mode, 0, entry.mtime, entry.mtime_ns or None, entry.uid, entry.gid, flags,
+            symlink=entry.symlink, rdev=entry.rdev, xattr=self._xattr(entry),
+            hash_algorithm=self._options.algorithm,
+        )  # fmt: skip
+        if content is not None:
+            made = made._replace(compression=self._options.compression)
+        return _File(made, content)
+
+    def _linked(self, path: bytes, target: bytes) -> _File:
+        """The file that has the name ``target``, as a member of a hard-link group."""
+        _check_path(target)
+        parent, _, name = target.rpartition(b"/")
+        real = self._follow(parent)
+        at = None if real is None else real + b"/" + name
+        try:
+            if at is None or at in self._directories:
+                raise CatalogError(f"there is no file at {target!r}")
+            file = self._recent.get(at)
+            if file is None:
+                entry, chunks = self._loader.join(self._base + at)
+                return _File(entry, None, tuple(chunks))
+        except CatalogError as error:
+            raise IngestError(
+                f"{os.fsdecode(path)!r} is a hard link to {os.fsdecode(target)!r}, and no such file comes "
+                "before it"
+            ) from error
+        if not file.entry.hardlink_group:
+            file.entry = file.entry._replace(hardlink_group=self._catalog.new_hardlink_group())
+        return file
 
     def _xattr(self, entry: TreeEntry) -> bytes:
         if not self._options.include_xattrs:
@@ -118,90 +198,81 @@ class IngestedTree:
         try:
             return encode_xattrs(entry.xattrs)
         except FormatError as error:
-            raise IngestError(f"{entry.path!r} cannot be stored: {error}") from error
+            raise IngestError(f"{os.fsdecode(entry.path)!r} cannot be stored: {error}") from error
 
-    def _directory(self, path: bytes) -> _Directory:
-        """The directory at a path, made up if need be; a file in its way is replaced."""
-        directory = self._root
+    # Directories
+
+    def _directory(self, path: bytes, mtime: int) -> bytes:
+        """Where the directory ``path`` really is; what is missing of it is made up, as old as ``mtime``."""
+        if path in self._directories:
+            return path
+        real = self._follow(path, mtime)
+        if real is None:
+            raise AssertionError("a directory that is made up exists")
+        return real
+
+    def _follow(self, path: bytes, mtime: int | None = None) -> bytes | None:
+        """The directory at ``path``, symbolic links resolved; given a time, what is missing is made up."""
         at = b""
-        for part in path.split(b"/")[1:]:
-            at += b"/" + part
-            child = directory.children.get(part)
-            if not isinstance(child, _Directory):
-                if child is not None:
-                    child.names.remove(at)
-                child = directory.children[part] = _Directory()
-            directory = child
-        return directory
+        parts = deque(path.split(b"/"))
+        hops = 0
+        while parts:
+            part = parts.popleft()
+            if part in {b"", b"."}:
+                continue
+            if part == b"..":
+                at = at.rpartition(b"/")[0]
+                continue
+            here = at + b"/" + part
+            if here not in self._directories:
+                target = self._symlink(here)
+                if target is not None:
+                    hops += 1
+                    if hops > _SYMLINK_HOPS:
+                        raise IngestError(f"{os.fsdecode(path)!r} leads through too many symbolic links")
+                    at = b"" if target.startswith(b"/") else at
+                    parts.extendleft(reversed(target.split(b"/")))
+                    continue
+                if mtime is None:
+                    return None
+                self._recent.pop(here, None)
+                self._directories[here] = directory_entry(part, now=mtime)
+            at = here
+        return at
 
-    def _file(self, path: bytes) -> _Inode | None:
-        found: _Directory | _Inode | None = self._root
-        for part in path.split(b"/")[1:]:
-            if not isinstance(found, _Directory):
-                return None
-            found = found.children.get(part)
-        return found if isinstance(found, _Inode) else None
+    def _symlink(self, path: bytes) -> bytes | None:
+        """Where the symbolic link at a path points to, None if there is none."""
+        file = self._recent.get(path)
+        entry = self._loader.lookup(self._base + path) if file is None else file.entry
+        return entry.symlink if entry is not None and entry.is_symlink else None
 
-    def entries(self, base: bytes) -> Iterator[tuple[bytes, DirectoryEntry, tuple[Chunk, ...]]]:
-        """Everything, directories before what is in them, with absolute paths below ``base``.
+    def _forget_directory(self, path: bytes) -> None:
+        """A file takes the place of a directory: nothing in that is left."""
+        self._write_all()
+        inside = path + b"/"
+        for at in [at for at in self._directories if at == path or at.startswith(inside)]:
+            self._loader.clear(self._base + at)
+            del self._directories[at]
 
-        Waits for content that is still being stored. Raises StorageError.
-        """
-        name = base.rpartition(b"/")[2]
-        yield base, self._directory_entry(self._root, name), ()
-        groups: dict[int, int] = {}
-        pending = [(base, self._root)]
-        while pending:
-            path, directory = pending.pop()
-            for name, child in directory.children.items():
-                at = path + b"/" + name
-                if isinstance(child, _Directory):
-                    yield at, self._directory_entry(child, name), ()
-                    pending.append((at, child))
-                else:
-                    yield at, *self._file_entry(child, name, groups)
+    # Into the catalog
 
-    def _directory_entry(self, directory: _Directory, name: bytes) -> DirectoryEntry:
-        links = 2 + sum(isinstance(child, _Directory) for child in directory.children.values())
-        source = directory.source
-        if source is None:
-            return directory_entry(name, now=self._now, links=links)
-        return DirectoryEntry(
-            name, source.mode, _DIRECTORY_SIZE, source.mtime, source.mtime_ns, source.uid, source.gid,
-            EntryFlag.DIRECTORY, links, xattr=directory.xattr,
-        )  # fmt: skip
+    def _write_all(self) -> None:
+        while self._waiting:
+            self._write_first()
 
-    def _file_entry(
-        self, inode: _Inode, name: bytes, groups: dict[int, int]
-    ) -> tuple[DirectoryEntry, tuple[Chunk, ...]]:
-        source = inode.source
-        group, links = self._group(inode, groups)
-        entry = DirectoryEntry(
-            name, source.mode, 0, source.mtime, source.mtime_ns, source.uid, source.gid, EntryFlag.FILE,
-            links, group, xattr=inode.xattr, hash_algorithm=self._options.algorithm,
-        )  # fmt: skip
-        if stat.S_ISLNK(source.mode):
-            flags = EntryFlag.FILE | EntryFlag.SYMLINK
-            return entry._replace(flags=flags, symlink=source.symlink, size=len(source.symlink)), ()
-        if inode.content is None:
-            return entry._replace(flags=EntryFlag.FILE | EntryFlag.SPECIAL, rdev=source.rdev), ()
-        stored = inode.content.result()
-        flags = EntryFlag.FILE | EntryFlag.CHUNKED if stored.chunks else EntryFlag.FILE
-        return (
-            entry._replace(
-                flags=flags, size=stored.size, digest=stored.digest, compression=self._options.compression
-            ),
-            stored.chunks,
-        )
+    def _write_first(self) -> None:
+        path, file = self._waiting.popleft()
+        file.settle()
+        name = path.rpartition(b"/")[2]
+        self._loader.put(self._base + path, file.entry._replace(name=name), file.chunks)
+        if self._recent.get(path) is file:
+            del self._recent[path]
 
-    def _group(self, inode: _Inode, groups: dict[int, int]) -> tuple[int, int]:
-        """The number of the hard-link group, 0 for none, and how many names it has."""
-        names = inode.names
-        if len(names) == 1:
-            return 0, 1
-        if self._options.break_cross_directory_hardlinks and len({n.rpartition(b"/")[0] for n in names}) > 1:
-            if id(inode) not in groups:
-                groups[id(inode)] = 0
-                self.notes.append(f"broke up a hard link across directories: {names[0]!r}")
-            return 0, 1
-        return groups.setdefault(id(inode), len(groups) + 1), len(names)
+
+def _check_path(path: bytes) -> None:
+    """Raises IngestError: this is no path below a root, or no file system can hold it."""
+    parts = path.split(b"/")
+    if parts[0] or any(part in {b"", b".", b".."} or len(part) > _NAME_LIMIT for part in parts[1:]):
+        raise IngestError(f"{os.fsdecode(path[:1000])!r} is no path below the directory that is ingested")
+    if b"\0" in path:
+        raise IngestError(f"{os.fsdecode(path[:1000])!r} has a zero byte in it, which no name can hold")

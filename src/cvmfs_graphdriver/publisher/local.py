@@ -22,6 +22,7 @@ __all__ = ["LocalStorage"]
 
 _TEMPORARY = "data/txn"
 _POLL = 0.2
+_FILE_MODE = 0o644
 
 
 class LocalStorage:
@@ -46,6 +47,14 @@ class LocalStorage:
     def location(self) -> str:
         return str(self.directory)
 
+    @property
+    def definition(self) -> str:
+        return f"local,{self.directory.absolute()}/{_TEMPORARY},{self.directory.absolute()}"
+
+    @property
+    def parallel(self) -> int:
+        return 1
+
     def has(self, name: str) -> bool:
         return os.path.exists(self._path(name))
 
@@ -63,8 +72,13 @@ class LocalStorage:
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         temporary = self._temporary()
         with _mapped("write", self.directory / name), _removed_on_error(temporary):
-            with open(temporary, "xb") as file:
-                file.write(data)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+            finally:
+                os.close(descriptor)
             os.rename(temporary, self._path(name))
 
     def put_file(self, name: str, source: Path) -> None:

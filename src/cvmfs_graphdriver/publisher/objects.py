@@ -1,31 +1,40 @@
-"""From bytes to stored objects: chunked, compressed, hashed and stored on all cores.
+"""From streams of content to stored objects, on all cores.
 
-Owns: the pipeline's width, its memory limit, and which pieces a file is cut into (CernVM-FS format
-reference, sections 1.4, 1.5 and 5). Must not know: paths, catalogs.
+Owns: which pieces a file is cut into (CernVM-FS format reference, section 5), how pieces are batched for
+workers, and how much may be under way. Must not know: paths, catalogs, how a piece is stored.
 
-The one thread that reads the source hands whole pieces to a pool; compression, hashing and writing release
-the interpreter's lock. What is under way is bounded in bytes, so memory does not grow with the source.
+The threads that read sources hand pieces to worker processes. What is under way is bounded, so memory
+does not grow with the source. A source that is small is stored without workers: starting one takes as long.
 """
 
 import os
+import queue
+import tempfile
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader
+from cvmfs_graphdriver.publisher.worker import Form, Piece, Stored, Worker, store
 from cvmfs_graphdriver.repository.chunking import ChunkDetector
-from cvmfs_graphdriver.repository.compression import compress
+from cvmfs_graphdriver.repository.compression import new_compressor
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import Chunk
+from cvmfs_graphdriver.repository.entry import Chunk, Compression
 
 __all__ = ["ObjectWriter", "PendingContent", "StoredContent"]
 
 _READ = 1 << 20
-_IN_FLIGHT = 64 << 20
+_BATCH_BYTES, _BATCH_PIECES = 1 << 20, 256
+_UNDER_WAY = 48 << 20
+_OVERHEAD = 512  # what a piece costs beside its bytes
+_WORTH_WORKERS = 8 << 20
+_MOST_WORKERS = 8
+_IN_MEMORY = 16 << 20  # a bigger object is compressed as it comes, without workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +46,79 @@ class StoredContent:
     chunks: tuple[Chunk, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PendingContent:
-    """The same, while it is being stored."""
+class _Batch:
+    """Pieces that travel together."""
 
-    size: int
-    offsets: tuple[int, ...]
-    pieces: tuple[Future[Digest], ...]
+    __slots__ = ("done", "error", "pieces", "results", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.size = 0
+        self.done = threading.Event()
+        self.results: list[Stored] = []
+        self.error: StorageError | None = None
+
+    def add(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece.data) + _OVERHEAD
+
+    def finish(self, results: list[Stored]) -> None:
+        self.results = results
+        self.pieces.clear()
+        self.done.set()
+
+    def fail(self, error: StorageError) -> None:
+        self.error = error
+        self.pieces.clear()
+        self.done.set()
+
+
+class PendingContent:
+    """Where a file's bytes will be, while they are being stored."""
+
+    __slots__ = ("_offsets", "_places", "_size", "_writer")
+
+    def __init__(
+        self, writer: "ObjectWriter", size: int, offsets: tuple[int, ...], places: list[tuple[_Batch, int]]
+    ) -> None:
+        self._writer = writer
+        self._size = size
+        self._offsets = offsets
+        self._places = places
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``result`` would not wait."""
+        return all(batch.done.is_set() for batch, _ in self._places)
 
     def result(self) -> StoredContent:
         """Wait for it. Raises StorageError."""
-        digests = [piece.result() for piece in self.pieces]
+        digests = [self._writer.wait(batch)[number].digest for batch, number in self._places]
         if len(digests) == 1:
-            return StoredContent(self.size, digests[0], ())
-        ends = (*self.offsets[1:], self.size)
+            return StoredContent(self._size, digests[0], ())
+        ends = (*self._offsets[1:], self._size)
         chunks = tuple(
             Chunk(offset, end - offset, digest)
-            for offset, end, digest in zip(self.offsets, ends, digests, strict=True)
+            for offset, end, digest in zip(self._offsets, ends, digests, strict=True)
         )
-        return StoredContent(self.size, None, chunks)
+        return StoredContent(self._size, None, chunks)
 
 
 class ObjectWriter:
-    """Stores content; for one source thread."""
+    """Stores content; for any number of threads, each with sources of its own."""
 
     def __init__(self, storage: Storage, options: RepositoryOptions) -> None:
         self._storage = storage
-        self._options = options
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="store")
-        self._room = _Room(_IN_FLIGHT)
-        self._counting = threading.Lock()
+        self._chunking = options.chunking
+        self._form = Form(options.algorithm, options.compression, options.engine)
+        self._own_form = Form(options.algorithm, Compression.ZLIB, options.engine)
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._batch = _Batch()
+        self._seen = 0 if storage.parallel == 1 else _WORTH_WORKERS
+        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._ended = False
         self.bytes_new = 0
         self.objects_new = 0
         self.objects_known = 0
@@ -77,85 +129,177 @@ class ObjectWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
+        self._ended = True
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    # Storing
 
     def store(self, reader: ContentReader) -> PendingContent:
         """Take in a file's bytes to their end."""
-        sizes = self._options.chunking
-        if sizes is None:
+        if self._chunking is None:
             return self._store_whole(reader)
-        detector = ChunkDetector(sizes)
-        offsets, pieces = [0], []
+        head = _read(reader, self._chunking.minimum + 1)
+        if len(head) <= self._chunking.minimum:
+            return PendingContent(self, len(head), (0,), [self._add(Piece(head, Suffix.NONE))])
+        detector = ChunkDetector(self._chunking)
+        offsets, places = [0], []
         piece = bytearray()
         total = 0
-        while data := reader.read(_READ):
+        data = head
+        while data:
             start = total
             total += len(data)
             taken = 0
             for cut in detector.feed(data):
                 piece += data[taken : cut - start]
                 taken = cut - start
-                pieces.append(self._submit(bytes(piece), Suffix.PARTIAL))
+                places.append(self._add(Piece(piece, Suffix.PARTIAL)))
                 offsets.append(cut)
-                piece.clear()
+                piece = bytearray()
             piece += data[taken:]
-        suffix = Suffix.PARTIAL if pieces else Suffix.NONE
-        pieces.append(self._submit(bytes(piece), suffix))
-        return PendingContent(total, tuple(offsets), tuple(pieces))
-
-    def _store_whole(self, reader: ContentReader) -> PendingContent:
-        data = bytearray()
-        while more := reader.read(_READ):
-            data += more
-        return PendingContent(len(data), (0,), (self._submit(bytes(data), Suffix.NONE),))
+            data = reader.read(_READ)
+        places.append(self._add(Piece(piece, Suffix.PARTIAL if places else Suffix.NONE)))
+        return PendingContent(self, total, tuple(offsets), places)
 
     def put(self, data: bytes, suffix: Suffix) -> Digest:
         """Store one object of the repository's own (catalog, history …), always compressed by zlib."""
-        stored = compress(data, engine=self._options.engine)
-        return self._put(stored, suffix)
+        stored = store(self._storage, self._own_form, Piece(data, suffix))
+        self._account([stored])
+        return stored.digest
 
-    def _submit(self, data: bytes, suffix: Suffix) -> Future[Digest]:
-        self._room.enter(len(data))
-        try:
-            return self._pool.submit(self._work, data, suffix)
-        except BaseException:
-            self._room.leave(len(data))
-            raise
+    def _store_whole(self, reader: ContentReader) -> PendingContent:
+        head = _read(reader, _IN_MEMORY + 1)
+        if len(head) <= _IN_MEMORY:
+            return PendingContent(self, len(head), (0,), [self._add(Piece(head, Suffix.NONE))])
+        size = len(head)
+        with tempfile.NamedTemporaryFile(prefix="object-") as file:
+            try:
+                compressor = new_compressor(self._form.compression, self._form.engine)
+                hasher = self._form.algorithm.new()
+                data, more = head, b""
+                while data:
+                    more = _read(reader, _READ)
+                    size += len(more)
+                    stored = compressor.compress(data) + (b"" if more else compressor.flush())
+                    hasher.update(stored)
+                    file.write(stored)
+                    data = more
+                file.flush()
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write to the temporary file {file.name}: {error.strerror}; "
+                    "free space there or set TMPDIR"
+                ) from error
+            digest = Digest(self._form.algorithm, hasher.digest())
+            name = ObjectName(digest, Suffix.NONE).path
+            new = not self._storage.has(name)
+            if new:
+                self._storage.put_file(name, Path(file.name))
+            batch = _Batch()
+            batch.finish([Stored(digest, file.tell(), new)])
+        self._account(batch.results)
+        return PendingContent(self, size, (0,), [(batch, 0)])
 
-    def _work(self, data: bytes, suffix: Suffix) -> Digest:
-        try:
-            return self._put(compress(data, self._options.compression, self._options.engine), suffix)
-        finally:
-            self._room.leave(len(data))
+    # Batches
 
-    def _put(self, stored: bytes, suffix: Suffix) -> Digest:
-        name = ObjectName(Digest.of(stored, self._options.algorithm), suffix)
-        known = self._storage.has(name.path)
-        if not known:
-            self._storage.put(name.path, stored)
-        with self._counting:
-            if known:
-                self.objects_known += 1
+    def _add(self, piece: Piece) -> tuple[_Batch, int]:
+        """Take over a piece; says where its result will be."""
+        cost = len(piece.data) + _OVERHEAD
+        with self._changed:
+            self._seen += cost
+            if self._seen >= _WORTH_WORKERS:
+                return self._hand_out(piece, cost)
+        batch = _Batch()
+        stored = [store(self._storage, self._form, piece)]
+        self._account(stored)
+        batch.finish(stored)
+        return batch, 0
+
+    def _hand_out(self, piece: Piece, cost: int) -> tuple[_Batch, int]:
+        if not self._threads:
+            self._start()
+        while self._under_way and self._under_way + cost > _UNDER_WAY:
+            self._dispatch(self._batch)
+            self._changed.wait()
+        self._under_way += cost
+        if cost > _BATCH_BYTES // 2:
+            batch = _Batch()
+            batch.add(piece)
+            self._queue.put(batch)
+            return batch, 0
+        batch = self._batch
+        batch.add(piece)
+        place = batch, len(batch.pieces) - 1
+        if batch.size >= _BATCH_BYTES or len(batch.pieces) >= _BATCH_PIECES:
+            self._dispatch(batch)
+        return place
+
+    def _dispatch(self, batch: _Batch) -> None:
+        """Send the batch that is being filled on its way; any other one is under way already."""
+        if batch is self._batch and batch.pieces:
+            self._batch = _Batch()
+            self._queue.put(batch)
+
+    def wait(self, batch: _Batch) -> list[Stored]:
+        """Results of a batch. Raises StorageError."""
+        if not batch.done.is_set():
+            with self._changed:
+                self._dispatch(batch)
+            batch.done.wait()
+        if batch.error is not None:
+            raise batch.error
+        return batch.results
+
+    # Workers
+
+    def _start(self) -> None:
+        count = min(os.cpu_count() or 1, _MOST_WORKERS)
+        for number in range(count):
+            thread = threading.Thread(target=self._serve, name=f"store-{number}")
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self) -> None:
+        """One thread: hand batches to a worker of its own."""
+        worker = None
+        while (batch := self._queue.get()) is not None:
+            try:
+                if self._ended:
+                    raise StorageError("storing was given up")
+                worker = worker or Worker(self._storage, self._form)
+                stored = worker.store(batch.pieces)
+            except StorageError as error:
+                batch.fail(error)
             else:
-                self.objects_new += 1
-                self.bytes_new += len(stored)
-        return name.digest
+                self._account(stored)
+                batch.finish(stored)
+            with self._changed:
+                self._under_way -= batch.size
+                self._changed.notify_all()
+        if worker is not None:
+            worker.close()
 
-
-class _Room:
-    """Lets in as many bytes at once as there is room for; one that is bigger than the room goes alone."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._used = 0
-        self._changed = threading.Condition()
-
-    def enter(self, amount: int) -> None:
+    def _account(self, stored: list[Stored]) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._used or self._used + amount <= self._size)
-            self._used += amount
+            for one in stored:
+                if one.new:
+                    self.objects_new += 1
+                    self.bytes_new += one.size
+                else:
+                    self.objects_known += 1
 
-    def leave(self, amount: int) -> None:
-        with self._changed:
-            self._used -= amount
-            self._changed.notify()
+
+def _read(reader: ContentReader, size: int) -> bytes:
+    """So many bytes, fewer only at the end."""
+    data = reader.read(size)
+    if not data or len(data) == size:
+        return data
+    parts = [data]
+    left = size - len(data)
+    while left and (data := reader.read(left)):
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts) if len(parts) > 1 else parts[0]

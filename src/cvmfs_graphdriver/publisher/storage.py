@@ -19,6 +19,16 @@ class Storage(Protocol):
         """Where it is, for messages."""
         ...
 
+    @property
+    def definition(self) -> str:
+        """The same for another process: ``upstream.open_storage`` gives an equal storage of it."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many requests at once serve it well, for each process: 1 where a request never waits."""
+        ...
+
     def has(self, name: str) -> bool:
         """Whether there is a file of this name."""
         ...

@@ -1,0 +1,159 @@
+"""A process that turns pieces of content into stored objects, and the end of its pipe that hands them out.
+
+Owns: one object's way from bytes to storage – compressed, hashed, put where it is missing (CernVM-FS format
+reference, sections 1.4 and 1.5) – and the words that the two ends of the pipe exchange. Must not know: files,
+paths, catalogs, what goes to which worker.
+
+Processes and not threads, since what little Python does per object is enough to keep the other cores waiting
+for the interpreter's lock. A worker ends when its pipe does, so it never outlives whoever started it.
+
+A request is the number of pieces, for each its length and its suffix letter (0 for none), then all bytes.
+The reply is a line of ``_REPLY`` for each, or one error: its text's length, then the text.
+"""
+
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, NamedTuple, Self
+
+from cvmfs_graphdriver.publisher.errors import StorageError
+from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.publisher.upstream import open_storage
+from cvmfs_graphdriver.repository.compression import Engine, compress
+from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.entry import Compression
+
+__all__ = ["Form", "Piece", "Stored", "Worker", "store"]
+
+_COUNT = struct.Struct("<I")
+_PIECE = struct.Struct("<QB")
+_REPLY = struct.Struct("<B20sQ")
+_ERROR = struct.Struct("<I")
+_KNOWN, _NEW, _FAILED = 0, 1, 2
+_ERROR_LIMIT = 4096
+_PIPE_SIZE = 1 << 20  # what anybody may have; the less often the two ends wait for each other, the better
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How content becomes an object."""
+
+    algorithm: Algorithm
+    compression: Compression
+    engine: Engine
+
+
+class Piece(NamedTuple):
+    """Content for one object of its own."""
+
+    data: bytes | bytearray
+    suffix: Suffix
+
+
+class Stored(NamedTuple):
+    """An object that is in the storage: ``size`` in bytes as stored, ``new`` if it was not there before."""
+
+    digest: Digest
+    size: int
+    new: bool
+
+
+def store(storage: Storage, form: Form, piece: Piece) -> Stored:
+    """Make sure that a piece's object is in the storage. Raises StorageError."""
+    data = compress(piece.data, form.compression, form.engine)
+    name = ObjectName(Digest.of(data, form.algorithm), piece.suffix)
+    new = not storage.has(name.path)
+    if new:
+        storage.put(name.path, data)
+    return Stored(name.digest, len(data), new)
+
+
+class Worker:
+    """A running worker process; for one thread at a time."""
+
+    def __init__(self, storage: Storage, form: Form) -> None:
+        """Start it. Raises StorageError."""
+        self._algorithm = form.algorithm
+        words = (storage.definition, form.algorithm.name, form.compression.name, form.engine.name)
+        command = (sys.executable, "-P", "-m", "cvmfs_graphdriver.publisher.worker", *words)
+        try:
+            # In a process group of its own, for a Ctrl-C is the business of whoever waits for the result.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, pipesize=_PIPE_SIZE
+            )
+        except OSError as error:
+            raise StorageError(f"cannot start a process to store objects: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, as soon as it has done what it was asked."""
+        self._process.communicate()
+
+    def store(self, pieces: Sequence[Piece]) -> list[Stored]:
+        """Store pieces, in their order. Raises StorageError; the worker may be asked again."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise AssertionError("a worker has pipes")
+        heads = [_PIECE.pack(len(piece.data), ord(piece.suffix or "\0")) for piece in pieces]
+        try:
+            stdin.write(b"".join((_COUNT.pack(len(pieces)), *heads)))
+            for piece in pieces:
+                stdin.write(piece.data)
+            stdin.flush()
+            return [self._reply(stdout) for _ in pieces]
+        except (BrokenPipeError, EOFError) as error:
+            raise StorageError(
+                f"the process that stores objects ended with status {self._process.wait()}: was it killed, "
+                "or is this machine short of memory?"
+            ) from error
+
+    def _reply(self, stdout: IO[bytes]) -> Stored:
+        status, raw, size = _REPLY.unpack(_exactly(stdout, _REPLY.size))
+        if status == _FAILED:
+            (length,) = _ERROR.unpack(_exactly(stdout, _ERROR.size))
+            raise StorageError(_exactly(stdout, length).decode("utf-8", "replace"))
+        return Stored(Digest(self._algorithm, raw), size, status == _NEW)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def main() -> None:
+    """The worker process: answer requests until the pipe ends, be it in the middle of one."""
+    definition, algorithm, compression, engine = sys.argv[1:]
+    storage = open_storage(definition)
+    form = Form(Algorithm[algorithm], Compression[compression], Engine[engine])
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            sys.stdout.buffer.write(_answer(storage, form, sys.stdin.buffer))
+            sys.stdout.buffer.flush()
+
+
+def _answer(storage: Storage, form: Form, stdin: IO[bytes]) -> bytes:
+    (count,) = _COUNT.unpack(_exactly(stdin, _COUNT.size))
+    heads = [_PIECE.unpack(_exactly(stdin, _PIECE.size)) for _ in range(count)]
+    pieces = [
+        Piece(_exactly(stdin, length), Suffix(chr(letter) if letter else "")) for length, letter in heads
+    ]
+    try:
+        stored = [store(storage, form, piece) for piece in pieces]
+    except StorageError as error:
+        text = str(error).encode()[:_ERROR_LIMIT]
+        return _REPLY.pack(_FAILED, bytes(20), 0) + _ERROR.pack(len(text)) + text
+    return b"".join(_REPLY.pack(_NEW if new else _KNOWN, digest.raw, size) for digest, size, new in stored)
+
+
+if __name__ == "__main__":
+    main()

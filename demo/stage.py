@@ -6,6 +6,7 @@ it: docker2cvmfs and the plugin are the real programs. Must not know: what is pl
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,13 @@ class Stage:
             *("make-thin", "--json", "--image", image, "--output", thin, "--repository", FQRN),
             *("--storage", str(self.storage), "--keys", str(self.keys)),
         ]
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(self.scratch)},
+        )
         if done.returncode != 0:
             raise DaemonError(f"docker2cvmfs make-thin ended with {done.returncode}")
         account = json.loads(done.stdout)

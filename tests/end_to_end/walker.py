@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import sys
+from typing import Any
 
 # Docker writes these for each container, or the kernel does.
 OWN = {
@@ -24,8 +25,8 @@ OWN = {
 }
 
 
-def entry(path, status, groups):
-    seen = {
+def entry(path: bytes, status: os.stat_result, groups: dict[tuple[int, int], bytes]) -> dict[str, Any]:
+    seen: dict[str, Any] = {
         "path": path.hex(),
         "shown": path.decode("utf-8", "replace"),
         "mode": oct(status.st_mode),
@@ -39,7 +40,9 @@ def entry(path, status, groups):
     if not stat.S_ISDIR(status.st_mode):
         seen["size"] = status.st_size
         seen["links"] = status.st_nlink
-        seen["same_as"] = groups.setdefault(status.st_ino, path).hex() if status.st_nlink > 1 else ""
+        seen["same_as"] = (
+            groups.setdefault((status.st_dev, status.st_ino), path).hex() if status.st_nlink > 1 else ""
+        )
     if stat.S_ISLNK(status.st_mode):
         seen["target"] = os.readlink(path).hex()
     if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
@@ -50,7 +53,7 @@ def entry(path, status, groups):
     return seen
 
 
-def walk(path, device, groups):
+def walk(path: bytes, device: int, groups: dict[tuple[int, int], bytes]) -> None:
     status = os.lstat(path)
     if path in OWN or (status.st_dev != device and stat.S_ISDIR(status.st_mode)):
         return

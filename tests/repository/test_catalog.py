@@ -103,6 +103,8 @@ def test_damaged_files_give_nothing_but_catalog_errors(file: Path, tmp_path: Pat
         "UPDATE properties SET value = 'x' WHERE key = 'revision'",
         "DROP TABLE nested_catalogs",
         "ALTER TABLE catalog RENAME TO c2; CREATE VIEW catalog AS SELECT * FROM c2",
+        "UPDATE catalog SET flags = 4 + 64 WHERE name = 'f7'",
+        "UPDATE catalog SET flags = 4 + 64 WHERE name = 'f7'; "
         "INSERT INTO chunks SELECT md5path_1, md5path_2, 5, 5, hash FROM catalog WHERE name = 'f7'",
     ],
 )

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from cvmfs_graphdriver.repository.catalog_schema import INSERT_ENTRY, mapped, row_of
+from cvmfs_graphdriver.repository.catalog_schema import INSERT_ENTRY, row_of
 from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
 from cvmfs_graphdriver.repository.counters import Tally
+from cvmfs_graphdriver.repository.database import mapped
 from cvmfs_graphdriver.repository.digest import PathKey
 from cvmfs_graphdriver.repository.entry import Chunk, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError

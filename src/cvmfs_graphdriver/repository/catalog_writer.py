@@ -13,16 +13,9 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from cvmfs_graphdriver.repository.catalog_schema import (
-    INSERT_ENTRY,
-    PAGE_SIZE,
-    TABLES,
-    columns,
-    entry_of,
-    mapped,
-    row_of,
-)
+from cvmfs_graphdriver.repository.catalog_schema import INSERT_ENTRY, LATEST, TABLES, entry_of, row_of
 from cvmfs_graphdriver.repository.counters import Counters, Tally
+from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
 from cvmfs_graphdriver.repository.digest import Digest, PathKey
 from cvmfs_graphdriver.repository.entry import CatalogReference, Chunk, DirectoryEntry
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -31,18 +24,19 @@ __all__ = ["CatalogWriter"]
 
 _BATCH = 4096
 _WASTE = 5  # a file of which more than a fifth is unused pages is packed anew
-_SCHEMA, _SCHEMA_REVISION = "2.5", "7"
-_COLUMNS = columns(2.5, 7)
+_SCHEMA, _SCHEMA_REVISION = str(LATEST.number), str(LATEST.revision)
+_SELECT = f"SELECT {LATEST.entry_columns} FROM catalog"
 
 
 class CatalogWriter:
     """A catalog in the making, in a file of its own; for one thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: str, mountpoint: bytes) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: str, mountpoint: bytes, what: str) -> None:
+        connection.text_factory = bytes
         self._sql = connection
         self.path = path
         self.mountpoint = mountpoint
-        self._what = f"the catalog of {mountpoint.decode('utf-8', 'replace') or '/'}"
+        self._what = what
         self._rows: list[tuple[Any, ...]] = []
         self._chunks: list[tuple[Any, ...]] = []
         self._next_group = 1
@@ -50,16 +44,13 @@ class CatalogWriter:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, mountpoint: bytes, now: int) -> Self:
-        """A new, empty catalog with revision 0 at ``now`` (unix time). The file must not exist."""
-        name = os.fspath(path)
-        if os.path.exists(name):
-            raise CatalogError(f"a catalog cannot be made at {name}: it exists")
-        writer = cls._connect(name, mountpoint)
-        with mapped(writer._what):
-            writer._sql.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            writer._sql.execute("BEGIN")
-            for table in TABLES:
-                writer._sql.execute(table)
+        """A new, empty catalog with revision 0 at ``now`` (unix time).
+
+        Raises CatalogError: the file exists, or cannot be made.
+        """
+        what = _name(mountpoint)
+        with mapped(what):
+            writer = cls(create_database(path, TABLES), os.fspath(path), mountpoint, what)
             writer.set_property("schema", _SCHEMA)
             writer.set_property("schema_revision", _SCHEMA_REVISION)
             if mountpoint:
@@ -71,31 +62,38 @@ class CatalogWriter:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, mountpoint: bytes) -> Self:
-        """An existing catalog of this schema, to be changed in place: a private copy of the caller's."""
-        writer = cls._connect(os.fspath(path), mountpoint)
-        with mapped(writer._what):
-            writer._sql.execute("BEGIN")
-            rows = writer._sql.execute("SELECT counter, value FROM statistics").fetchall()
-            writer.counters = Counters.parse({bytes(name).decode(): value for name, value in rows})
-            greatest = writer._sql.execute("SELECT max(hardlinks >> 32) FROM catalog").fetchone()[0]
-            writer._next_group = (greatest or 0) + 1
-        if writer.property("schema") != _SCHEMA or writer.property("schema_revision") != _SCHEMA_REVISION:
+        """An existing catalog of this schema, to be changed in place: a private copy of the caller's.
+
+        Raises CatalogError: no catalog, or one of another schema.
+        """
+        what = _name(mountpoint)
+        with mapped(what):
+            writer = cls(open_private(path), os.fspath(path), mountpoint, what)
+        try:
+            writer._take_up()
+        except BaseException:
             writer.abandon()
-            raise CatalogError(
-                f"{writer._what} has schema {writer.property('schema')}, and only {_SCHEMA} revision "
-                f"{_SCHEMA_REVISION} can be written: migrate it with the stock server first"
-            )
+            raise
         return writer
 
-    @classmethod
-    def _connect(cls, path: str, mountpoint: bytes) -> Self:
-        with mapped(f"the catalog file {path}"):
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            connection.text_factory = bytes
-            # The file is private and worthless until it is finished and hashed: it needs no journal.
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("PRAGMA synchronous = OFF")
-            return cls(connection, path, mountpoint)
+    def _take_up(self) -> None:
+        """Learn what an existing catalog has."""
+        schema, revision = self.property("schema"), self.property("schema_revision")
+        if (schema, revision) != (_SCHEMA, _SCHEMA_REVISION):
+            raise CatalogError(
+                f"{self._what} has schema {schema} revision {revision}, and only {_SCHEMA} revision "
+                f"{_SCHEMA_REVISION} can be written: migrate it with the stock server first"
+            )
+        with mapped(self._what):
+            rows = self._sql.execute(
+                "SELECT CAST(counter AS BLOB), ifnull(CAST(value AS INTEGER), 0) FROM statistics "
+                "WHERE counter IS NOT NULL"
+            )
+            self.counters = Counters.parse({name.decode("utf-8", "replace"): value for name, value in rows})
+            ((greatest,),) = self._sql.execute(
+                "SELECT ifnull(max(CAST(hardlinks AS INTEGER) >> 32), 0) FROM catalog"
+            )
+        self._next_group = greatest + 1
 
     def __enter__(self) -> Self:
         return self
@@ -140,8 +138,7 @@ class CatalogWriter:
         self.flush()
         with mapped(self._what):
             row = self._sql.execute(
-                f"SELECT {_COLUMNS} FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?",
-                PathKey.of(path),
+                f"{_SELECT} WHERE md5path_1 = ? AND md5path_2 = ?", PathKey.of(path)
             ).fetchone()
             return None if row is None else entry_of(row)
 
@@ -150,8 +147,7 @@ class CatalogWriter:
         self.flush()
         with mapped(self._what):
             rows = self._sql.execute(
-                f"SELECT {_COLUMNS} FROM catalog WHERE parent_1 = ? AND parent_2 = ?",
-                PathKey.of(path),
+                f"{_SELECT} WHERE parent_1 = ? AND parent_2 = ?", PathKey.of(path)
             ).fetchall()
             return [entry for row in rows if (entry := entry_of(row)).name]
 
@@ -267,3 +263,7 @@ class CatalogWriter:
     def _write_counters(self) -> None:
         rows: Iterable[tuple[str, int]] = sorted(self.counters.rows().items())
         self._sql.executemany("INSERT OR REPLACE INTO statistics (counter, value) VALUES (?, ?)", rows)
+
+
+def _name(mountpoint: bytes) -> str:
+    return f"the catalog of {mountpoint.decode('utf-8', 'replace') or '/'}"

@@ -9,7 +9,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Self
 
-from cvmfs_graphdriver.repository.catalog_schema import PAGE_SIZE, mapped
+from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -60,12 +60,7 @@ class History:
     def create(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
         """A new history with the trunk as its only branch."""
         with mapped("the history database"):
-            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
-            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("BEGIN")
-            for table in _TABLES:
-                connection.execute(table)
+            connection = create_database(path, _TABLES)
             rows = (("schema", "1.0"), ("schema_revision", "3"), ("fqrn", fqrn))
             connection.executemany("INSERT INTO properties VALUES (?, ?)", rows)
             connection.execute("INSERT INTO branches VALUES ('', NULL, 0)")
@@ -75,11 +70,8 @@ class History:
     def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
         """Open an existing one. Raises CatalogError: no history, or another repository's."""
         with mapped("the history database"):
-            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
+            connection = open_private(path)
             try:
-                connection.execute("PRAGMA trusted_schema = OFF")
-                connection.execute("PRAGMA journal_mode = OFF")
-                connection.execute("BEGIN")
                 row = connection.execute("SELECT value FROM properties WHERE key = 'fqrn'").fetchone()
                 if row is None or row[0] != fqrn:
                     raise FormatError(f"it is not the history of {fqrn}")

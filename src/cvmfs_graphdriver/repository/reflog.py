@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
-from cvmfs_graphdriver.repository.catalog_schema import PAGE_SIZE, mapped
+from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -49,12 +49,7 @@ class Reflog:
     def create(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
         """A new, empty one."""
         with mapped("the reflog"):
-            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
-            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("BEGIN")
-            for table in _TABLES:
-                connection.execute(table)
+            connection = create_database(path, _TABLES)
             rows = (("schema", "1.0"), ("schema_revision", "0"), ("fqrn", fqrn))
             connection.executemany("INSERT INTO properties VALUES (?, ?)", rows)
         return cls(connection)
@@ -63,11 +58,8 @@ class Reflog:
     def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
         """Open an existing one. Raises CatalogError: no reflog, or another repository's."""
         with mapped("the reflog"):
-            connection = sqlite3.connect(os.fspath(path), isolation_level=None)
+            connection = open_private(path)
             try:
-                connection.execute("PRAGMA trusted_schema = OFF")
-                connection.execute("PRAGMA journal_mode = OFF")
-                connection.execute("BEGIN")
                 row = connection.execute("SELECT value FROM properties WHERE key = 'fqrn'").fetchone()
                 if row is None or row[0] != fqrn:
                     raise FormatError(f"it is not the reflog of {fqrn}")

@@ -1,0 +1,112 @@
+"""SQLite files as the format uses them: catalogs, histories and reflogs (format reference, sections 3 and 6).
+
+Owns: making such a file, opening one to change it, opening one that is not to be believed, and turning what
+SQLite says about a broken one into our error. Must not know: tables and what is in them.
+
+A file that came from a server has the right digest, so its publisher made it; that makes it no friend. It
+is opened immutable (no locks, no journal that happens to lie beside it, nothing is ever written), no SQL
+of its schema is trusted, and no value in it may be big. It is read without mmap, since a cache file that is
+truncated underneath must give an error and not a SIGBUS.
+"""
+
+import os
+import sqlite3
+import urllib.parse
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
+
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
+
+__all__ = ["PAGE_SIZE", "create_database", "mapped", "open_immutable", "open_private"]
+
+PAGE_SIZE: Final = 1024
+"""Bytes of a page; the stock server's."""
+
+_VALUE_LIMIT: Final = 1 << 20
+"""Bytes of a value or a row; the biggest that has a meaning is 130 kB."""
+
+_BROKEN = (sqlite3.Error, OSError, FormatError, OverflowError, UnicodeDecodeError)
+
+
+class mapped:  # noqa: N801  a verb, as with contextlib's context managers
+    """Turns errors of SQLite and of the format into CatalogError: the database ``what`` is broken.
+
+    For ``with``; may be entered again and again, by any number of threads.
+    """
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, _BROKEN):
+            raise CatalogError(f"{self._what} cannot be used: {error}") from error
+
+
+def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:
+    """Open the file at ``path``, which nobody changes, to read it; text comes out as bytes.
+
+    The connection may be used by any thread, but by one at a time. Raises sqlite3.Error.
+    """
+    connection = _connect(path, "mode=ro&immutable=1")
+    connection.text_factory = bytes
+    return connection
+
+
+def open_private(path: str | os.PathLike[str]) -> sqlite3.Connection:
+    """Open the existing file at ``path``, which is the caller's alone, and begin a transaction.
+
+    Raises sqlite3.Error.
+    """
+    connection = _connect(path, "mode=rw")
+    _begin(connection)
+    return connection
+
+
+def create_database(path: str | os.PathLike[str], tables: Sequence[str]) -> sqlite3.Connection:
+    """Make the file at ``path``, begin a transaction and create ``tables`` in it.
+
+    Raises FileExistsError, other OSErrors, sqlite3.Error.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+    connection = _connect(path, "mode=rw")
+    try:
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        _begin(connection)
+        for table in tables:
+            connection.execute(table)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: str | os.PathLike[str], how: str) -> sqlite3.Connection:
+    address = f"file:{urllib.parse.quote(os.fspath(path))}?{how}"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_LIMIT)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """The file is worthless until it is finished and hashed, so it needs no journal and no fsync."""
+    try:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")
+    except BaseException:
+        connection.close()
+        raise

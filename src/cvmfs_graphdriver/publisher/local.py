@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -88,9 +88,10 @@ class LocalStorage:
                 shutil.copyfileobj(reader, writer, 1 << 20)
             os.rename(temporary, self._path(name))
 
-    def delete(self, name: str) -> None:
-        with _mapped("delete", self.directory / name), suppress(FileNotFoundError):
-            os.unlink(self._path(name))
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            with _mapped("delete", self.directory / name), suppress(FileNotFoundError):
+                os.unlink(self._path(name))
 
     @contextmanager
     def lock(self, *, wait: float) -> Iterator[None]:

@@ -11,6 +11,7 @@ import os
 import queue
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,6 +120,7 @@ class ObjectWriter:
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._ended = False
+        self._new = bytearray()  # digest and suffix letter of each new object, since there may be millions
         self.bytes_new = 0
         self.objects_new = 0
         self.objects_known = 0
@@ -167,8 +169,20 @@ class ObjectWriter:
     def put(self, data: bytes, suffix: Suffix) -> Digest:
         """Store one object of the repository's own (catalog, history …), always compressed by zlib."""
         stored = store(self._storage, self._own_form, Piece(data, suffix))
-        self._account([stored])
+        self._account([stored], [suffix])
         return stored.digest
+
+    def discard(self) -> None:
+        """Delete every object that was not there before. Only for when nothing is being stored any more."""
+        step = self._form.algorithm.size + 1
+        self._storage.delete(
+            ObjectName(
+                Digest(self._form.algorithm, bytes(self._new[at : at + step - 1])),
+                Suffix(chr(self._new[at + step - 1]).strip()),
+            ).path
+            for at in range(0, len(self._new), step)
+        )
+        self._new.clear()
 
     def _store_whole(self, reader: ContentReader) -> PendingContent:
         head = _read(reader, _IN_MEMORY + 1)
@@ -200,7 +214,7 @@ class ObjectWriter:
                 self._storage.put_file(name, Path(file.name))
             batch = _Batch()
             batch.finish([Stored(digest, file.tell(), new)])
-        self._account(batch.results)
+        self._account(batch.results, [Suffix.NONE])
         return PendingContent(self, size, (0,), [(batch, 0)])
 
     # Batches
@@ -214,7 +228,7 @@ class ObjectWriter:
                 return self._hand_out(piece, cost)
         batch = _Batch()
         stored = [store(self._storage, self._form, piece)]
-        self._account(stored)
+        self._account(stored, [piece.suffix])
         batch.finish(stored)
         return batch, 0
 
@@ -274,7 +288,7 @@ class ObjectWriter:
             except StorageError as error:
                 batch.fail(error)
             else:
-                self._account(stored)
+                self._account(stored, [piece.suffix for piece in batch.pieces])
                 batch.finish(stored)
             with self._changed:
                 self._under_way -= batch.size
@@ -282,12 +296,13 @@ class ObjectWriter:
         if worker is not None:
             worker.close()
 
-    def _account(self, stored: list[Stored]) -> None:
+    def _account(self, stored: Sequence[Stored], suffixes: Sequence[Suffix]) -> None:
         with self._changed:
-            for one in stored:
+            for one, suffix in zip(stored, suffixes, strict=True):
                 if one.new:
                     self.objects_new += 1
                     self.bytes_new += one.size
+                    self._new += one.digest.raw + (suffix or " ").encode()
                 else:
                     self.objects_known += 1
 

@@ -4,6 +4,7 @@ Owns: the interface. A name is a path below the repository's root, e.g. ``data/a
 ``.cvmfspublished`` (CernVM-FS format reference, sections 1.3 and 6.4). Must not know: what is in a file.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -45,8 +46,8 @@ class Storage(Protocol):
         """Store a copy of a local file, as ``put`` does."""
         ...
 
-    def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files; those that are not there are passed over."""
         ...
 
     def lock(self, *, wait: float) -> AbstractContextManager[None]:

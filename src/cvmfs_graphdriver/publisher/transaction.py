@@ -1,9 +1,9 @@
 """A transaction: changes to a repository's tree that appear together, as one new revision.
 
-Owns: which catalogs change, the counters that go up the tree, and the order in which a revision is made
-(CernVM-FS format reference, section 13.3): objects, catalogs from the leaves to the root, history,
-certificate and metainfo, reflog, and last the manifest. A transaction that ends without ``publish``, in
-whatever way, leaves unreferenced objects behind and nothing else. Must not know: where entries come from.
+Owns: the order in which a revision is made (CernVM-FS format reference, section 13.3): objects, catalogs from
+the leaves to the root, history, certificate and metainfo, reflog, and last the manifest; and what is undone
+when it is not made. A transaction that ends without ``publish`` deletes what it stored; one that is killed
+leaves objects behind that nothing refers to, for garbage collection. Must not know: where entries come from.
 """
 
 import json
@@ -41,7 +41,7 @@ class Transaction:
         self._repository = repository
         self._wait = wait
         self._lock = threading.Lock()
-        self._published = False
+        self._committed = False
         self.notes: list[str] = []
 
     def __enter__(self) -> Self:
@@ -51,7 +51,9 @@ class Transaction:
             self._base = repository.manifest()
             self._now = int(repository.clock())
             self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="publish-")))
-            self._objects = stack.enter_context(ObjectWriter(repository.storage, repository.options))
+            self._objects = ObjectWriter(repository.storage, repository.options)
+            stack.callback(self._give_up)
+            stack.enter_context(self._objects)
             self._catalogs = stack.enter_context(
                 OpenCatalogs(
                     CatalogReference(b"", self._base.root, self._base.root_size),
@@ -67,6 +69,11 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def _give_up(self) -> None:
+        """Leave the storage as it was, unless the new revision may be visible."""
+        if not self._committed:
+            self._objects.discard()
 
     @property
     def objects(self) -> ObjectWriter:
@@ -106,7 +113,7 @@ class Transaction:
 
     def publish(self, *, tag: str = "", description: str = "") -> Manifest:
         """Make the next revision of it, and the newest. Raises StorageError, PublisherError."""
-        if self._published:
+        if self._committed:
             raise PublisherError("this transaction is published already")
         repository, now = self._repository, self._now
         revision = self._base.revision + 1
@@ -125,6 +132,8 @@ class Transaction:
             Reference(history, ReferenceKind.HISTORY, now),
             Reference(metainfo, ReferenceKind.METAINFO, now),
         ]
+        reflog = self._write_reflog(new)
+        self._committed = True
         manifest = replace(
             self._base,
             root=root.digest,
@@ -134,12 +143,11 @@ class Transaction:
             certificate=certificate,
             history=history,
             metainfo=metainfo,
-            reflog=self._write_reflog(new),
+            reflog=reflog,
             timestamp=max(now, self._base.timestamp),
             garbage_collectable=repository.options.garbage_collectable,
         )
         repository.put_manifest(manifest)
-        self._published = True
         return manifest
 
     def _write_history(self, root: CatalogReference, revision: int, tag: str, description: str) -> Digest:

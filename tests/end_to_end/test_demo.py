@@ -1,0 +1,129 @@
+"""The demo as a user starts it, and that nothing is left of it, however it ends."""
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import PROJECT
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+PATIENCE = 280.0
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Where the demo makes its scratch directory; short, since sockets lie deep in it."""
+    path = Path(f"/var/tmp/t{os.getpid()}")
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+@contextmanager
+def demo(scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The demo as a terminal starts it: in a process group of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=PROJECT,
+        env={**os.environ, "TMPDIR": str(scratch), "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        for directory in control_groups(process.pid):
+            subprocess.run(["find", directory, "-depth", "-type", "d", "-delete"], check=False)
+
+
+def control_groups(pid: int) -> list[Path]:
+    root = Path("/sys/fs/cgroup")
+    return [*root.glob(f"cvmfs-graphdriver-{pid}-*"), *root.glob(f"*/cvmfs-graphdriver-{pid}-*")]
+
+
+def running(scratch: Path) -> list[str]:
+    """Processes and mounts that name the scratch directory."""
+    found = []
+    needle = os.fsencode(scratch)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            mounts = (process / "mountinfo").read_bytes()
+        except OSError:
+            continue
+        if needle in words:
+            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+        if needle in mounts:
+            found.append(f"mounts of process {process.name}")
+    return found
+
+
+def wait_for(text: str, process: subprocess.Popen[bytes]) -> None:
+    stream = process.stderr
+    assert stream is not None
+    said, deadline = b"", time.monotonic() + PATIENCE
+    while text.encode() not in said:
+        ready, _, _ = select.select([stream], [], [], deadline - time.monotonic())
+        assert ready, said
+        piece = os.read(stream.fileno(), 1 << 16)
+        assert piece, said
+        said += piece
+
+
+def test_the_demo(scratch: Path) -> None:
+    with demo(scratch) as process:
+        said = process.communicate(timeout=PATIENCE)[1].decode()
+        assert process.returncode == 0, said
+        assert re.search(r"output\W+the same", said), said
+        share = re.search(r"share of the compressed bytes\W+100 %\W+([0-9.]+) %", said)
+        assert share, said
+        assert 0 < float(share[1]) <= 10
+        assert [*running(scratch), *scratch.iterdir(), *control_groups(process.pid)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("converting it", signal.SIGINT),
+        ("starting a dockerd", signal.SIGTERM),
+        ("running the thin image", signal.SIGINT),
+    ],
+)
+def test_nothing_is_left_when_it_is_interrupted(text: str, number: signal.Signals, scratch: Path) -> None:
+    with demo(scratch) as process:
+        wait_for(text, process)
+        time.sleep(1)
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+        assert b"interrupted" in said
+        assert b"Traceback" not in said
+        assert [*running(scratch), *scratch.iterdir(), *control_groups(process.pid)] == []
+
+
+def test_no_process_and_no_mount_is_left_when_it_is_killed(scratch: Path) -> None:
+    with demo(scratch) as process:
+        wait_for("running the thin image", process)
+        time.sleep(1)
+        process.kill()
+        process.communicate(timeout=60)
+        deadline = time.monotonic() + 10
+        while running(scratch) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert running(scratch) == []

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from demo.daemons import DaemonError, DockerEngine, end_on_signals, plugin_directory
+from demo.daemons import DaemonError, DockerEngine, end_on_signals, plugin_tarball
 from demo.images import COMMAND, ImageError, build_image, push_image
 from demo.stage import Stage, stage
 
@@ -107,7 +107,7 @@ def _show(scratch: Path, image: str | None, command: str | None, console: Consol
         account = here.convert(image, thin).account
         size = account["fetched_bytes"] + account["saved_bytes"]
         with steps.step("starting a dockerd with the plugin as its storage driver"):
-            docker.start_with_plugin(plugin_directory(_PROJECT), here.etc)
+            docker.start_with_plugin(plugin_tarball(_PROJECT), here.etc)
         with steps.step("running the thin image"):
             of_thin = _perform(docker, here, thin, words)
         with steps.step("running the normal image"):

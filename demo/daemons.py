@@ -12,15 +12,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import tarfile
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from cvmfs_graphdriver import __version__
 from demo.containment import contained
 
-__all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_directory", "registry"]
+__all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_tarball", "registry"]
 
 _PATIENCE = 60.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -116,12 +119,12 @@ def registry(scratch: Path, *, port: int = 0) -> Iterator[str]:
         yield address
 
 
-def plugin_directory(project: Path) -> Path:
-    """The plugin as ``make plugin`` built it."""
-    directory = project / "build" / "plugin"
-    if not (directory / "config.json").is_file():
-        raise DaemonError(f"there is no plugin in {directory}: run 'make plugin' first")
-    return directory
+def plugin_tarball(project: Path) -> Path:
+    """The plugin as ``make plugin`` built it, and as administrators get it."""
+    tarball = project / "build" / f"cvmfs-graphdriver-plugin-{__version__}.tar.gz"
+    if not tarball.is_file():
+        raise DaemonError(f"there is no {tarball}: run 'make plugin' first")
+    return tarball
 
 
 class DockerEngine:
@@ -170,10 +173,13 @@ class DockerEngine:
         self._stack.close()
         self._process = None
 
-    def start_with_plugin(self, plugin: Path, etc: Path, *options: str, name: str = "cvmfs") -> None:
+    def start_with_plugin(self, tarball: Path, etc: Path, *options: str, name: str = "cvmfs") -> None:
         """Install the plugin, which needs a running daemon, and start again with it as storage driver."""
         self.start("overlay2")
-        self.docker("plugin", "create", name, str(plugin))
+        with tempfile.TemporaryDirectory(dir=self.directory) as plugin:
+            with tarfile.open(tarball) as tar:
+                tar.extractall(plugin, filter="tar")
+            self.docker("plugin", "create", name, plugin)
         self.docker("plugin", "set", name, f"cvmfs_ext_config.source={etc}")
         self.docker("plugin", "enable", name)
         self.stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.daemons import DockerEngine, plugin_directory
+from demo.daemons import DockerEngine, plugin_tarball
 from demo.images import build_image, push_image
 from demo.stage import Conversion, Stage, stage
 from tests.support import PROJECT
@@ -50,5 +50,5 @@ def stock(scene: Scene) -> Iterator[DockerEngine]:
 def ours(scene: Scene) -> Iterator[DockerEngine]:
     """Docker with our plugin as its storage driver."""
     with DockerEngine(scene.stage.scratch, "ours") as engine:
-        engine.start_with_plugin(plugin_directory(PROJECT), scene.stage.etc)
+        engine.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
         yield engine

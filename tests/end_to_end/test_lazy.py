@@ -2,21 +2,19 @@
 
 import pytest
 
-from demo.daemons import DockerEngine
+from demo.daemons import DockerEngine, plugin_tarball
 from demo.images import COMMAND
 from tests.end_to_end.conftest import Scene
+from tests.support import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
 
 def test_starting_fetches_at_most_a_tenth_of_the_image(scene: Scene, stock: DockerEngine) -> None:
     """The same answer as on stock Docker, for a tenth of the bytes; a second start fetches nothing."""
-    from demo.daemons import plugin_directory
-    from tests.support import PROJECT
-
     expected = stock.run(scene.normal, *COMMAND)
     with DockerEngine(scene.stage.scratch, "lazy") as engine:
-        engine.start_with_plugin(plugin_directory(PROJECT), scene.stage.etc)
+        engine.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
         engine.docker("pull", "--quiet", scene.thin)
         _, before = scene.stage.fetched()
         assert engine.run(scene.thin, *COMMAND) == expected

@@ -60,7 +60,7 @@ class Catalog:
             raise CatalogError(f"{what} has schema {self._schema.number}, which this version cannot read")
         selected = f"SELECT {self._schema.entry_columns} FROM catalog"
         self._by_key = f"{selected} WHERE md5path_1 = ? AND md5path_2 = ?"
-        self._by_parent = f"{selected} WHERE parent_1 = ? AND parent_2 = ? AND (flags & {_HIDDEN}) = 0"
+        self._by_parent = f"{selected} WHERE parent_1 = ? AND parent_2 = ?"
         self._by_row = f"{selected} WHERE rowid = ?"
         self.root_prefix = self.properties.get("root_prefix", "").encode("utf-8", "surrogateescape")
         self._groups: dict[int, int] | None = None
@@ -119,9 +119,10 @@ class Catalog:
 
     # What is in a directory or file
 
-    def listing(self, path: bytes) -> list[DirectoryEntry]:
-        """The entries of a directory, in no particular order, without hidden ones."""
-        rows = self._select(self._by_parent, self.key_of(path))
+    def listing(self, path: bytes, *, hidden: bool = False) -> list[DirectoryEntry]:
+        """The entries of a directory, in no particular order; hidden ones only if they are asked for."""
+        visible = "" if hidden else f" AND (flags & {_HIDDEN}) = 0"
+        rows = self._select(self._by_parent + visible, self.key_of(path))
         # A root directory's own parent key may be its own key in repositories of old writers.
         return [entry for row in rows if (entry := entry_of(row)).name]
 
@@ -205,6 +206,12 @@ class Catalog:
             "WHERE counter IS NOT NULL"
         )
         return Counters.parse({name.decode("utf-8", "replace"): value for name, value in rows})
+
+    @property
+    def entries(self) -> int:
+        """How many entries it has, its own root directory among them."""
+        ((number,),) = self._select("SELECT count(*) FROM catalog")
+        return int(number)
 
     @property
     def max_row(self) -> int:

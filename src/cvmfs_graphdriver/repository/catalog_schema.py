@@ -7,7 +7,7 @@ SQLite to the type that it should have. Must not know: files, who reads or write
 import stat
 from typing import Any, Final, NamedTuple
 
-from cvmfs_graphdriver.repository.digest import Algorithm, Digest, PathKey
+from cvmfs_graphdriver.repository.digest import DIGEST_SIZE, Algorithm, Digest, PathKey
 from cvmfs_graphdriver.repository.entry import Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError
 
@@ -49,7 +49,7 @@ _FLAG_MASK = sum(flag.value for flag in EntryFlag)
 _WORD = 0xFFFFFFFF
 _FORMAT = 0o170000
 _SECOND = 10**9
-_NO_DIGEST = bytes(20)
+_NO_DIGEST = bytes(DIGEST_SIZE)
 _DEVICE = (stat.S_IFCHR, stat.S_IFBLK)
 
 # SQLite would hand out whatever a hostile writer stored; a cast makes it the right type, at C's speed.
@@ -134,7 +134,7 @@ def entry_of(row: tuple[Any, ...]) -> DirectoryEntry:
         raise CatalogError(f"the entry {name!r} has a time with {fraction} nanoseconds")
     digest = None
     if raw:
-        if len(raw) != len(_NO_DIGEST):
+        if len(raw) != DIGEST_SIZE:
             raise CatalogError(f"the entry {name!r} has a digest of {len(raw)} bytes")
         if raw != _NO_DIGEST:
             digest = Digest(algorithm, raw)
@@ -151,8 +151,11 @@ def row_of(key: PathKey, parent: PathKey, entry: DirectoryEntry) -> tuple[Any, .
         size = len(entry.symlink)
     elif stat.S_IFMT(entry.mode) in _DEVICE:
         size = entry.rdev
-    algorithm = 0 if entry.hash_algorithm is Algorithm.MD5 else entry.hash_algorithm.value - 1
-    flags = entry.flags.value | algorithm << _ALGORITHM_SHIFT | entry.compression.value << _COMPRESSION_SHIFT
+    flags = (
+        entry.flags.value
+        | entry.hash_algorithm.value - 1 << _ALGORITHM_SHIFT
+        | entry.compression.value << _COMPRESSION_SHIFT
+    )
     return (
         *key, *parent, entry.hardlink_group << 32 | entry.linkcount,
         entry.digest.raw if entry.digest else None, size, entry.mode, entry.mtime, entry.mtime_ns, flags,

@@ -5,15 +5,19 @@ Must not know: what is inside an object.
 """
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.ripemd160 import new_ripemd160
 
-__all__ = ["Algorithm", "Digest", "Hasher", "ObjectName", "PathKey", "Suffix"]
+__all__ = ["DIGEST_SIZE", "Algorithm", "Digest", "Hasher", "ObjectName", "PathKey", "Suffix"]
+
+DIGEST_SIZE: Final = 20
+"""Bytes of a digest, whatever its algorithm."""
 
 
 class Hasher(Protocol):
@@ -34,13 +38,15 @@ class _Shake128:
         self._shake.update(data)
 
     def digest(self) -> bytes:
-        return self._shake.digest(20)
+        return self._shake.digest(DIGEST_SIZE)
 
 
 class Algorithm(Enum):
-    """A content hash algorithm; the value is the number that the format gives it."""
+    """A content hash algorithm; the value is the number that the format gives it.
 
-    MD5 = 0
+    Its number 0, MD5, is the key of paths only (``PathKey``): it never names content.
+    """
+
     SHA1 = 1
     RMD160 = 2
     SHAKE128 = 3
@@ -48,22 +54,24 @@ class Algorithm(Enum):
     @property
     def size(self) -> int:
         """Length of a digest in bytes."""
-        return 16 if self is Algorithm.MD5 else 20
+        return DIGEST_SIZE
 
     @property
     def identifier(self) -> str:
-        """What follows the hex digits in the text form: empty for MD5 and SHA-1."""
+        """What follows the hex digits in the text form: empty for SHA-1."""
         return {Algorithm.RMD160: "-rmd160", Algorithm.SHAKE128: "-shake128"}.get(self, "")
 
     def new(self) -> Hasher:
         """A fresh running digest."""
         if self is Algorithm.SHA1:
             return hashlib.sha1(usedforsecurity=False)
-        if self is Algorithm.MD5:
-            return hashlib.md5(usedforsecurity=False)
         if self is Algorithm.RMD160:
             return new_ripemd160()
         return _Shake128()
+
+
+_BY_IDENTIFIER = {algorithm.identifier: algorithm for algorithm in Algorithm}
+_TEXT = re.compile(f"([0-9a-f]{{40}})({'|'.join(_BY_IDENTIFIER)})", re.ASCII)
 
 
 class Suffix(StrEnum):
@@ -87,10 +95,8 @@ class Digest:
     raw: bytes
 
     def __post_init__(self) -> None:
-        if len(self.raw) != self.algorithm.size:
-            raise FormatError(
-                f"a {self.algorithm.name} digest has {self.algorithm.size} bytes, not {len(self.raw)}"
-            )
+        if len(self.raw) != DIGEST_SIZE:
+            raise FormatError(f"a digest has {DIGEST_SIZE} bytes, not {len(self.raw)}")
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview, algorithm: Algorithm = Algorithm.SHA1) -> Self:
@@ -105,21 +111,12 @@ class Digest:
 
         Raises FormatError: not hex digits of the right length with a known algorithm.
         """
-        digits, dash, name = text.partition("-")
-        try:
-            raw = bytes.fromhex(digits)
-        except ValueError:
-            raise FormatError(f"{text!r} is no digest: it does not begin with hex digits") from None
-        if len(digits) != 2 * len(raw) or digits != digits.lower():
-            raise FormatError(f"{text!r} is no digest: it does not begin with plain lower-case hex digits")
-        by_name = {a.identifier[1:]: a for a in (Algorithm.RMD160, Algorithm.SHAKE128)}
-        if dash:
-            algorithm = by_name.get(name)
-        else:
-            algorithm = {16: Algorithm.MD5, 20: Algorithm.SHA1}.get(len(raw))
-        if algorithm is None or len(raw) != algorithm.size:
-            raise FormatError(f"{text!r} is no digest of a known algorithm")
-        return cls(algorithm, raw)
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise FormatError(
+                f"{text[:80]!r} is no digest: it wants 40 lower-case hex digits and an algorithm"
+            )
+        return cls(_BY_IDENTIFIER[match[2]], bytes.fromhex(match[1]))
 
     @property
     def hex(self) -> str:

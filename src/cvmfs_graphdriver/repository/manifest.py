@@ -6,7 +6,7 @@ Owns: the fields and their text form. Must not know: signatures; ``trust`` does 
 from dataclasses import dataclass
 from typing import Self
 
-from cvmfs_graphdriver.repository.digest import Algorithm, Digest
+from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
 __all__ = ["Manifest"]
@@ -88,7 +88,7 @@ class Manifest:
 
 
 def _split(body: bytes) -> dict[str, str]:
-    """Letters and values; the first of a letter counts."""
+    """Letters and values; the last of a letter counts, as for the reference client."""
     try:
         lines = body.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -96,7 +96,7 @@ def _split(body: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in lines:
         if line:
-            fields.setdefault(line[0], line[1:])
+            fields[line[0]] = line[1:]
     return fields
 
 
@@ -112,8 +112,6 @@ def _digest(fields: dict[str, str], letter: str) -> Digest | None:
     if not text:
         return None
     digest = Digest.parse(text)
-    if digest.algorithm is Algorithm.MD5:
-        raise FormatError(f"the manifest's line {letter} names an object by MD5")
     return digest if any(digest.raw) else None
 
 

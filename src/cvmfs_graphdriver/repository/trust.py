@@ -126,7 +126,7 @@ class TrustChain:
                 f"the whitelist of {self._fqrn} expired on {whitelist.expires:%Y-%m-%d %H:%M} UTC: its "
                 "owner must sign it anew (or this machine's clock is wrong)"
             )
-        marks = {certificate.fingerprint(a) for a in Algorithm if a is not Algorithm.MD5}
+        marks = {certificate.fingerprint(algorithm) for algorithm in Algorithm}
         if marks.isdisjoint(whitelist.fingerprints):
             raise TrustError(
                 f"the certificate {self.certificate_name} of {self._fqrn} is not on the whitelist: "

@@ -123,6 +123,7 @@ class GraphDriver:
             ("Supports d_type", str(now.backing.d_type).lower()),
             ("Data Plane", now.plane.name),
             ("CVMFS Mount Method", now.options.mount_method.value),
+            *now.plane.status(),
         ]
         return {"Status": [list(row) for row in rows]}
 

@@ -1,14 +1,15 @@
 """Layers as they are mounted: one overlay mount per layer, however many ask for it.
 
-Owns: how often each layer is in use, what its mount consists of, which repositories are in use for it, and
-what becomes of mounts that an earlier process left. Must not know: protocols; how a repository is mounted.
+Owns: how often each layer is in use, what its mount consists of, which repositories are in use for it and
+when one that no layer needs is let go, and what becomes of mounts that an earlier process left. Must not
+know: protocols; how a repository is mounted.
 """
 
 import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 
 __all__ = ["LayerMounts"]
 
+_IDLE = 300.0
+"""Seconds that a repository stays mounted after its last layer: the next container starts at once."""
+
 
 @dataclass(slots=True)
 class _Mounted:
@@ -29,15 +33,15 @@ class _Mounted:
     uses: int
     path: Path
     repositories: frozenset[str] = frozenset()
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class LayerMounts:
     """The mounts of one store's layers; safe for any number of threads."""
 
-    def __init__(self, store: LayerStore, plane: Plane) -> None:
+    def __init__(self, store: LayerStore, plane: Plane, *, idle: float = _IDLE) -> None:
         self._store = store
         self._plane = plane
+        self._idle = idle
         self._lock = threading.RLock()
         self._mounted: dict[str, _Mounted] = {}
 
@@ -87,7 +91,8 @@ class LayerMounts:
         """Unmount everything below the store."""
         with self._lock:
             for identity in list(self._mounted):
-                self._unmount(identity)
+                for name in self._unmount(identity):
+                    self._plane.release(name)
 
     def below(self, identity: str) -> list[Path]:
         """The directories below a layer, topmost first, to compare it with."""
@@ -123,14 +128,26 @@ class LayerMounts:
             mount_overlay(lower, layer.merged, upper=upper, work=work, data=data, options=options)
         return _Mounted(0, layer.merged, _repositories(sources))
 
-    def _unmount(self, identity: str) -> None:
+    def _unmount(self, identity: str) -> frozenset[str]:
+        """Unmount a layer; returns the repositories that no layer uses any more, which will be released."""
         mounted = self._mounted[identity]
         if mounted.path.name == "merged":
             umount(mounted.path, UmountFlag.DETACH)
         del self._mounted[identity]
-        in_use = {name for other in self._mounted.values() for name in other.repositories}
-        for name in mounted.repositories - in_use:
-            self._plane.release(name)
+        unused = mounted.repositories - self._in_use()
+        for name in unused:
+            timer = threading.Timer(self._idle, self._release_if_unused, (name,))
+            timer.daemon = True
+            timer.start()
+        return unused
+
+    def _in_use(self) -> set[str]:
+        return {name for mounted in self._mounted.values() for name in mounted.repositories}
+
+    def _release_if_unused(self, name: str) -> None:
+        with self._lock:
+            if name not in self._in_use():
+                self._plane.release(name)
 
 
 def _layer_path(source: Source) -> LayerPath:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
-from cvmfs_graphdriver.kernel.mountinfo import mount_at
+from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
@@ -69,6 +69,17 @@ class FusePlane:
         with self._lock_of(fqrn):
             if mount_at(self._directory / fqrn) is not None:
                 umount(self._directory / fqrn, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
+
+    def status(self) -> list[tuple[str, str]]:
+        """Each mounted repository, and the cache that they share."""
+        rows = [
+            (f"Repository {Path(os.fsdecode(mount.mount_point)).name}", _describe(mount.mount_point))
+            for mount in mounts_below(self._directory)
+        ]
+        cache = self._overrides.get("CVMFS_CACHE_BASE")
+        if cache:
+            rows.append(("Cache", cache))
+        return rows
 
     def _open(self, layer: LayerPath) -> int:
         """A descriptor of the layer's directory, in the revision mounted now or in a newer one."""
@@ -124,6 +135,28 @@ def _open_below(root: Path, path: bytes) -> int:
         return open_beneath(top, path.lstrip(b"/"), os.O_PATH | os.O_DIRECTORY)
     finally:
         os.close(top)
+
+
+def _describe(mount_point: bytes) -> str:
+    """A mounted repository in a line, by the magic attributes of its root."""
+
+    def ask(name: str) -> str:
+        return os.getxattr(mount_point, f"user.{name}").decode("utf-8", "replace").strip()
+
+    try:
+        blocks = os.statvfs(mount_point)
+        used = (blocks.f_blocks - blocks.f_bfree) * blocks.f_frsize
+        room = (
+            f", cache {used >> 20} of {blocks.f_blocks * blocks.f_frsize >> 20} MiB"
+            if blocks.f_blocks
+            else ""
+        )
+        return (
+            f"revision {ask('revision')}, next check in {ask('expires')} min, "
+            f"from {ask('host')} by {ask('proxy')}, {ask('nioerr')} I/O errors{room}"
+        )
+    except OSError as error:
+        return f"degraded: {error.strerror}"
 
 
 def _answers(target: Path) -> bool:

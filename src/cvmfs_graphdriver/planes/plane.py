@@ -67,3 +67,9 @@ class Plane(Protocol):
     def release(self, fqrn: str) -> None:
         """Unmount a repository that no layer is taken from any more. What is mounted goes on working."""
         ...
+
+    def status(self) -> Sequence[tuple[str, str]]:
+        """What an administrator should see: a name and a value each, from what is known without asking
+        the network.
+        """
+        ...

@@ -102,6 +102,10 @@ class Descriptor:
         """The descriptor of bytes at hand."""
         return cls(media_type, ContentDigest.of(data), len(data))
 
+    def dump(self) -> dict[str, str | int]:
+        """The members of a descriptor in a manifest."""
+        return {"mediaType": str(self.media_type), "size": self.size, "digest": str(self.digest)}
+
     @property
     def is_foreign(self) -> bool:
         """Whether the blob is a layer that its licence forbids to redistribute."""

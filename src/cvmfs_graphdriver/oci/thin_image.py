@@ -61,8 +61,8 @@ def pack_thin_image(source: Image, thin: ThinImage, form: ManifestFormat) -> Pac
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": _dump_descriptor(Descriptor.of(config_type, config)),
-        "layers": [_dump_descriptor(Descriptor.of(layer_type, layer))],
+        "config": Descriptor.of(config_type, config).dump(),
+        "layers": [Descriptor.of(layer_type, layer).dump()],
     }
     if not docker:
         manifest["annotations"] = {
@@ -92,14 +92,6 @@ def _tar(content: bytes) -> bytes:
     member.mode = 0o644
     header = member.tobuf(tarfile.USTAR_FORMAT)
     return header + content + bytes(-len(content) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
-
-
-def _dump_descriptor(descriptor: Descriptor) -> dict[str, Any]:
-    return {
-        "mediaType": str(descriptor.media_type),
-        "size": descriptor.size,
-        "digest": str(descriptor.digest),
-    }
 
 
 def _dump(document: dict[str, Any]) -> bytes:

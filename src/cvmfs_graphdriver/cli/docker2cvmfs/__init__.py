@@ -66,7 +66,8 @@ def command(
 ) -> None:
     """Put container images into CernVM-FS and make thin images of them.
 
-    IMAGE is [HOST[:PORT]/]NAME[:TAG][@DIGEST] as for docker. Standard output is data; what is done is told
+    IMAGE is [HOST[:PORT]/]NAME[:TAG][@DIGEST] as for docker, oci:DIR[:TAG] for an image layout, or
+    docker-archive:FILE[:NAME:TAG] for what docker save wrote. Standard output is data; what is done is told
     on standard error.
     """
     if (username is None) == password_stdin:

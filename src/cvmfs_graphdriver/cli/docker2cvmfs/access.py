@@ -12,6 +12,7 @@ from typing import Self
 
 import click
 
+from cvmfs_graphdriver.oci.archive import ArchiveImage
 from cvmfs_graphdriver.oci.credentials import (
     Credentials,
     DockerConfig,
@@ -19,6 +20,7 @@ from cvmfs_graphdriver.oci.credentials import (
     SingleCredentials,
     default_docker_config,
 )
+from cvmfs_graphdriver.oci.layout import LayoutImage
 from cvmfs_graphdriver.oci.reference import DOCKER_HUB, Reference
 from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
 from cvmfs_graphdriver.oci.source import ImageSource
@@ -85,7 +87,14 @@ class Access:
         return Registry(host, self._transport, self._keychain, mirrors=mirrors)
 
     def source(self, text: str) -> ImageSource:
-        """Where the image that ``text`` names comes from."""
+        """The image ``oci:DIR[:TAG]``, ``docker-archive:FILE[:NAME]``, or one of a registry."""
+        kind, _, place = text.partition(":")
+        if kind == "oci":
+            directory, _, tag = place.partition(":")
+            return LayoutImage(Path(directory), tag)
+        if kind == "docker-archive":
+            file, _, name = place.partition(":")
+            return ArchiveImage(Path(file), name)
         reference = self.reference(text)
         return RegistryImage(self.registry(reference.host), reference)
 

@@ -170,14 +170,15 @@ def _lhash(ask: _Question) -> str | None:
     digest = ask.node.entry.digest
     if digest is None:
         return None
-    descriptor = ask.client.cache.open(digest)
-    if descriptor is None:
-        return "Not in cache"
     hasher = digest.algorithm.new()
     compressor = zlib.compressobj()
-    with os.fdopen(descriptor, "rb") as file:
-        while data := file.read(_PIECE):
-            hasher.update(compressor.compress(data))
+    if ask.node.entry.size:  # what is empty need not be fetched to be known
+        descriptor = ask.client.cache.open(digest)
+        if descriptor is None:
+            return "Not in cache"
+        with os.fdopen(descriptor, "rb") as file:
+            while data := file.read(_PIECE):
+                hasher.update(compressor.compress(data))
     hasher.update(compressor.flush())
     return hasher.digest().hex() + digest.algorithm.identifier
 

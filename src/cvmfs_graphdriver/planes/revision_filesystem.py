@@ -16,12 +16,16 @@ says which revision it is from.
 import errno
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import StaleInodeError
+from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.client.revision import Node
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.wire import FOREVER, ROOT_NODE, StatFs
@@ -30,6 +34,7 @@ from cvmfs_graphdriver.planes.listing import Listing, Listings
 from cvmfs_graphdriver.planes.openfiles import OpenFiles
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap
 from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.repository.errors import CatalogError
 
 __all__ = ["Presentation", "RevisionFilesystem"]
 
@@ -54,7 +59,10 @@ class Presentation:
 class RevisionFilesystem:
     """Answers for the tree given last. Implements ``kernel.fuse.filesystem.Filesystem``."""
 
-    def __init__(self, tree: Tree, presentation: Presentation, statfs: Callable[[], StatFs]) -> None:
+    def __init__(
+        self, tree: Tree, presentation: Presentation, statfs: Callable[[], StatFs], counters: Counters
+    ) -> None:
+        self._counters = counters
         self._presentation = presentation
         self._statfs = statfs
         self._files = OpenFiles(presentation.open_files)
@@ -110,11 +118,10 @@ class RevisionFilesystem:
         if not found.entry.is_regular:
             raise RefusalError(errno.EINVAL)
         wanted = max(0, min(len(buffer), found.entry.size - offset))
-        file = self._files.get(node, lambda: self._tree.open(found))
+        file = self._files.get(node, lambda: self._open(found))
         if file.readinto(buffer[:wanted], offset) < wanted:
             # The kernel would take what is missing for zeros.
-            _log.error("%r has less content than its %d bytes", found.path, found.entry.size)
-            raise RefusalError(errno.EIO)
+            raise CatalogError(f"{found.path!r} has less content than the {found.entry.size} bytes it should")
         return wanted
 
     def readdir(self, node: int, offset: int, size: int) -> bytes:
@@ -127,9 +134,8 @@ class RevisionFilesystem:
 
     def getxattr(self, node: int, name: bytes, gid: int) -> bytes:
         """The value of an extended attribute, magic or stored."""
-        del gid
         found = self._node(node)
-        value = self._tree.magic_xattr(found, name)
+        value = self._tree.magic_xattr(found, name, gid)
         if value is None:
             value = self._tree.xattrs(found).get(name)
         if value is None:
@@ -139,11 +145,22 @@ class RevisionFilesystem:
     def listxattr(self, node: int) -> Iterable[bytes]:
         """The names of the extended attributes that are to be seen."""
         found = self._node(node)
-        return self._tree.xattrs(found)
+        return {**self._tree.xattrs(found), **dict.fromkeys(self._tree.magic_names(found))}
 
     def statfs(self) -> StatFs:
         """The size of the whole."""
         return self._statfs()
+
+    def failed(self, error: Exception) -> None:
+        """Count and tell what made an operation fail; at most one message a second."""
+        now = time.time()
+        quiet = now - self._counters.last_io_error < 1
+        self._counters.add_io_error(now)
+        if isinstance(error, CvmfsGraphdriverError):
+            if not quiet:
+                _log.error("%s", error)
+        else:
+            _log.error("a request could not be served", exc_info=error)
 
     # Nodes
 
@@ -161,6 +178,10 @@ class RevisionFilesystem:
     def _entry(self, node: Node, ttl: int) -> bytes:
         return wire.entry(node.inode, self._attributes(node), entry_ttl=ttl)
 
+    def _open(self, node: Node) -> OpenFile:
+        self._counters.add("opens")
+        return self._tree.open(node)
+
     # Directories
 
     def _listing(self, inode: int, offset: int) -> Listing:
@@ -176,6 +197,7 @@ class RevisionFilesystem:
         directory = tree.node(ROOT_NODE) if inode == ROOT_NODE else self._node(inode)
         if not directory.entry.is_directory:
             raise RefusalError(errno.ENOTDIR)
+        self._counters.add("directory_opens")
         children = tree.children(directory)
         ttl = _ROOT_TTL if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode

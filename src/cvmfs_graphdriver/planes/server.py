@@ -5,6 +5,7 @@ that looks for new revisions. Must not know: who forked it, and who forks the ne
 """
 
 import logging
+import os
 import resource
 import threading
 import time
@@ -17,7 +18,7 @@ from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
-from cvmfs_graphdriver.planes.ownership import UNCHANGED, load_id_map
+from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap, load_id_map
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.revision_filesystem import Presentation, RevisionFilesystem
 from cvmfs_graphdriver.planes.tree import Tree
@@ -60,7 +61,9 @@ class _Service:
         self._client = client
         self._settings = presentation
         self._stop = threading.Event()
-        self._filesystem = RevisionFilesystem(self._shown(client.mount()), self._presentation(), self._statfs)
+        self._filesystem = RevisionFilesystem(
+            self._shown(client.mount()), self._presentation(), self._statfs, client.counters
+        )
 
     def run(self, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
         """Serve until the end."""
@@ -88,9 +91,14 @@ class _Service:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         wanted = self._client.settings.cache.open_files
+        if shown.claim_ownership:
+            uids, gids = IdMap(default=os.getuid()), IdMap(default=os.getgid())
+        else:
+            uids = load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED
+            gids = load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED
         return Presentation(
-            uids=load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED,
-            gids=load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED,
+            uids=uids,
+            gids=gids,
             world_readable=shown.world_readable,
             open_files=max(16, min(wanted, hard - _RESERVED_FILES)),
         )

@@ -49,6 +49,10 @@ class Tree(Protocol):
         """The extended attributes that belong to the node."""
         ...
 
-    def magic_xattr(self, node: Node, name: bytes) -> bytes | None:
-        """An attribute that tells of client and repository; None if the node has none of that name."""
+    def magic_xattr(self, node: Node, name: bytes, gid: int) -> bytes | None:
+        """An attribute that tells of client and repository, for a caller of group ``gid``; None: no such."""
+        ...
+
+    def magic_names(self, node: Node) -> Sequence[bytes]:
+        """The names of magic attributes that are listed."""
         ...

@@ -97,10 +97,14 @@ class OverlayTree:
             attributes[OPAQUE_XATTR] = OPAQUE_VALUE
         return attributes
 
-    def magic_xattr(self, node: Node, name: bytes) -> bytes | None:
+    def magic_xattr(self, node: Node, name: bytes, gid: int) -> None:
         """None: overlayfs would copy magic attributes up with the file."""
-        del node, name
-        return None
+        del node, name, gid
+
+    def magic_names(self, node: Node) -> Sequence[bytes]:
+        """None."""
+        del node
+        return ()
 
     def _is_opaque(self, node: Node) -> bool:
         if self._tree.child(node, OPAQUE_MARK) is not None:

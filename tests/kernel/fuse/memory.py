@@ -37,6 +37,7 @@ class MemoryFilesystem:
         self.ttl = ttl
         self.files = {wire.ROOT_NODE: File(Attributes(wire.ROOT_NODE, stat.S_IFDIR | 0o755, links=2))}
         self.calls: list[str] = []
+        self.errors: list[Exception] = []
         self.before: Callable[[str, int], None] = lambda _operation, _node: None
 
     def add(self, name: bytes, mode: int, content: bytes = b"", *, parent: int = 1, **attributes: int) -> int:
@@ -97,6 +98,9 @@ class MemoryFilesystem:
     def statfs(self) -> StatFs:
         self._called("statfs", 0)
         return StatFs(blocks=1000, free=400, files=50, files_free=7)
+
+    def failed(self, error: Exception) -> None:
+        self.errors.append(error)
 
     def change(self, node: int, content: bytes) -> None:
         file = self.files[node]

@@ -72,3 +72,7 @@ class Filesystem(Protocol):
     def statfs(self) -> StatFs:
         """The size of the whole."""
         ...
+
+    def failed(self, error: Exception) -> None:
+        """An operation raised ``error``, which is no RefusalError; its caller gets EIO."""
+        ...

@@ -5,7 +5,7 @@ Documentation/filesystems/fuse.rst. Must not know: what is served, who restarts 
 
 All threads do the same: read, serve, answer. One that waits for something slow holds up nobody as long as
 there are others. A file system refuses by RefusalError; anything else that it raises
-is logged and reaches the caller as EIO: never as a file that is not there.
+reaches the caller as EIO: never as a file that is not there.
 """
 
 import errno
@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem, RefusalError
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight, Slot
@@ -132,11 +131,8 @@ class Server:
                 reply = (wire.reply_header(unique, len(body)), body)
         except RefusalError as refusal:
             reply = (wire.error_reply(unique, refusal.number),)
-        except CvmfsGraphdriverError as error:
-            _log.warning("%s", error)
-            reply = (wire.error_reply(unique, errno.EIO),)
-        except Exception:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
-            _log.exception("FUSE operation %d on node %d failed", opcode, node)
+        except Exception as error:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
+            self._filesystem.failed(error)
             reply = (wire.error_reply(unique, errno.EIO),)
         self._answer(*reply)
 

@@ -11,14 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.failover import Failure
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from demo.containment import contained
 from tests.client.fixture import UnpackedRepository, unpack
 from tests.client.test_revision import read, walk
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.client.revision import Node
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("squid") and shutil.which("nginx")), reason="squid and nginx are not installed"
@@ -26,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 _SQUID = """
 http_port 127.0.0.1:{port}
-pid_filename {directory}/squid.pid
+pid_filename none
 access_log none
 cache_log {directory}/cache.log
 cache deny all
@@ -67,28 +72,36 @@ class Daemon:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            contained(*self._command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         for _ in range(200):
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.05)
+        self.kill()
         pytest.fail(f"{self._command[0]} does not start")
 
-    def signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+        """Without a word, and with all that it started."""
+        self._process.kill()
         self._process.wait()
 
     def freeze(self) -> None:
         """It goes on listening, and says nothing."""
-        self.signal(signal.SIGSTOP)
+        for process in _below(self._process.pid):
+            os.kill(process, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self.signal(signal.SIGCONT)
+        for process in _below(self._process.pid):
+            os.kill(process, signal.SIGCONT)
+
+
+def _below(process: int) -> Iterator[int]:
+    """The children of a process, and theirs."""
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            yield child
+            yield from _below(child)
 
 
 @contextmanager
@@ -127,6 +140,7 @@ class Site:
         self.proxies = parts[:2]
         self.servers = parts[2:]
         self.expected: dict[bytes, str] = {}
+        self._files: dict[Client, list[Node]] = {}
 
     def client(self, proxies: str = "{0};{1}", **overrides: str) -> Client:
         urls = ";".join(f"{server.url}/cvmfs/@fqrn@" for server in self.servers)
@@ -145,15 +159,16 @@ class Site:
 
     def read_tree(self, client: Client) -> tuple[int, list[CvmfsGraphdriverError]]:
         """Read every file, nothing from the cache; how many were right, and the errors of the others."""
-        shutil.rmtree(self.directory / "cache" / "shared" / "objects", ignore_errors=True)
+        revision = client.current or client.mount()
+        files = self._files.get(client)
+        if files is None:
+            files = [node for node in walk(revision, revision.top) if node.entry.is_regular]
+            self._files[client] = files
         for shard in (self.directory / "cache" / "shared").glob("[0-9a-f][0-9a-f]"):
             shutil.rmtree(shard)
-        revision = client.current or client.mount()
         right = 0
         errors = []
-        for node in walk(revision, revision.top):
-            if not node.entry.is_regular:
-                continue
+        for node in files:
             try:
                 digest = hashlib.sha1(read(revision, node)).hexdigest()
             except CvmfsGraphdriverError as error:
@@ -164,32 +179,39 @@ class Site:
         return right, errors
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    repository = unpack("lite-sha1-zlib", tmp_path / "repository")
-    stale = tmp_path / "second"
-    shutil.copytree(repository.directory, stale)
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
+@pytest.fixture(scope="module")
+def parts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[UnpackedRepository, tuple[Daemon, ...]]]:
+    """The daemons, which all tests of this module kill and start again; squid and nginx are other users."""
+    directory = tmp_path_factory.mktemp("site")
+    repository = unpack("lite-sha1-zlib", directory / "repository")
+    shutil.copytree(repository.directory, directory / "second")
+    for parent in (directory, *directory.parents):
+        if str(parent).startswith("/tmp/"):
             parent.chmod(0o755)
     with (
-        _squid(tmp_path / "squid1") as one,
-        _squid(tmp_path / "squid2") as two,
-        _nginx(tmp_path / "nginx1", repository.directory) as three,
-        _nginx(tmp_path / "nginx2", stale) as four,
+        _squid(directory / "squid1") as one,
+        _squid(directory / "squid2") as two,
+        _nginx(directory / "nginx1", repository.directory) as three,
+        _nginx(directory / "nginx2", directory / "second") as four,
     ):
-        site = Site(repository, tmp_path, (one, two, three, four))
-        with closing(site.client()) as client:
-            right, errors = site.read_tree(client)
-            assert right == len(site.expected) > 10
-            assert not errors
-        yield site
+        yield repository, (one, two, three, four)
+
+
+@pytest.fixture
+def site(parts: tuple[UnpackedRepository, tuple[Daemon, ...]], tmp_path: Path) -> Site:
+    site = Site(parts[0], tmp_path, parts[1])
+    with closing(site.client()) as client:
+        right, errors = site.read_tree(client)
+    assert right == len(site.expected) > 10
+    assert not errors
+    return site
 
 
 def _during(site: Site, client: Client, fault: Callable[[], None], back: Callable[[], None]) -> None:
     """Read while ``fault`` happens, afterwards, and when all is well ``back``: nothing may fail."""
-    client.mount()
+    site.read_tree(client)
     timer = threading.Timer(0.05, fault)
     timer.start()
     try:
@@ -212,7 +234,7 @@ def test_a_proxy_dies(site: Site) -> None:
     with closing(site.client("{0};{1}")) as client:
         _during(site, client, site.proxies[0].kill, site.proxies[0].start)
         assert client.transfer.failover.current_group == 0
-        assert client.counters[f"failure:{Failure.PROXY_CONNECTION.name.lower()}"] >= 1
+        assert sum(client.counters[f"failure:{kind.name.lower()}"] for kind in Failure) >= 1
 
 
 def test_a_proxy_hangs(site: Site) -> None:
@@ -264,7 +286,8 @@ def test_the_first_server_has_lost_its_objects(fault: str, site: Site) -> None:
 
     def repair() -> None:
         shutil.rmtree(root)
-        shutil.copytree(site.directory / "second" / root.relative_to(site.directory / "repository"), root)
+        original = site.repository.directory.parent / "second"
+        shutil.copytree(original / root.relative_to(site.repository.directory), root)
 
     with closing(site.client()) as client:
         client.mount()
@@ -274,7 +297,7 @@ def test_the_first_server_has_lost_its_objects(fault: str, site: Site) -> None:
 
 def test_everything_is_down_for_a_while(site: Site) -> None:
     with closing(site.client("{0}|{1}")) as client:
-        client.mount()
+        site.read_tree(client)
         for daemon in (*site.proxies, *site.servers):
             daemon.kill()
         started = time.monotonic()

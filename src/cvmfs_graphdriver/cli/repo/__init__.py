@@ -1,0 +1,21 @@
+"""``cvmfs-graphdriver repo``: the table of what can be done with a repository that is published here."""
+
+import click
+
+from cvmfs_graphdriver.cli.entry import LazyGroup
+
+__all__ = ["command"]
+
+_HERE = "cvmfs_graphdriver.cli.repo"
+
+
+@click.group(
+    "repo",
+    cls=LazyGroup,
+    commands_at={
+        "create": f"{_HERE}.create:command",
+        "serve": f"{_HERE}.serve:command",
+    },
+)
+def command() -> None:
+    """Create and serve the repositories that images are converted into."""

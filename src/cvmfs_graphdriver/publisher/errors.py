@@ -4,7 +4,15 @@ from typing import ClassVar
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["BusyError", "IngestError", "KeyringError", "PublisherError", "StorageError"]
+__all__ = [
+    "BusyError",
+    "DamagedRepositoryError",
+    "IngestError",
+    "KeyringError",
+    "MissingObjectError",
+    "PublisherError",
+    "StorageError",
+]
 
 
 class PublisherError(CvmfsGraphdriverError):
@@ -29,6 +37,18 @@ class IngestError(PublisherError):
     """An entry cannot be stored as the format wants it."""
 
     exit_code: ClassVar[int] = 43
+
+
+class MissingObjectError(PublisherError):
+    """An object that a revision refers to is not in the storage."""
+
+    exit_code: ClassVar[int] = 45
+
+
+class DamagedRepositoryError(PublisherError):
+    """Checking a repository found what should not be."""
+
+    exit_code: ClassVar[int] = 46
 
 
 class KeyringError(PublisherError):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError
 
@@ -68,6 +69,13 @@ class LocalStorage:
         if len(data) > limit:
             raise StorageError(f"{self.directory / name} is bigger than the {limit} bytes it may have")
         return data
+
+    def open(self, name: str) -> BinaryIO | None:
+        with _mapped("read", self.directory / name):
+            try:
+                return open(self._path(name), "rb")
+            except FileNotFoundError:
+                return None
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         temporary = self._temporary()

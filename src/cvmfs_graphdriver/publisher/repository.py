@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.keyring import Keyring
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage import Storage
-from cvmfs_graphdriver.repository.compression import decompress
-from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.errors import DigestMismatchError, TrustError
+from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.errors import TrustError
 from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.whitelist import Whitelist
@@ -32,7 +32,6 @@ MANIFEST = ".cvmfspublished"
 WHITELIST = ".cvmfswhitelist"
 REFLOG = ".cvmfsreflog"
 _SMALL = 1 << 20
-_CATALOG_LIMIT = 4 << 30
 
 
 class Repository:
@@ -102,22 +101,13 @@ class Repository:
 
         return Transaction(self, wait=wait)
 
-    def content(self, name: ObjectName, *, limit: int = _CATALOG_LIMIT) -> bytes:
-        """A stored object of the repository's own, verified and decompressed.
-
-        Raises PublisherError: it is missing; DigestMismatchError, FormatError: it is damaged.
-        """
-        stored = self.storage.get(name.path, limit=limit)
-        if stored is None:
-            raise PublisherError(f"object {name} is missing in {self.storage.location}: check the repository")
-        if Digest.of(stored, name.digest.algorithm) != name.digest:
-            raise DigestMismatchError(f"object {name} in {self.storage.location} is damaged")
-        return decompress(stored, limit=limit)
-
     def unpack(self, name: ObjectName, directory: Path) -> Path:
-        """The same as a private file in ``directory``."""
+        """One of the repository's own objects as a private file in ``directory``.
+
+        Raises MissingObjectError, DigestMismatchError, FormatError.
+        """
         with tempfile.NamedTemporaryFile(dir=directory, prefix=f"{name.suffix}-", delete=False) as file:
-            file.write(self.content(name))
+            file.write(read_object(self.storage, name))
         return Path(file.name)
 
     def put_manifest(self, manifest: Manifest) -> None:

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from cvmfs_graphdriver.publisher.tree_entry import ContentReader
+
 __all__ = ["Storage"]
 
 
@@ -36,6 +38,10 @@ class Storage(Protocol):
 
     def get(self, name: str, *, limit: int) -> bytes | None:
         """A file's content, None if there is none. More than ``limit`` bytes are an error."""
+        ...
+
+    def open(self, name: str) -> AbstractContextManager[ContentReader] | None:
+        """A file's bytes in order, for a ``with`` statement; None if there is none."""
         ...
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:

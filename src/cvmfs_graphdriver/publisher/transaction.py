@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from cvmfs_graphdriver.publisher.catalogs import OpenCatalogs
+from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.ingest import TreeIngest
 from cvmfs_graphdriver.publisher.objects import ObjectWriter
@@ -172,7 +173,7 @@ class Transaction:
         return self._objects.put(path.read_bytes(), Suffix.HISTORY)
 
     def _fetch_catalog(self, digest: Digest, file: Path) -> None:
-        file.write_bytes(self._repository.content(ObjectName(digest, Suffix.CATALOG)))
+        file.write_bytes(read_object(self._repository.storage, ObjectName(digest, Suffix.CATALOG)))
 
     def _write_reflog(self, new: list[Reference]) -> Digest:
         """Append to the reflog and store it; returns the digest of its bytes."""

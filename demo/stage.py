@@ -88,7 +88,5 @@ def _configure(etc: Path, url: str, keys: Path) -> None:
     (etc / "config.d").mkdir()
     (etc / "default.local").write_text("CVMFS_HTTP_PROXY=DIRECT\n")
     (etc / "config.d" / f"{FQRN}.conf").write_text(
-        f"CVMFS_SERVER_URL={url}/cvmfs/@fqrn@\n"
-        # Where the plugin sees this directory, which is not where the host has it.
-        f"CVMFS_PUBLIC_KEY=/cvmfs_ext_config/keys/{public}\n"
+        f"CVMFS_SERVER_URL={url}/cvmfs/@fqrn@\nCVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{public}\n"
     )

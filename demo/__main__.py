@@ -41,7 +41,7 @@ class Steps:
     def say(self, text: str) -> None:
         """Say it on a line of its own."""
         seconds = time.monotonic() - self._start
-        self._console.print(f"[dim]{seconds:5.1f} s[/]  {text}", highlight=False)
+        self._console.print(f"[dim]{seconds:5.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
@@ -116,12 +116,13 @@ def _show(scratch: Path, image: str | None, command: str | None, console: Consol
         unpacked = int(docker.docker("image", "inspect", "--format", "{{.Size}}", image))
         steps.say("done; ending everything")
     same = of_thin.output == of_normal.output
-    table = _table(account["image"], len(account["layers"]), size, unpacked, cache, of_normal, of_thin)
+    table = _table(image, len(account["layers"]), size, unpacked, cache, of_normal, of_thin)
     console.print(table)
-    console.print(of_thin.output.decode("utf-8", "replace").rstrip(), markup=False, highlight=False)
+    sys.stdout.buffer.write(of_thin.output)
     if not same:
         console.print("demo: the two forms of the image gave different output; the normal one's is:")
-        console.print(of_normal.output.decode("utf-8", "replace").rstrip(), markup=False, highlight=False)
+        sys.stdout.buffer.write(of_normal.output)
+    sys.stdout.flush()
     return 0 if same else 1
 
 

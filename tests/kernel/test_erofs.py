@@ -19,7 +19,7 @@ LINK = stat.S_IFLNK | 0o777
 
 
 @contextmanager
-def mounted(image: bytes, place: Path) -> Iterator[Path]:
+def mounted(image: bytes | bytearray, place: Path) -> Iterator[Path]:
     """Check the image, mount it, and unmount it in the end."""
     file = place / "image.erofs"
     file.write_bytes(image)

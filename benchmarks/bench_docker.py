@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.pairs import measure
-from demo.daemons import DockerEngine, end_on_signals, plugin_directory
+from demo.daemons import DockerEngine, end_on_signals, plugin_tarball
 from demo.images import COMMAND, build_image, push_image
 from demo.stage import stage
 
@@ -24,7 +24,7 @@ def run() -> list[dict[str, object]]:
         push_image(layout, normal)
         set_up.convert(normal, thin)
         stock.start("overlay2")
-        ours.start_with_plugin(plugin_directory(_PROJECT), set_up.etc)
+        ours.start_with_plugin(plugin_tarball(_PROJECT), set_up.etc)
 
         def pull(engine: DockerEngine, image: str) -> None:
             if engine.docker("images", "--quiet", image):

@@ -38,6 +38,8 @@ class Incoming:
         self._path = path
         self._make_room = make_room
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        # Who finds the file unlocked may take it for left behind by a process that died.
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
         self.size = 0
         """Bytes written so far."""
         self.crc32 = 0

@@ -2,7 +2,7 @@
 
 Owns: that decision (CernVM-FS format reference, sections 10.2 and 10.3): the newest revision that servers
 prove, never one older than seen before, the one known last when no server can be asked, or the one that the
-configuration names. Must not know: FUSE, when to look for a new revision (``refresher``).
+configuration names. Must not know: FUSE, who looks for new revisions and when.
 """
 
 import logging

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.client.errors import CacheError, StaleInodeError
 from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.errors import FormatError
 
 __all__ = ["ROOT_INODE", "InodeTable", "Range"]
 
@@ -104,8 +105,16 @@ class InodeTable:
             if not line.endswith(b"\n"):
                 break
             self._read += len(line)
-            offset, rows, digest, mountpoint = line.decode("ascii").split()
-            place = b"" if mountpoint == "-" else bytes.fromhex(mountpoint)
-            item = Range(int(offset), int(rows), Digest.parse(digest), place)
+            item = self._parse(line)
             self._ranges.append(item)
             self._by_catalog[item.mountpoint, item.digest] = item
+
+    def _parse(self, line: bytes) -> Range:
+        try:
+            offset, rows, digest, mountpoint = line.decode("ascii").split()
+            place = b"" if mountpoint == "-" else bytes.fromhex(mountpoint)
+            return Range(int(offset), int(rows), Digest.parse(digest), place)
+        except (ValueError, FormatError) as error:
+            raise CacheError(
+                f"the inode table {self._path} is damaged: {error}; unmount, and remove it"
+            ) from error

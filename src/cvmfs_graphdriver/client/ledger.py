@@ -65,6 +65,9 @@ class Ledger:
             self._sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
             try:
                 self._sql.execute("PRAGMA journal_mode = WAL")
+                tables = self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                self.is_new = tables == 0
+                """Whether there was none before."""
                 self._sql.execute("PRAGMA synchronous = OFF")
                 self._sql.executescript(_TABLES)
             except BaseException:
@@ -126,13 +129,12 @@ class Ledger:
             ).fetchone()
             return int(row[0]), int(row[1])
 
-    def records(self, *, evictable: bool = False) -> list[Record]:
-        """All objects, or all that may go; what was not used for the longest time comes first."""
-        condition = "WHERE pinned = 0" if evictable else ""
+    def records(self) -> list[Record]:
+        """All objects; what was not used for the longest time comes first."""
         with self._transaction() as sql:
             rows = sql.execute(
                 "SELECT c.sha1, size, acseq, ifnull(path, ''), type, pinned, ifnull(crc32, -1) "
-                f"FROM cache_catalog AS c LEFT JOIN cache_checksum USING (sha1) {condition} ORDER BY acseq"
+                "FROM cache_catalog AS c LEFT JOIN cache_checksum USING (sha1) ORDER BY acseq"
             ).fetchall()
         return [
             Record(digest, size, sequence, path, Kind(bool(kind)), bool(pinned), crc32, sequence < 0)

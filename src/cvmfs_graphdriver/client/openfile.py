@@ -33,6 +33,7 @@ class OpenFile:
     ) -> None:
         self._pieces = pieces
         self._offsets = [piece.offset for piece in pieces]
+        self._size = pieces[-1].offset + pieces[-1].size if pieces else 0
         self._fetch = fetch
         self._prefetch = prefetch
         self._lock = threading.Lock()
@@ -53,7 +54,7 @@ class OpenFile:
 
     def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; fewer only at the end. Raises as ``readinto``."""
-        buffer = bytearray(size)
+        buffer = bytearray(max(0, min(size, self._size - offset)))
         return bytes(memoryview(buffer)[: self.readinto(memoryview(buffer), offset)])
 
     def readinto(self, buffer: memoryview, offset: int) -> int:

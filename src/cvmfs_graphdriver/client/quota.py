@@ -27,6 +27,8 @@ __all__ = ["Quota"]
 _PERIOD = 1.0
 _BATCH = 500
 _HELD_SHARE = 0.75
+_MOMENT = 0.1
+_REMEMBERED = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Quota:
         self._used = self._ledger.used()[0]
         self._evictions: list[float] = []
         self._marker, crashed = _mark(directory)
+        crashed = crashed or self._ledger.is_new
         self._wake = threading.Event()
         self._closing = False
         self._crashed = crashed
@@ -119,24 +122,38 @@ class Quota:
     def shrink(self, target: int) -> int:
         """Evict until at most ``target`` bytes are left; returns how many are. Raises CacheError."""
         with self._work:
+            # Files go first: on a full disk there is no room to write that into the ledger.
+            gone = set(self._unlink_oldest(target))
+            with self._lock:
+                self._stored = [record for record in self._stored if record.digest not in gone]
+                self._evictions.append(time.monotonic())
+                del self._evictions[:-_REMEMBERED]
             self._flush()
-            left = self._ledger.used()[0]
-            gone = []
-            for record in self._ledger.records(evictable=True):
-                if left <= target:
-                    break
-                if self._unlink(record.digest):
-                    gone.append(record.digest)
-                    left -= record.size
             self._ledger.remove(gone)
             self._recount()
-        with self._lock:
-            self._evictions.append(time.monotonic())
-            del self._evictions[:-10_000]
+        left = self.used
         if left > target and left > _HELD_SHARE * self.limit:
             for callback in self.on_pressure:
                 callback()
         return left
+
+    def _unlink_oldest(self, target: int) -> Iterator[str]:
+        """Remove files, those first that were not used for the longest time; gives their digests."""
+        with self._lock:
+            noted, uses = list(self._stored), dict(self._uses)
+        known = {record.digest: record for record in self._ledger.records()}
+        known.update((record.digest, record) for record in noted)
+        left = sum(record.size for record in known.values())
+
+        def last_use(record: Record) -> tuple[bool, int]:
+            return not record.volatile, uses.get(record.digest, record.sequence)
+
+        for record in sorted(known.values(), key=last_use):
+            if left <= target:
+                return
+            if not record.pinned and self._unlink(record.digest):
+                left -= record.size
+                yield record.digest
 
     def make_room(self, size: int) -> None:
         """Evict if ``size`` bytes more would be too many. Raises CacheError."""
@@ -233,6 +250,7 @@ class Quota:
                 if digest not in known or known[digest].size != stat.st_size
             )
             self._recount()
+        _clear_transactions(self.directory / "txn")
 
     def _rebuild(self) -> None:
         """The ledger is damaged: begin a new one from what is in the directory."""
@@ -245,10 +263,17 @@ class Quota:
 
 def _open_ledger(path: Path) -> Ledger:
     try:
-        return Ledger(path)
-    except CacheError:
+        ledger = Ledger(path)
+        try:
+            ledger.records()
+        except CacheError:
+            ledger.close()
+            raise
+    except CacheError as error:
+        _log.warning("%s; beginning a new one", error)
         _discard(path)
         return Ledger(path)
+    return ledger
 
 
 def _discard(path: Path) -> None:
@@ -267,6 +292,24 @@ def _mark(directory: Path) -> tuple[IO[bytes], bool]:
     mine = (directory / f"janitor.{os.getpid()}.{time.monotonic_ns()}").open("wb")
     fcntl.flock(mine, fcntl.LOCK_SH)
     return mine, crashed
+
+
+def _clear_transactions(directory: Path) -> None:
+    """Remove files that nobody writes any more: writers lock theirs, but for their first moment."""
+    abandoned = _unlocked(directory)
+    if abandoned:
+        time.sleep(_MOMENT)
+        for path in abandoned & _unlocked(directory):
+            path.unlink(missing_ok=True)
+
+
+def _unlocked(directory: Path) -> set[Path]:
+    found = set()
+    for path in directory.glob("*"):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.add(path)
+    return found
 
 
 def _objects(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

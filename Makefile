@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
+COMMAND ?=
 
 .PHONY: help
 help:  ## Say what can be made
@@ -19,8 +20,8 @@ $(VENV)/.installed: pyproject.toml scripts/install-packages
 venv: $(VENV)/.installed  ## Install the system packages and the virtual environment
 
 .PHONY: demo
-demo: venv plugin  ## Convert an image and run it thin in a Docker of its own (IMAGE=… for another image)
-	$(BIN)/python -m demo $(if $(IMAGE),--image $(IMAGE))
+demo: venv plugin  ## Convert an image and run it thin in a Docker of its own (IMAGE=… COMMAND=… for another)
+	$(BIN)/python -m demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
 
 .PHONY: plugin
 plugin: venv  ## Build the Docker plugin: build/plugin/ and build/cvmfs-graphdriver-plugin-VERSION.tar.gz

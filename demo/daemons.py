@@ -197,6 +197,7 @@ class DockerEngine:
         )
         if done.returncode != 0:
             complaint = done.stderr.decode("utf-8", "replace").strip()
+            complaint = complaint or f"ended with status {done.returncode} and said nothing"
             raise DaemonError(f"docker {' '.join(arguments)[:200]}: {complaint}")
         return done.stdout
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from tests.client.fixture import serve, unpack
-from tests.planes.support import pids_serving, wait_until
+from tests.planes.support import end
 
 pytestmark = pytest.mark.root
 
@@ -40,9 +39,7 @@ def target(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "mnt"
     place.mkdir()
     yield place
-    while mount_at(place):
-        umount(place, UmountFlag.DETACH)
-    wait_until(lambda: not pids_serving(place))
+    end(place)
 
 
 def test_mount_and_umount(etc: Path, target: Path) -> None:

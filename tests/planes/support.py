@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cvmfs_graphdriver.planes.request import MountRequest
 from tests.client.fixture import Server, UnpackedRepository
 from tests.support import require_fixtures
 
-__all__ = ["comparable", "listing", "mounted", "pids_serving", "wait_until"]
+__all__ = ["comparable", "end", "listing", "mounted", "pids_serving", "wait_until"]
 
 
 @contextmanager
@@ -30,13 +31,26 @@ def mounted(
     target = directory / "mnt"
     target.mkdir(exist_ok=True)
     spawn(MountRequest(repository.fqrn, target, directory / "etc", **options))
-    keepers = pids_serving(target)
     try:
         yield target
     finally:
-        while mount_at(target):
-            umount(target, UmountFlag.DETACH)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in keepers))
+        end(target)
+
+
+def end(target: Path) -> None:
+    """Unmount what is mounted, and end who served it.
+
+    A mount name space that somebody else has made meanwhile may keep a mount alive that is gone here.
+    """
+    while mount_at(target):
+        umount(target, UmountFlag.DETACH)
+    deadline = time.monotonic() + 2
+    while left := pids_serving(target):
+        if time.monotonic() > deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def pids_serving(target: Path) -> list[int]:

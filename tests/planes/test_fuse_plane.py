@@ -16,7 +16,7 @@ from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 from tests.planes.published import FQRN, Published, directory, file, published
-from tests.planes.support import pids_serving, wait_until
+from tests.planes.support import end, pids_serving, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -70,7 +70,7 @@ def plane(repository: Published, tmp_path: Path) -> Iterator[Plane]:
     yield FusePlane(home, repository.etc, {"CVMFS_QUOTA_LIMIT": "-1"})
     for mount in reversed(mounts_below(home)):
         umount(mount.mount_point, UmountFlag.DETACH)
-    wait_until(lambda: not pids_serving(home / FQRN))
+    end(home / FQRN)
 
 
 @pytest.fixture

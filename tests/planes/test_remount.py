@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
-from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.request import MountRequest
 from tests.planes.published import Published, directory, file, published
-from tests.planes.support import pids_serving, wait_until
+from tests.planes.support import end, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -47,9 +45,7 @@ def mount(repository: Published, tmp_path: Path) -> Iterator[Path]:
     target.mkdir()
     spawn(MountRequest(repository.fqrn, target, repository.etc))
     yield target
-    while mount_at(target):
-        umount(target, UmountFlag.DETACH)
-    wait_until(lambda: not pids_serving(target))
+    end(target)
 
 
 def shows(mount: Path, number: int) -> bool:

@@ -74,6 +74,8 @@ class Client:
     """When to look for a new revision again, on the clock ``time.monotonic``."""
     offline_because: CvmfsGraphdriverError | None
     """Why servers could not be asked, or not be believed, the last time; None if all was well."""
+    max_ttl: float | None
+    """The longest time between two looks for a new revision, in seconds; None for no limit."""
     confirmed_manifest: Manifest | None
     """The manifest that was found to be the newest one, some time after mounting."""
 
@@ -90,6 +92,7 @@ class Client:
         self.next_refresh = self.started
         self.offline_because = None
         self.confirmed_manifest = None
+        self.max_ttl = settings.revision.max_ttl
         self._lock = threading.Lock()
         self._current: Revision | None = None
         self._newest_timestamp = 0
@@ -238,8 +241,8 @@ class Client:
         if error is None:
             shown = revision or self._current
             ttl = shown.ttl if shown else None
-            limit = self.settings.revision.max_ttl
-            wait = min(_DEFAULT_TTL if ttl is None else ttl, math.inf if limit is None else limit)
+            limit = math.inf if self.max_ttl is None else self.max_ttl
+            wait = min(_DEFAULT_TTL if ttl is None else ttl, limit)
         self.next_refresh = time.monotonic() + wait
 
     def _mount_known(self, known: Breadcrumb, error: CvmfsGraphdriverError) -> Revision:

@@ -15,6 +15,7 @@ __all__ = [
     "NotFoundError",
     "RevisionError",
     "StaleInodeError",
+    "TalkError",
     "TransferError",
     "UnreachableError",
 ]
@@ -66,3 +67,9 @@ class StaleInodeError(ClientError):
     """An inode number that no catalog of this workspace has ever had."""
 
     exit_code: ClassVar[int] = 27
+
+
+class TalkError(ClientError):
+    """A running client cannot be talked to."""
+
+    exit_code: ClassVar[int] = 28

@@ -73,6 +73,11 @@ class OpenFile:
             self._read_ahead(max(first, index - 1), offset, offset + filled)
         return filled
 
+    def fetch_all(self) -> None:
+        """Have the whole content in the cache. Raises what a fetch raises."""
+        for index in range(len(self._pieces)):
+            self._open(index)
+
     def close(self) -> None:
         """Give all descriptors back."""
         with self._lock:

@@ -112,6 +112,14 @@ class Transfer:
         """Go on to the next server if ``host`` is in use: it delivers, but cannot be believed."""
         self.failover.leave_host(host, time.monotonic())
 
+    def switch_host(self) -> None:
+        """Go on to the next server."""
+        self.failover.switch_host(time.monotonic())
+
+    def switch_group(self) -> None:
+        """Go on to the next group of proxies."""
+        self.failover.switch_group(time.monotonic())
+
     def close(self) -> None:
         """Stop waiting transfers and close all idle connections."""
         self._closing.set()

@@ -1,0 +1,104 @@
+"""What there is to say about a running client, in one value.
+
+Owns: the collection of what many parts know. Must not know: who reads it, in which form.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.counters import LATENCY_BOUNDS
+
+__all__ = ["Status", "status_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Sizes in bytes, times in seconds; ``limit`` is -1 for none, ``published`` a unix time or 0."""
+
+    fqrn: str
+    version: str
+    pid: int
+    uptime: float
+    mountpoint: str
+    revision: int
+    root_hash: str
+    published: int
+    offline: str
+    """Why servers cannot be asked or believed; empty if all is well."""
+    next_refresh: float
+    """Seconds until the next look for a new revision; -1 if there is none."""
+    host: str
+    hosts: tuple[str, ...]
+    proxy: str
+    """As the configuration calls it."""
+    proxy_address: str
+    proxies: tuple[tuple[str, ...], ...]
+    burned_proxies: int
+    cache_directory: str
+    cache_used: int
+    cache_pinned: int
+    cache_limit: int
+    open_catalogs: int
+    entries: int
+    counters: dict[str, int]
+    transfer_seconds: float
+    latency_bounds: tuple[float, ...]
+    latencies: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``as_json`` became. Raises ValueError: it is something else."""
+        value = json.loads(text)
+        if not isinstance(value, dict) or value.keys() != {field.name for field in fields(cls)}:
+            raise ValueError("the client is of another version")
+        value["proxies"] = tuple(tuple(group) for group in value["proxies"])
+        for name in ("hosts", "latency_bounds", "latencies"):
+            value[name] = tuple(value[name])
+        return cls(**value)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def status_of(client: Client, mountpoint: str) -> Status:
+    """The state of a client now. Raises RepositoryError, CacheError."""
+    revision = client.current
+    manifest = client.confirmed_manifest or (revision.manifest if revision else None)
+    failover = client.transfer.failover
+    groups = failover.groups
+    quota = client.cache.quota
+    used, pinned = quota.usage() if quota else (0, 0)
+    return Status(
+        fqrn=client.settings.fqrn,
+        version=__version__,
+        pid=os.getpid(),
+        uptime=round(time.monotonic() - client.started, 3),
+        mountpoint=mountpoint,
+        revision=revision.number if revision else 0,
+        root_hash=str(revision.root) if revision else "",
+        published=manifest.timestamp if manifest else 0,
+        offline=str(client.offline_because or ""),
+        next_refresh=round(max(0.0, client.next_refresh - time.monotonic()), 3) if client.follows else -1,
+        host=failover.hosts[failover.current_host],
+        hosts=failover.hosts,
+        proxy=failover.current_proxy.name,
+        proxy_address=failover.current_proxy.url,
+        proxies=tuple(tuple(proxy.url for proxy in group) for group in groups.groups),
+        burned_proxies=failover.burned,
+        cache_directory=str(client.cache.directory),
+        cache_used=used,
+        cache_pinned=pinned,
+        cache_limit=quota.limit if quota else -1,
+        open_catalogs=len(client.catalogs.open_mounts()),
+        entries=revision.statfs().files if revision else 0,
+        counters=dict(client.counters.values()),
+        transfer_seconds=round(client.counters.transfer_seconds, 6),
+        latency_bounds=LATENCY_BOUNDS,
+        latencies=client.counters.latencies,
+    )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_a_dead_server_means_eio_for_what_is_not_cached(
         server.shutdown()
         server.server_close()
         for connection in list(server.connections):
-            connection.close()
+            connection.shutdown(socket.SHUT_RDWR)
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         assert first.read_bytes() == content
         assert refused(second.read_bytes)

@@ -189,6 +189,7 @@ def test_a_thin_layer_is_its_layers_in_the_repository(plugin: Plugin, repository
         plugin.call("GraphDriver.Put", ID=identity)
     rows = dict(plugin.call("GraphDriver.Status")["Status"])
     assert rows["Data Plane"] == "fuse"
+    assert rows[f"Repository {FQRN}"].startswith("revision 2, next check in ")
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,9 @@ class OverlayTree:
             attributes[OPAQUE_XATTR] = OPAQUE_VALUE
         return attributes
 
-    def magic_xattr(self, node: Node, name: bytes, gid: int) -> None:
-        """None: overlayfs would copy magic attributes up with the file."""
-        del node, name, gid
+    def magic_xattr(self, node: Node, name: bytes, gid: int) -> bytes | None:
+        """Those of the repository's root alone: overlayfs would copy others up with their files."""
+        return None if node.path else self._tree.magic_xattr(node, name, gid)
 
     def magic_names(self, node: Node) -> Sequence[bytes]:
         """None."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.ledger import Kind, Record
-from cvmfs_graphdriver.client.metrics import metrics_text
 from cvmfs_graphdriver.client.network import Network
 from cvmfs_graphdriver.client.parameters import PARAMETERS
 from cvmfs_graphdriver.client.quota import Quota
@@ -78,7 +77,7 @@ class Talk:
             "version": lambda _: f"{__version__}\n",
             "version patchlevel": lambda _: "0\n",
             "latency": self._latency,
-            "metrics prometheus": lambda _: metrics_text([self._status()]).decode(),
+            "metrics prometheus": self._metrics,
             "status json": lambda _: json.dumps(self._status().as_json()) + "\n",
             **self._network_commands("", client.network),
             **(
@@ -223,6 +222,11 @@ class Talk:
 
     def _status(self) -> Status:
         return status_of(self._client, str(self._mountpoint))
+
+    def _metrics(self, _: str) -> str:
+        from cvmfs_graphdriver.client.metrics import metrics_text
+
+        return metrics_text([self._status()]).decode()
 
     def _device(self, _: str) -> str:
         try:

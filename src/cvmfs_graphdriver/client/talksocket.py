@@ -31,8 +31,7 @@ def serve_talk(path: Path, answer: Callable[[str], str], owner: str = "") -> Ite
     """
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
-        _bind(sock, path, owner)
-        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(_remove, path, _bind(sock, path, owner))
         closing = threading.Event()
         thread = threading.Thread(target=_listen, args=(sock, closing, answer), name="talk", daemon=True)
         thread.start()
@@ -70,7 +69,15 @@ def ask(path: Path, command: str, *, seconds: float = 60.0) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _bind(sock: socket.socket, path: Path, owner: str) -> None:
+def _remove(path: Path, inode: int) -> None:
+    """Remove our socket; another client's, which has replaced it, stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
+
+
+def _bind(sock: socket.socket, path: Path, owner: str) -> int:
+    """Give the socket its name; returns the inode number of that."""
     try:
         user = pwd.getpwnam(owner) if owner else None
     except KeyError:
@@ -85,9 +92,11 @@ def _bind(sock: socket.socket, path: Path, owner: str) -> None:
             os.chown(temporary, user.pw_uid, user.pw_gid)
         sock.listen()
         # A socket that a client before us has left is replaced; whoever connects finds one that listens.
+        inode = temporary.lstat().st_ino
         temporary.replace(path)
     except OSError as error:
         raise TalkError(f"cannot make the talk socket {path}: {error.strerror}") from error
+    return inode
 
 
 def _connect(sock: socket.socket, path: Path) -> None:

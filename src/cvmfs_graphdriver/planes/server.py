@@ -9,11 +9,15 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.errors import ClientError
 from cvmfs_graphdriver.client.revision import Revision
 from cvmfs_graphdriver.client.settings import PresentationSettings, load_settings
+from cvmfs_graphdriver.client.talk import Talk
+from cvmfs_graphdriver.client.talksocket import serve_talk
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
@@ -76,9 +80,22 @@ class _Service:
         )
         follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
         follower.start()
-        server.serve()
+        with self._talk(server):
+            server.serve()
         self._stop.set()
         self._filesystem.close()
+
+    @contextmanager
+    def _talk(self, server: Server) -> Iterator[None]:
+        """Answer administrators meanwhile; a mount without that is better than none."""
+        settings = self._client.settings
+        talk = Talk(self._client, self._request.target, lambda: self._show_newest(server))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(serve_talk(settings.talk_socket, talk.answer, settings.talk_owner))
+            except ClientError as error:
+                _log.warning("%s", error)
+            yield
 
     def _revision(self) -> Revision:
         return self._client.current or self._client.mount()
@@ -115,24 +132,23 @@ class _Service:
         A server that was started anew may show a newer root than its predecessor did, so it begins by
         letting the kernel forget that one.
         """
-        changed = True
-        while True:
-            if changed:
-                server.invalidate_inode(ROOT_NODE)
-                server.revalidate_names()
-            if self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
-                return
-            changed = self._refresh()
+        self._forget_root(server)
+        while not self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
+            try:
+                self._show_newest(server)
+            except CvmfsGraphdriverError as error:
+                _log.warning("cannot look for a new revision: %s", error)
 
-    def _refresh(self) -> bool:
-        """Look for a new revision; says whether another one is shown now."""
-        try:
-            revision = self._client.refresh()
-        except CvmfsGraphdriverError as error:
-            _log.warning("cannot look for a new revision: %s", error)
-            return False
-        if revision is None:
-            return False
-        _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
-        self._filesystem.replace(self._shown(revision))
-        return True
+    def _show_newest(self, server: Server) -> Revision | None:
+        """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh`` does."""
+        revision = self._client.refresh()
+        if revision is not None:
+            _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
+            self._filesystem.replace(self._shown(revision))
+            self._forget_root(server)
+        return revision
+
+    @staticmethod
+    def _forget_root(server: Server) -> None:
+        server.invalidate_inode(ROOT_NODE)
+        server.revalidate_names()

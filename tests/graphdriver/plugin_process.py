@@ -36,8 +36,9 @@ class _Connection(http.client.HTTPConnection):
 class Plugin:
     """A plugin process below ``directory``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, as_init: bool = False) -> None:
         self.directory = directory
+        self._wrapper = ["unshare", "--pid", "--fork", "--kill-child"] if as_init else []
         self.base = directory / "mnt"
         self.home = self.base / "cvmfs:latest"  # Docker makes the home of a driver's name and tag
         self.etc = directory / "etc"
@@ -52,7 +53,9 @@ class Plugin:
         command = [sys.executable, "-c", "from cvmfs_graphdriver.cli.main import main; main()", "plugin"]
         command += ["--socket", str(self._socket), "--base", str(self.base), "--etc", str(self.etc)]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [*self._wrapper, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -65,12 +68,20 @@ class Plugin:
                 return
 
     @property
+    def pid(self) -> int:
+        """The plugin's first process."""
+        pid = self.process.pid
+        if not self._wrapper:
+            return pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    @property
     def log(self) -> str:
         return self._log.read_text()
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Send a signal and wait for the end; returns the exit status."""
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
         return self.process.wait(10)
 
     def init(self, *options: str) -> None:
@@ -113,9 +124,9 @@ class Plugin:
 
 
 @contextmanager
-def running_plugin(directory: Path) -> Iterator[Plugin]:
-    """A plugin that ends with the block, with every mount below it."""
-    plugin = Plugin(directory)
+def running_plugin(directory: Path, *, as_init: bool = False) -> Iterator[Plugin]:
+    """A plugin that ends with the block, with every mount below it; ``as_init``: it is process 1."""
+    plugin = Plugin(directory, as_init=as_init)
     try:
         yield plugin
     finally:

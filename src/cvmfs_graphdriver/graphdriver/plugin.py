@@ -2,14 +2,17 @@
 
 Owns: start, end, signals, and that no failure of a call ends the process. Must not know: what calls mean.
 
-As process 1 of the plugin's container it has two more duties, which a parent of its own does for it: to heed
-SIGTERM, for which process 1 has no default, and to reap what ends as an orphan.
+As process 1 of the plugin's container it has more duties, which a parent of its own does for it: to heed
+SIGTERM, for which process 1 has no default, to reap what ends as an orphan, and to start the driver again if
+it is killed; the processes that serve repositories go on meanwhile, so containers do not notice.
 """
 
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
@@ -20,6 +23,9 @@ from cvmfs_graphdriver.planes.plane import Plane
 __all__ = ["run_plugin"]
 
 _log = logging.getLogger(__name__)
+
+_PAUSE = 0.2
+"""Seconds before a killed driver is started again."""
 
 
 def run_plugin(socket: Path, base: Path, make_plane: Callable[[Path], Plane]) -> None:
@@ -62,13 +68,31 @@ def _guard(action: Callable[[], None], what: str = "the graph driver") -> Reply 
 
 
 def _become_init() -> None:
-    """Go on in a child; this process stays behind, passes signals on, reaps, and ends when the child does."""
-    child = os.fork()
-    if child == 0:
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os.kill(child, number))
+    """Go on in a child; this process stays behind until the child has ended as it was told to."""
+    told = False
+
+    def pass_on(number: int, _: object) -> None:
+        nonlocal told
+        told = True
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    while True:
+        child = os.fork()
+        if child == 0:
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, pass_on)
+        code = _wait_for(child)
+        if told or code == 0:
+            os._exit(code & 0xFF)
+        _log.error("the graph driver ended with %d and is started again", code)
+        time.sleep(_PAUSE)
+
+
+def _wait_for(child: int) -> int:
+    """Reap whatever ends until ``child`` does; returns how it ended."""
     while True:
         pid, status = os.wait()
         if pid == child:
-            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+            return os.waitstatus_to_exitcode(status)

@@ -1,7 +1,8 @@
 """What a repository holds, read through our catalogs from its storage, every object verified."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cvmfs_graphdriver.oci.model import Layer
@@ -21,12 +22,14 @@ FQRN = "images.example.org"
 class Site:
     """A new repository in ``directory``, with its storage and keys."""
 
-    def __init__(self, directory: Path) -> None:
-        self.storage, self.keys = directory / "storage", directory / "keys"
-        create_repository(FQRN, LocalStorage.create(self.storage), self.keys)
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+        self.storage, self.keys, self._clock = directory / "storage", directory / "keys", clock
+        create_repository(FQRN, LocalStorage.create(self.storage), self.keys, clock=clock)
 
     def open(self) -> Repository:
-        return Repository.open(FQRN, LocalStorage(self.storage), self.keys)
+        repository = Repository.open(FQRN, LocalStorage(self.storage), self.keys)
+        repository.clock = self._clock
+        return repository
 
     @property
     def options(self) -> list[str]:

@@ -200,6 +200,33 @@ def test_a_layer_that_lies_leaves_the_repository_as_it_was(tmp_path: Path, site:
     assert site.files() == before
 
 
+def test_several_layers_at_once_always_give_the_same_catalogs(tmp_path: Path) -> None:
+    layers = [
+        TestLayer(
+            tar_of({f"{number}/{n}": os.urandom(10) * (300 - 50 * number) for n in range(40 - 6 * number)})
+        )
+        for number in range(6)
+    ]
+    source = _image(tmp_path, *layers)
+    roots = set()
+    for attempt in range(3):
+        (tmp_path / str(attempt)).mkdir()
+        site = Site(tmp_path / str(attempt), clock=lambda: 1_700_000_000.0)
+        _, progress = _convert(site, source)
+        assert progress.finished == [layer.digest for layer in layers]
+        roots.add(site.open().manifest().root)
+    assert len(roots) == 1
+
+
+def test_the_error_that_is_told_is_the_one_that_caused_the_others(tmp_path: Path, site: Site) -> None:
+    slow = [TestLayer(tar_of({f"{n}": os.urandom(1 << 20) for n in range(20)})) for _ in range(2)]
+    bad = TestLayer(tar_of({"../escape": b""}))
+    before = site.files()
+    with pytest.raises(LayerFormatError, match="leads out"):
+        _convert(site, _image(tmp_path, slow[0], slow[1], bad, _TOP))
+    assert site.files() == before
+
+
 def test_a_thin_image_is_not_made_thin_again(tmp_path: Path, site: Site) -> None:
     with pytest.raises(AlreadyThinError, match="already"):
         _convert(site, _image(tmp_path, TestLayer(tar_of({"thin.json": b"{}"}))))

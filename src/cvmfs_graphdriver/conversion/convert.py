@@ -5,10 +5,12 @@ all of it has been fetched, verified and stored. Must not know: how the image's 
 storage or a progress bar work.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from cvmfs_graphdriver.conversion.errors import AlreadyThinError, LayerPlaceError
+from cvmfs_graphdriver.conversion.errors import AlreadyThinError, HaltedError, LayerPlaceError
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
 from cvmfs_graphdriver.conversion.tree import tree_entries
@@ -18,10 +20,13 @@ from cvmfs_graphdriver.oci.source import ImageSource
 from cvmfs_graphdriver.oci.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import Transaction
+from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 
 __all__ = ["Conversion", "convert", "describe", "distinct_layers"]
 
 _MAX_THIN_LAYER = 2 << 20
+_PARALLEL = 3
+"""Layers fetched at once: enough to hide a registry's delays; the cores are busy with fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +117,50 @@ def _ingest(
     layout: LayerLayout,
     progress: Progress,
 ) -> list[str]:
-    notes: list[str] = []
+    """Take in the layers, several at a time, and tell what could not be kept.
+
+    They end in their order, whichever comes fastest, so that the same image gives the same catalogs.
+    """
     progress.begin(source.name, layers)
-    for layer in layers:
+    halt = threading.Event()
+
+    def take(layer: Layer, before: Future[list[str]] | None) -> list[str]:
         digest = layer.descriptor.digest
-        with source.blob(layer.descriptor) as blob:
-            counted = CountingSource(blob, layer, progress)
-            stream = LayerStream(f"layer {digest} of {source.name}", counted, layer.diff_id)
-            transaction.ingest(layout.directory(digest), tree_entries(stream, notes))
+        notes: list[str] = []
+        try:
+            with source.blob(layer.descriptor) as blob:
+                counted = CountingSource(blob, layer, progress, halt)
+                stream = LayerStream(f"layer {digest} of {source.name}", counted, layer.diff_id)
+                entries = _ending_after(tree_entries(stream, notes), before)
+                transaction.ingest(layout.directory(digest), entries)
+        except BaseException:
+            halt.set()
+            raise
         progress.finish(layer)
-    return notes
+        return notes
+
+    futures: list[Future[list[str]]] = []
+    with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="layer") as pool:
+        try:
+            for layer in layers:
+                futures.append(pool.submit(take, layer, futures[-1] if futures else None))
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            halt.set()
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
+    for error in errors:
+        if not isinstance(error, HaltedError):
+            raise error
+    return [note for future in futures for note in future.result()]
+
+
+def _ending_after(
+    entries: Iterator[tuple[TreeEntry, ContentReader | None]], before: Future[list[str]] | None
+) -> Iterator[tuple[TreeEntry, ContentReader | None]]:
+    """The entries, whose end is held back until the layer before has ended."""
+    yield from entries
+    if before is not None:
+        before.result()
 
 
 def _is_there(transaction: Transaction, path: bytes) -> bool:

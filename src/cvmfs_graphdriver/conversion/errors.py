@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["AlreadyThinError", "ConversionError", "LayerPlaceError", "OutputError"]
+__all__ = ["AlreadyThinError", "ConversionError", "HaltedError", "LayerPlaceError", "OutputError"]
 
 
 class ConversionError(CvmfsGraphdriverError):
@@ -21,6 +21,12 @@ class LayerPlaceError(ConversionError):
     """Something that is no layer lies in the repository where a layer belongs, or the place has no name."""
 
     exit_code: ClassVar[int] = 61
+
+
+class HaltedError(ConversionError):
+    """A layer was left unfinished because another one failed, whose error is the one to be told."""
+
+    exit_code: ClassVar[int] = 63
 
 
 class OutputError(ConversionError):

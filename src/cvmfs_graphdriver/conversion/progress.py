@@ -3,9 +3,11 @@
 Owns: the interface. Must not know: terminals.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from cvmfs_graphdriver.conversion.errors import HaltedError
 from cvmfs_graphdriver.oci.model import Layer
 from cvmfs_graphdriver.oci.source import BlobReader
 
@@ -13,7 +15,7 @@ __all__ = ["CountingSource", "Progress"]
 
 
 class Progress(Protocol):
-    """Is told of the layers that have to be fetched; the calls come in this order."""
+    """Is told of the layers that have to be fetched; from several threads, for each layer in this order."""
 
     def begin(self, name: str, layers: Sequence[Layer]) -> None:
         """The layers of image ``name`` that are not there yet, in the order in which they will be fetched."""
@@ -29,14 +31,20 @@ class Progress(Protocol):
 
 
 class CountingSource:
-    """A blob whose passing bytes are told to a watcher."""
+    """A blob whose passing bytes are told to a watcher, until it is told to halt."""
 
-    def __init__(self, blob: BlobReader, layer: Layer, progress: Progress) -> None:
+    def __init__(
+        self, blob: BlobReader, layer: Layer, progress: Progress, halt: threading.Event | None = None
+    ) -> None:
         self._blob = blob
         self._layer = layer
         self._progress = progress
+        self._halt = halt
 
     def read(self, size: int, /) -> bytes:
+        """The next bytes; raises HaltedError: nobody wants them any more, and what the blob raises."""
+        if self._halt is not None and self._halt.is_set():
+            raise HaltedError(f"layer {self._layer.descriptor.digest} was left unfinished")
         data = self._blob.read(size)
         self._progress.advance(self._layer, len(data))
         return data

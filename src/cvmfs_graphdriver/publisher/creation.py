@@ -55,7 +55,12 @@ def create_repository(
         raise PublisherError(f"there is a repository in {storage.location} already")
     with storage.lock(wait=0):
         repository = Repository(storage, Keyring.create(fqrn, keys_directory), settings, clock=clock)
-        _bootstrap(repository)
+        try:
+            _bootstrap(repository)
+        except BaseException:
+            # Nobody has seen anything signed by these keys: without them another attempt can be made.
+            Keyring.discard(fqrn, keys_directory)
+            raise
     with repository.transaction() as transaction:
         transaction.publish()
     return repository

@@ -52,6 +52,12 @@ class Keyring:
             raise KeyringError(f"cannot store keys in {directory}: {error.strerror}") from error
         return ring
 
+    @staticmethod
+    def discard(fqrn: str, directory: Path) -> None:
+        """Delete keys that ``create`` has just made and nobody has used."""
+        for suffix in ("masterkey", "key", "crt", "pub"):
+            (directory / f"{fqrn}.{suffix}").unlink(missing_ok=True)
+
     @classmethod
     def load(cls, fqrn: str, directory: Path) -> Self:
         """Read the keys; only the master key may be missing. Raises KeyringError."""

@@ -1,11 +1,13 @@
 """A repository in a scratch directory, with what tests of this room ask of it."""
 
+import functools
 import io
 import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cvmfs_graphdriver.publisher.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.contents import read_object
@@ -18,7 +20,7 @@ from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.compression import decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import DirectoryEntry
-from cvmfs_graphdriver.repository.keys import load_public_keys
+from cvmfs_graphdriver.repository.keys import SigningKey, load_public_keys
 
 __all__ = ["FQRN", "Entries", "Site", "device", "directory", "file", "hardlink", "symlink"]
 
@@ -52,6 +54,11 @@ def _path(path: str | bytes) -> bytes:
     return path.encode() if isinstance(path, str) else path
 
 
+@functools.cache
+def _keys() -> tuple[SigningKey, SigningKey]:
+    return SigningKey.generate(), SigningKey.generate()
+
+
 class Site:
     """A new repository below ``place``; ``clock`` is its time, to be set."""
 
@@ -61,9 +68,11 @@ class Site:
         self.keys = place / "keys"
         self.options = options or RepositoryOptions()
         self.clock = 1_700_000_000.0
-        create_repository(
-            FQRN, LocalStorage.create(self.storage), self.keys, self.options, clock=lambda: self.clock
-        )
+        # Making keys takes longer than most tests.
+        with mock.patch.object(SigningKey, "generate", side_effect=_keys()):
+            create_repository(
+                FQRN, LocalStorage.create(self.storage), self.keys, self.options, clock=lambda: self.clock
+            )
 
     def open(self) -> Repository:
         repository = Repository.open(FQRN, LocalStorage(self.storage), self.keys, self.options)

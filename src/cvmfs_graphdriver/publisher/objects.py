@@ -35,6 +35,7 @@ _UNDER_WAY = 48 << 20
 _OVERHEAD = 512  # what a piece costs beside its bytes
 _WORTH_WORKERS = 8 << 20
 _MOST_WORKERS = 8
+_GIVEN_UP = "storing was given up"
 _IN_MEMORY = 16 << 20  # a bigger object is compressed as it comes, without workers
 
 
@@ -132,6 +133,7 @@ class ObjectWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended = True
+        self._batch.fail(StorageError(_GIVEN_UP))
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -282,7 +284,7 @@ class ObjectWriter:
         while (batch := self._queue.get()) is not None:
             try:
                 if self._ended:
-                    raise StorageError("storing was given up")
+                    raise StorageError(_GIVEN_UP)
                 worker = worker or Worker(self._storage, self._form)
                 stored = worker.store(batch.pieces)
             except StorageError as error:

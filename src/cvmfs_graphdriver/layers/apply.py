@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
@@ -54,13 +54,13 @@ def apply_layer(source: ByteSource, diff: Path) -> tuple[int, ThinImage | None]:
     """
     root = os.open(diff, _DIRECTORY | os.O_CLOEXEC)
     try:
-        writer = _Writer(root)
-        tar = TarReader("the layer", source)
-        only = True
-        for entry in tar:
-            only = only and entry.path in (b"", _THIN)
-            writer.write(entry, tar.read)
-        writer.finish()
+        with closing(_Writer(root)) as writer:
+            tar = TarReader("the layer", source)
+            only = True
+            for entry in tar:
+                only = only and entry.path in (b"", _THIN)
+                writer.write(entry, tar.read)
+            writer.finish()
         if only and writer.has_thin:
             with open(open_beneath(root, _THIN[1:], os.O_RDONLY), "rb") as file:
                 return writer.size, ThinImage.parse(file.read())
@@ -84,6 +84,7 @@ class _Writer:
     def __init__(self, root: int) -> None:
         self._root = root
         self._times: dict[bytes, int] = {}
+        self._parent: tuple[bytes, int] | None = None
         self.size = 0
         self.has_thin = False
 
@@ -93,29 +94,24 @@ class _Writer:
         if not path:
             return
         where, _, name = path.rpartition(b"/")
-        parent = self._open_directory(where)
-        try:
-            if is_mark(name):
-                self._mark(parent, name)
-                return
-            kind = entry.kind
-            if kind is EntryKind.DIRECTORY:
-                self._directory(parent, name)
-            else:
-                _clear(parent, name)
-                self._times.pop(path, None)
-                if kind is EntryKind.HARD_LINK:
-                    self._link(parent, name, entry.linkname[1:])
-                    return
-                if kind is EntryKind.FILE:
-                    self._file(parent, name, entry, read)
-                elif kind is EntryKind.SYMLINK:
-                    os.symlink(entry.linkname, name, dir_fd=parent)
-                else:
-                    os.mknod(name, _SPECIAL[kind] | 0o600, entry.device, dir_fd=parent)
+        parent = self._open_parent(where)
+        if is_mark(name):
+            self._mark(parent, name)
+        elif entry.kind is EntryKind.DIRECTORY:
+            self._directory(parent, name)
             self._describe(parent, name, path, entry)
-        finally:
-            os.close(parent)
+        else:
+            try:
+                self._make(parent, name, path, entry, read)
+            except FileExistsError:
+                self._replace(parent, name)
+                self._make(parent, name, path, entry, read)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None
 
     def finish(self) -> None:
         """Give directories their times, which no later entry changes any more."""
@@ -125,6 +121,14 @@ class _Writer:
                 os.utime(directory, ns=(time, time))
             finally:
                 os.close(directory)
+
+    def _open_parent(self, path: bytes) -> int:
+        """The directory that an entry goes to; entries of one directory mostly come one after the other."""
+        if self._parent is None or self._parent[0] != path:
+            descriptor = self._open_directory(path)
+            self.close()
+            self._parent = path, descriptor
+        return self._parent[1]
 
     def _open_directory(self, path: bytes) -> int:
         """A directory of the layer; missing ones are made as Docker makes them."""
@@ -145,7 +149,7 @@ class _Writer:
             return
         hidden = hidden_by(name)
         if hidden is not None:
-            _clear(parent, hidden)
+            self._replace(parent, hidden)
             os.mknod(hidden, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=parent)
 
     @staticmethod
@@ -159,7 +163,25 @@ class _Writer:
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o755, dir_fd=parent)
 
-    def _file(self, parent: int, name: bytes, entry: LayerEntry, read: Callable[[int], bytes]) -> None:
+    def _make(
+        self, parent: int, name: bytes, path: bytes, entry: LayerEntry, read: Callable[[int], bytes]
+    ) -> None:
+        """Create anything but a directory. Raises FileExistsError, before it has read any content."""
+        kind = entry.kind
+        if kind is EntryKind.FILE:
+            self._file(parent, name, path, entry, read)
+        elif kind is EntryKind.HARD_LINK:
+            self._link(parent, name, entry.linkname[1:])
+        else:
+            if kind is EntryKind.SYMLINK:
+                os.symlink(entry.linkname, name, dir_fd=parent)
+            else:
+                os.mknod(name, _SPECIAL[kind] | 0o600, entry.device, dir_fd=parent)
+            self._describe(parent, name, path, entry)
+
+    def _file(
+        self, parent: int, name: bytes, path: bytes, entry: LayerEntry, read: Callable[[int], bytes]
+    ) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(name, flags, 0o600, dir_fd=parent)
         try:
@@ -167,6 +189,11 @@ class _Writer:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(file, view) :]
+            os.fchown(file, entry.uid, entry.gid)
+            os.fchmod(file, entry.mode)
+            _set_xattrs(file, path, entry)
+            time = _time(entry)
+            os.utime(file, ns=(time, time))
         finally:
             os.close(file)
         self.size += entry.size
@@ -185,32 +212,55 @@ class _Writer:
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if entry.kind is not EntryKind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
-        if entry.xattrs:
-            where = b"/proc/self/fd/%d/%b" % (parent, name)
-            for key, value in entry.xattrs.items():
-                try:
-                    os.setxattr(where, escape_xattr(key), value, follow_symlinks=False)
-                except OSError as error:
-                    if error.errno not in _IGNORED_XATTR_ERRORS:
-                        error.filename = path
-                        raise
-        time = entry.mtime * 1_000_000_000 + entry.mtime_ns
+        _set_xattrs(b"/proc/self/fd/%d/%b" % (parent, name), path, entry)
         if entry.kind is EntryKind.DIRECTORY:
-            self._times[path] = time
+            self._times[path] = _time(entry)
         else:
-            os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=(_time(entry), _time(entry)), dir_fd=parent, follow_symlinks=False)
+
+    def _replace(self, parent: int, name: bytes) -> None:
+        """Make room for an entry, whatever an earlier one of the layer put there."""
+        if _clear(parent, name):
+            # Directories are gone: no descriptor and no time of theirs may be used any more.
+            inside = (self._parent[0] + b"/" if self._parent and self._parent[0] else b"") + name
+            self._times = {
+                path: time
+                for path, time in self._times.items()
+                if path != inside and not path.startswith(inside + b"/")
+            }
 
 
-def _clear(parent: int, name: bytes) -> None:
-    """Make room for an entry, whatever an earlier one of the layer put there."""
-    with suppress(FileNotFoundError):
+def _time(entry: LayerEntry) -> int:
+    return entry.mtime * 1_000_000_000 + entry.mtime_ns
+
+
+def _set_xattrs(where: bytes | int, path: bytes, entry: LayerEntry) -> None:
+    for key, value in entry.xattrs.items():
         try:
-            os.unlink(name, dir_fd=parent)
-        except IsADirectoryError:
-            directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            try:
-                for child in os.listdir(directory):
-                    _clear(directory, os.fsencode(child))
-            finally:
-                os.close(directory)
-            os.rmdir(name, dir_fd=parent)
+            # A path is below a descriptor and of what this run has just made: nothing there is a link.
+            if isinstance(where, int):
+                os.setxattr(where, escape_xattr(key), value)
+            else:
+                os.setxattr(where, escape_xattr(key), value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _IGNORED_XATTR_ERRORS:
+                error.filename = path
+                raise
+
+
+def _clear(parent: int, name: bytes) -> bool:
+    """Remove whatever has this name; says whether it was a directory."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    except IsADirectoryError:
+        directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            for child in os.listdir(directory):
+                _clear(directory, os.fsencode(child))
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=parent)
+        return True
+    return False

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.kernel.erofs import Directory, Inode, write_image
 from cvmfs_graphdriver.kernel.errors import ErofsError
 
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # VFS_CAP_REVISION_2, CAP_NET_RAW
 FILE = stat.S_IFREG | 0o644
 LINK = stat.S_IFLNK | 0o777
 
@@ -41,7 +43,7 @@ def test_kernel_sees_every_attribute(tmp_path: Path) -> None:
         b"one": shared,
         b"two": shared,
         b"hole": Inode(FILE, size=10_000),
-        b"huge": Inode(FILE, size=5 << 40, xattrs={b"security.capability": bytes(20)}),
+        b"huge": Inode(FILE, size=5 << 40, xattrs={b"security.capability": CAPABILITY}),
         b"data": Inode(FILE, size=1, redirect=b"/ab/cdef.1", xattrs={b"user.q": b""}),
         b"device": Inode(stat.S_IFCHR | 0o600, rdev=os.makedev(259, 70_000)),
         b"fifo": Inode(stat.S_IFIFO | 0o600),
@@ -63,7 +65,7 @@ def test_kernel_sees_every_attribute(tmp_path: Path) -> None:
         assert one.st_mtime_ns == 1_700_000_000_000_000_123
         assert (mnt / "hole").read_bytes() == bytes(10_000)
         assert os.lstat(mnt / "huge").st_size == 5 << 40
-        assert os.getxattr(mnt / "huge", "security.capability") == bytes(20)
+        assert os.getxattr(mnt / "huge", "security.capability") == CAPABILITY
         assert os.getxattr(mnt / "data", "trusted.overlay.redirect") == b"/ab/cdef.1"
         assert os.getxattr(mnt / "data", "trusted.overlay.metacopy") == b""
         assert os.listxattr(mnt / "hole") == []
@@ -94,7 +96,7 @@ def test_directories_of_every_size_list_whole(tmp_path: Path) -> None:
 names = st.binary(min_size=1, max_size=255).filter(
     lambda n: b"/" not in n and b"\0" not in n and n not in (b".", b"..")
 )
-attributes = st.dictionaries(names.map(lambda n: b"user." + n[:200]), st.binary(max_size=2000), max_size=3)
+attributes = st.dictionaries(names.map(lambda n: b"trusted." + n[:200]), st.binary(max_size=2000), max_size=3)
 inodes = st.builds(
     Inode,
     mode=st.integers(0, 0o7777).map(lambda bits: stat.S_IFREG | bits),

@@ -16,6 +16,7 @@ _HEX = "ab" * 32
         ("debian:12", "docker.io/library/debian:12"),
         ("someone/tool", "docker.io/someone/tool:latest"),
         ("index.docker.io/debian", "docker.io/library/debian:latest"),
+        ("registry.hub.docker.com/library/debian", "docker.io/library/debian:latest"),
         ("localhost/a", "localhost/a:latest"),
         ("localhost:5000/a/b:tag", "localhost:5000/a/b:tag"),
         ("registry.example.org/a__b/c-d.e:V1.0_x", "registry.example.org/a__b/c-d.e:V1.0_x"),

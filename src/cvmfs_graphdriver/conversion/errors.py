@@ -4,7 +4,15 @@ from typing import ClassVar
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["AlreadyThinError", "ConversionError", "HaltedError", "LayerPlaceError", "OutputError"]
+__all__ = [
+    "AlreadyThinError",
+    "ConversionError",
+    "HaltedError",
+    "LayerPlaceError",
+    "OutputError",
+    "RecipeError",
+    "RecipeIncompleteError",
+]
 
 
 class ConversionError(CvmfsGraphdriverError):
@@ -33,3 +41,15 @@ class OutputError(ConversionError):
     """A file cannot be written: no room, no permission, no such directory."""
 
     exit_code: ClassVar[int] = 62
+
+
+class RecipeError(ConversionError):
+    """A recipe does not have its form; the message names file and line."""
+
+    exit_code: ClassVar[int] = 64
+
+
+class RecipeIncompleteError(ConversionError):
+    """Some images of a recipe could not be converted; each has been told of."""
+
+    exit_code: ClassVar[int] = 65

@@ -2,7 +2,8 @@
 
 Owns: the order. The blobs of the thin image, which follow from the source's documents alone, are uploaded
 first: a registry that does not take them is known before hours are spent, and nobody sees them. Its manifest
-is put last, when the repository has what it points to. Must not know: how either is done.
+is put last, when the repository has what it points to; one that is there already is not put again, for a push
+is an event that others listen for. Must not know: how either is done.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from cvmfs_graphdriver.conversion.convert import Conversion, convert, describe
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.conversion.progress import Progress
-from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.model import Image
 from cvmfs_graphdriver.oci.reference import Reference
 from cvmfs_graphdriver.oci.registry import Registry
@@ -18,7 +18,7 @@ from cvmfs_graphdriver.oci.source import ImageSource
 from cvmfs_graphdriver.oci.thin_image import ManifestFormat, pack_thin_image
 from cvmfs_graphdriver.publisher.repository import Repository
 
-__all__ = ["ThinTarget", "make_thin"]
+__all__ = ["MadeThin", "ThinTarget", "make_thin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,16 @@ class ThinTarget:
     form: ManifestFormat = ManifestFormat.DOCKER
 
 
+@dataclass(frozen=True, slots=True)
+class MadeThin:
+    """A thin image that the registry has: by its name and digest, and how it came about."""
+
+    reference: Reference
+    conversion: Conversion
+    pushed: bool
+    """False where the registry had it already."""
+
+
 def make_thin(
     source: ImageSource,
     image: Image,
@@ -37,15 +47,18 @@ def make_thin(
     layout: LayerLayout,
     target: ThinTarget,
     progress: Progress,
-) -> tuple[Conversion, ContentDigest]:
-    """Convert an image and push its thin image; returns the account and the thin image's digest.
+) -> MadeThin:
+    """Convert an image and push its thin image.
 
     Raises what ``convert`` raises, and what the target's registry answers. A push that fails leaves the
     layers in the repository, where the next attempt finds them.
     """
     packed = pack_thin_image(image, describe(image, repository.fqrn, layout), target.form)
-    for blob in (packed.layer, packed.config):
-        target.registry.upload_blob(target.reference.repository, blob)
+    known = target.registry.has_manifest(target.reference, packed.digest)
+    if not known:
+        for blob in (packed.layer, packed.config):
+            target.registry.upload_blob(target.reference.repository, blob)
     conversion = convert(source, image, repository, layout, progress)
-    digest = target.registry.upload_manifest(target.reference, packed.manifest, packed.media_type)
-    return conversion, digest
+    if not known:
+        target.registry.upload_manifest(target.reference, packed.manifest, packed.media_type)
+    return MadeThin(target.reference.with_digest(packed.digest), conversion, pushed=not known)

@@ -14,6 +14,7 @@ from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 __all__ = ["DOCKER_HUB", "Reference"]
 
 DOCKER_HUB = "docker.io"
+_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
@@ -68,7 +69,7 @@ class Reference:
                 raise refuse(f"{tag[:200]!r} is no tag")
         host, path = _split_host(name)
         host = host or default_host
-        if host in {"index.docker.io", "registry-1.docker.io"}:
+        if host in _HUB_NAMES:
             host = DOCKER_HUB
         if not _HOST.fullmatch(host):
             raise refuse(f"{host[:200]!r} is no host")

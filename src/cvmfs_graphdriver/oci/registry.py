@@ -114,6 +114,19 @@ class Registry:
         reply.close()
         return reply.status == 200
 
+    def has_manifest(self, reference: Reference, digest: ContentDigest) -> bool:
+        """Whether a reference stands for the manifest of this digest already."""
+        reply = self._own.request(
+            "HEAD",
+            f"{reference.repository}/manifests/{reference.target}",
+            scopes=_push(reference.repository),
+            expect={200, 404},
+            what=f"image {reference}",
+            headers={"Accept": ", ".join(MANIFEST_TYPES)},
+        )
+        reply.close()
+        return reply.status == 200 and reply.header("Docker-Content-Digest") == str(digest)
+
     def upload_blob(self, repository: str, data: bytes) -> None:
         """Upload a blob, unless it is there; raises what a connection raises."""
         digest = ContentDigest.of(data)

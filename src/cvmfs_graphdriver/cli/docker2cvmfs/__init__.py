@@ -22,6 +22,8 @@ _HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
         "thin": f"{_HERE}.thin:command",
         "manifest": f"{_HERE}.manifest:command",
         "config": f"{_HERE}.config:command",
+        "convert": f"{_HERE}.convert:command",
+        "loop": f"{_HERE}.loop:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -81,10 +81,11 @@ class Access:
         """Read a reference; without a host it is in the default registry."""
         return Reference.parse(text, default_host=self._host)
 
-    def registry(self, host: str) -> Registry:
-        """A registry; the mirrors are those of the default one."""
+    def registry(self, host: str, login: tuple[str, str] | None = None) -> Registry:
+        """A registry, where ``login`` is said by name and password; the mirrors are the default one's."""
         mirrors = self._mirrors if host == self._host else ()
-        return Registry(host, self._transport, self._keychain, mirrors=mirrors)
+        keychain = SingleCredentials(host, Credentials(*login), self._keychain) if login else self._keychain
+        return Registry(host, self._transport, keychain, mirrors=mirrors)
 
     def source(self, text: str) -> ImageSource:
         """The image ``oci:DIR[:TAG]``, ``docker-archive:FILE[:NAME]``, or one of a registry."""

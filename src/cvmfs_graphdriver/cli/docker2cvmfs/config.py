@@ -10,7 +10,7 @@ from cvmfs_graphdriver.oci.source import load_image
 __all__ = ["command"]
 
 
-@click.command("config")
+@click.command("config", short_help="Print the configuration of an image.")
 @image_argument
 @platform_option
 @click.pass_obj

@@ -10,7 +10,7 @@ from cvmfs_graphdriver.oci.source import load_image
 __all__ = ["command"]
 
 
-@click.command("manifest")
+@click.command("manifest", short_help="Print the manifest of an image.")
 @image_argument
 @platform_option
 @click.pass_obj

@@ -15,7 +15,7 @@ from cvmfs_graphdriver.oci.source import load_image
 __all__ = ["command"]
 
 
-@click.command("pull")
+@click.command("pull", short_help="Write the layers of an image into files.")
 @image_argument
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @platform_option

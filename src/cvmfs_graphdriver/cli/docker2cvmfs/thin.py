@@ -12,7 +12,7 @@ from cvmfs_graphdriver.oci.source import load_image
 __all__ = ["command"]
 
 
-@click.command("thin")
+@click.command("thin", short_help="Print the thin.json of an image.")
 @image_argument
 @click.argument("place", metavar="REPOSITORY/PATH")
 @platform_option

@@ -1,0 +1,95 @@
+"""What the commands that publish share: which repository, which layout, which form of thin images.
+
+Owns: the options, and what they stand for. Must not know: which images.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
+from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
+from cvmfs_graphdriver.oci.platform import Platform
+from cvmfs_graphdriver.oci.thin_image import ManifestFormat
+from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.repository import Repository
+
+__all__ = ["Publishing", "publishing_options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """The options that ``publishing_options`` adds to a command."""
+
+    storage: Path | None
+    keys: Path
+    layout: LayerLayout
+    form: ManifestFormat
+    platform: Platform | None
+
+    def open(self, fqrn: str) -> Repository:
+        """The repository, which must be there, with its keys; raises PublisherError, KeyringError."""
+        return Repository.open(fqrn, LocalStorage(self.storage or Path("/srv/cvmfs", fqrn)), self.keys)
+
+
+_OPTIONS = (
+    click.option(
+        "-s", "--sub", default="layers/", show_default=True, metavar="PATH", help="Where the layers go."
+    ),
+    click.option(
+        "--unpacked-layout",
+        is_flag=True,
+        help="Lay the layers out as unpacked.cern.ch does: /.layers/XX/DIGEST/layerfs.",
+    ),
+    click.option(
+        "--storage",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="The repository's storage (default: /srv/cvmfs/REPO).",
+    ),
+    click.option(
+        "--keys",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        default=Path("/etc/cvmfs/keys"),
+        show_default=True,
+        help="The directory of its keys.",
+    ),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice([form.value for form in ManifestFormat]),
+        default=ManifestFormat.DOCKER.value,
+        show_default=True,
+        help="The documents of thin images; only those of oci carry annotations.",
+    ),
+    platform_option,
+)
+
+
+def publishing_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to a command, which gets them all as its argument ``publishing``."""
+
+    @functools.wraps(command)
+    def with_publishing(
+        *arguments: Any,
+        sub: str,
+        storage: Path | None,
+        keys: Path,
+        form: str,
+        platform: Platform | None,
+        unpacked_layout: bool,
+        **options: Any,
+    ) -> None:
+        layout: LayerLayout = UnpackedLayout() if unpacked_layout else DirectoryLayout.parse(sub)
+        publishing = Publishing(storage, keys, layout, ManifestFormat(form), platform)
+        command(*arguments, publishing=publishing, **options)
+
+    decorated: Callable[..., None] = with_publishing
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

@@ -7,7 +7,9 @@ stream it was.
 
 A stream is a tar's: an entry may lie below a symbolic link that came before, and then belongs where that
 points to, seen from the root of the tree. Entries reach the catalog in the order in which they came, as soon
-as their content is stored; only directories are kept in memory to the end, where their link counts are known.
+as their content is stored; only directories are kept in memory to the end, where their link counts are
+known. What is made up is as old as the entry that made it necessary, so that equal streams make equal
+catalogs.
 
 Hard links: a group is local to a catalog, and nothing that reads catalogs asks its members to be in one
 directory, so groups across directories are kept, as a container's files need it. The stock server cannot
@@ -83,7 +85,8 @@ class TreeIngest:
         self._base = catalog.mountpoint
         self._objects = objects
         self._options = options
-        self._directories = {b"": directory_entry(b"", now=now)}
+        self._now = now
+        self._directories: dict[bytes, DirectoryEntry] = {}
         self._waiting: deque[tuple[bytes, _File]] = deque()
         self._recent: dict[bytes, _File] = {}
         self.notes: list[str] = []
@@ -95,6 +98,8 @@ class TreeIngest:
         """
         for entry, reader in entries:
             _check_path(entry.path)
+            if not self._directories:
+                self._directories[b""] = directory_entry(b"", now=entry.mtime)
             if stat.S_ISDIR(entry.mode):
                 self._take_directory(entry)
             else:
@@ -109,7 +114,7 @@ class TreeIngest:
         """
         self._write_all()
         subdirectories = Counter(path.rpartition(b"/")[0] for path in self._directories if path)
-        root = self._directories.pop(b"")
+        root = self._directories.pop(b"", None) or directory_entry(b"", now=self._now)
         root = root._replace(name=self._base.rpartition(b"/")[2], linkcount=2 + subdirectories[b""])
         self._loader.put(self._base, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
         for path, entry in self._directories.items():

@@ -18,6 +18,7 @@ from cvmfs_graphdriver.kernel.errors import ErofsError
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # VFS_CAP_REVISION_2, CAP_NET_RAW
 FILE = stat.S_IFREG | 0o644
 LINK = stat.S_IFLNK | 0o777
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 @contextmanager

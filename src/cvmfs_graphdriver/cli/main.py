@@ -15,9 +15,14 @@ _HERE = "cvmfs_graphdriver.cli"
 @click.group(
     cls=LazyGroup,
     commands_at={
+        "cache": f"{_HERE}.cache:command",
+        "config": f"{_HERE}.config:command",
+        "metrics": f"{_HERE}.metrics:command",
         "mount": f"{_HERE}.mount:command",
         "plugin": f"{_HERE}.plugin:command",
         "repo": f"{_HERE}.repo:command",
+        "status": f"{_HERE}.status:command",
+        "talk": f"{_HERE}.talk:command",
         "umount": f"{_HERE}.umount:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

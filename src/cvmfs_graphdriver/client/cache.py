@@ -17,7 +17,7 @@ from isal import isal_zlib
 
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.ledger import Kind, Record
-from cvmfs_graphdriver.client.quota import Quota
+from cvmfs_graphdriver.client.quota import Quota, objects_in
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 
 __all__ = ["Cache", "Incoming"]
@@ -199,6 +199,11 @@ class Cache:
             )
             self.quota.note_stored(record)
 
+    def objects(self) -> Iterator[tuple[str, int]]:
+        """Every object that is there: digest as text, and size in bytes."""
+        for digest, found in objects_in(self.directory):
+            yield digest, found.st_size
+
     def close(self) -> None:
         """Leave everything in order."""
         if self.quota is not None:
@@ -225,4 +230,4 @@ class Cache:
     def _make_room(self) -> None:
         """The disk is full before the quota is: half of what is there goes."""
         if self.quota is not None:
-            self.quota.shrink(self.quota.used // 2)
+            self.quota.halve()

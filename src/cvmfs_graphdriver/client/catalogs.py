@@ -14,6 +14,7 @@ from cvmfs_graphdriver.client.descriptor import Descriptor
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.inodes import InodeTable
+from cvmfs_graphdriver.client.paths import shown
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, DirectoryEntry
@@ -147,10 +148,9 @@ class Catalogs:
 
     def _load(self, reference: CatalogReference, path: str) -> _Open:
         name = ObjectName(reference.digest, Suffix.CATALOG)
-        place = reference.path.decode("utf-8", "backslashreplace") or "/"
         exact = reference.size > 0
         size = reference.size if exact else _SIZE_LIMIT
-        wanted = Wanted(name, size, exact=exact, path=path, label=f"catalog of {place},")
+        wanted = Wanted(name, size, exact=exact, path=path, label=f"catalog of {shown(reference.path)},")
         for _ in range(_TRIES):
             self._fetcher.fetch(wanted)
             held = self._cache.hold(reference.digest)

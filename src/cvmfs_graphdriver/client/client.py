@@ -30,6 +30,7 @@ from cvmfs_graphdriver.client.recentlog import RecentLog
 from cvmfs_graphdriver.client.revision import Revision, Services
 from cvmfs_graphdriver.client.settings import RepositorySettings
 from cvmfs_graphdriver.client.transfer import Transfer
+from cvmfs_graphdriver.client.unknown import warn_of_unknown
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference
@@ -85,6 +86,7 @@ class Client:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        warn_of_unknown(settings.configuration)
         self.settings = settings
         self.counters = Counters()
         self.log = RecentLog()

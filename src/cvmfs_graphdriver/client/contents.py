@@ -12,6 +12,7 @@ from urllib.parse import quote
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.openfile import OpenFile
+from cvmfs_graphdriver.client.paths import shown
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
@@ -43,7 +44,7 @@ class Contents:
         """
         if entry.is_external and self._external is None:
             raise ConfigurationError(
-                f"the content of {_shown(path)} is on external servers; set CVMFS_EXTERNAL_URL"
+                f"the content of {shown(path)} is on external servers; set CVMFS_EXTERNAL_URL"
             )
         if entry.is_chunked:
             fetch = self._fetch_from(path, entry, Suffix.PARTIAL, volatile=volatile)
@@ -54,7 +55,7 @@ class Contents:
             whole.fileno()
             return whole
         if entry.size:
-            raise CatalogError(f"{_shown(path)} has {entry.size} bytes, but neither an object nor chunks")
+            raise CatalogError(f"{shown(path)} has {entry.size} bytes, but neither an object nor chunks")
         return OpenFile((), fetch, self._prefetch(fetch))
 
     def close(self) -> None:
@@ -65,7 +66,7 @@ class Contents:
         self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
     ) -> Callable[[Chunk], int]:
         """How to fetch a piece of this file."""
-        label = f"file {_shown(path)}, {'chunk' if suffix else 'object'}"
+        label = f"file {shown(path)}, {'chunk' if suffix else 'object'}"
         transfer = self._external if entry.is_external else None
         external_path = quote(path[1:], safe="/~+:,@!$&'()*;=") if transfer else ""
 
@@ -96,7 +97,3 @@ def _fetch_ahead(fetch: Callable[[Chunk], int], piece: Chunk) -> None:
         os.close(fetch(piece))
     except CvmfsGraphdriverError:
         return
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")

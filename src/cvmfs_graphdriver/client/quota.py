@@ -22,7 +22,7 @@ from typing import IO
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.ledger import Ledger, Record
 
-__all__ = ["Quota"]
+__all__ = ["Quota", "objects_in"]
 
 _PERIOD = 1.0
 _BATCH = 500
@@ -50,6 +50,7 @@ class Quota:
         self._work = threading.Lock()
         self._uses: dict[str, int] = {}
         self._stored: list[Record] = []
+        self._gone: set[str] = set()
         self._last = 0
         self._used = self._ledger.used()[0]
         self._evictions: list[float] = []
@@ -79,8 +80,9 @@ class Quota:
 
     def note_gone(self, digest: str) -> None:
         """An object is not in the cache any more."""
-        self.flush()
-        self._ledger.remove([digest])
+        with self._lock:
+            self._gone.add(digest)
+            self._stored = [record for record in self._stored if record.digest != digest]
 
     # What administrators see and change
 
@@ -156,9 +158,21 @@ class Quota:
                 yield record.digest
 
     def make_room(self, size: int) -> None:
-        """Evict if ``size`` bytes more would be too many. Raises CacheError."""
+        """Evict if ``size`` bytes more would be too many."""
         if self.used + size > self.limit:
-            self.shrink(max(0, min(self.limit // 2, self.limit - size)))
+            self._try_to_shrink(max(0, min(self.limit // 2, self.limit - size)))
+
+    def halve(self) -> None:
+        """Evict half of what is there: the disk is full before the limit is reached."""
+        self._try_to_shrink(self.used // 2)
+
+    def _try_to_shrink(self, target: int) -> None:
+        """Who only wants to store something is not bothered with a damaged ledger; the janitor mends that."""
+        try:
+            self.shrink(target)
+        except CacheError as error:
+            _log.warning("%s", error)
+            self._wake.set()
 
     def flush(self) -> None:
         """Enter in the ledger what users noted. Raises CacheError."""
@@ -170,7 +184,10 @@ class Quota:
         self._closing = True
         self._wake.set()
         self._thread.join()
-        self.flush()
+        try:
+            self.flush()
+        except CacheError as error:
+            _log.warning("%s", error)
         self._ledger.close()
         with suppress(FileNotFoundError):
             os.unlink(self._marker.name)
@@ -208,11 +225,14 @@ class Quota:
         with self._lock:
             uses, self._uses = self._uses, {}
             stored, self._stored = self._stored, []
+            gone, self._gone = self._gone, set()
+        if gone:
+            self._ledger.remove(gone)
         if stored:
             self._ledger.add(stored)
         if uses:
             self._ledger.touch(uses.items())
-        if stored:
+        if stored or gone:
             self._recount()
 
     def _recount(self) -> None:
@@ -242,7 +262,7 @@ class Quota:
         with self._work:
             self._flush()
             known = {record.digest: record for record in self._ledger.records()}
-            there = dict(_objects(self.directory))
+            there = dict(objects_in(self.directory))
             self._ledger.remove(known.keys() - there.keys())
             self._ledger.add(
                 Record(digest, stat.st_size, stat.st_atime_ns)
@@ -312,7 +332,7 @@ def _unlocked(directory: Path) -> set[Path]:
     return found
 
 
-def _objects(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+def objects_in(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every object in the directory: digest and stat."""
     for number in range(256):
         shard = directory / f"{number:02x}"

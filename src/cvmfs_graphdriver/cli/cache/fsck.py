@@ -1,0 +1,41 @@
+"""``cvmfs-graphdriver cache fsck``: is what is in a cache what was put there?"""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.cache.opened import open_cache
+from cvmfs_graphdriver.cli.options import etc_option, json_option
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.client.fsck import Verdict, check_cache
+
+__all__ = ["command"]
+
+
+@click.command("fsck")
+@click.argument("repository")
+@etc_option
+@json_option
+def command(repository: str, etc: Path, *, as_json: bool) -> None:
+    """Read every object in the cache of REPOSITORY again.
+
+    What is wrong goes to the quarantine (its directory "quarantaine"), what cannot be proven is removed; both
+    are fetched again when somebody needs them. Ends with status 25 if something was wrong.
+    """
+    found: Counter[Verdict] = Counter()
+    bad = []
+    with open_cache(repository, etc) as cache:
+        for checked in check_cache(cache):
+            found[checked.verdict] += 1
+            if checked.verdict is not Verdict.RIGHT:
+                bad.append(checked)
+                if not as_json:
+                    click.echo(f"{checked.verdict:<9} {checked.digest}  {checked.path}")
+    if as_json:
+        click.echo(json.dumps({"checked": found.total(), "bad": [asdict(one) for one in bad]}, indent=2))
+    click.echo(f"{found.total()} objects checked, {len(bad)} of them not right", err=True)
+    if found[Verdict.WRONG]:
+        raise CacheError(f"{found[Verdict.WRONG]} objects had changed on the disk: is it failing?")

@@ -1,0 +1,44 @@
+"""Opening a repository's cache, or a whole client, for one command.
+
+Owns: that they are closed again. Must not know: any command.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from cvmfs_graphdriver.client.cache import Cache
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.client.quota import Quota
+from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.talk import Talk
+
+__all__ = ["open_cache", "open_quota", "open_talk"]
+
+
+@contextmanager
+def open_cache(repository: str, etc: Path) -> Iterator[Cache]:
+    """The cache that the configuration gives to a repository."""
+    settings = load_settings(repository, etc).cache
+    if not settings.directory.is_dir():
+        raise CacheError(f"{repository} has no cache yet: {settings.directory} is not there")
+    with closing(Cache(settings.directory, settings.quota, alien=settings.alien)) as cache:
+        yield cache
+
+
+@contextmanager
+def open_quota(repository: str, etc: Path) -> Iterator[Quota]:
+    """What manages that cache."""
+    with open_cache(repository, etc) as cache:
+        if cache.quota is None:
+            raise CacheError(f"the cache {cache.directory} has no limit, so nobody manages it")
+        yield cache.quota
+
+
+@contextmanager
+def open_talk(repository: str, etc: Path) -> Iterator[Talk]:
+    """A client of the repository that answers as a mounted one does."""
+    with closing(Client(load_settings(repository, etc))) as client:
+        client.mount()
+        yield Talk(client, Path("/"))

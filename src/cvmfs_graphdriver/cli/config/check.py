@@ -1,0 +1,67 @@
+"""``cvmfs-graphdriver config check``: what is wrong, and how to mend it."""
+
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.options import etc_option, json_option
+from cvmfs_graphdriver.client.checkup import Finding, Level, check_repository
+from cvmfs_graphdriver.client.errors import ConfigurationError
+
+__all__ = ["command"]
+
+_MARKS = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.ERROR: ("error", "red")}
+_OLDEST = (5, 4)
+_DATA_ONLY_LAYERS = (6, 5)
+
+
+@click.command("check")
+@click.argument("repository")
+@etc_option
+@json_option
+def command(repository: str, etc: Path, *, as_json: bool) -> None:
+    """Look at everything that REPOSITORY needs: configuration, keys, cache, proxies, servers, clock, kernel.
+
+    Ends with status 21 if something is wrong that makes it unusable.
+    """
+    findings = []
+    for finding in (*_check_kernel(), *check_repository(repository, etc)):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    errors = sum(finding.level is Level.ERROR for finding in findings)
+    if errors:
+        raise ConfigurationError(f"{repository} cannot be used: {errors} error{'s' * (errors > 1)} above")
+
+
+def _print(finding: Finding) -> None:
+    text, colour = _MARKS[finding.level]
+    remedy = f" - {finding.remedy}" if finding.remedy else ""
+    click.echo(f"{click.style(f'{text:<8}', fg=colour)}{finding.what}{remedy}")
+
+
+def _check_kernel() -> Iterator[Finding]:
+    """What mounting needs of the kernel."""
+    release = platform.release()
+    digits = [int("".join(filter(str.isdigit, part)) or 0) for part in release.split("-")[0].split(".")[:2]]
+    version = tuple(digits)
+    if version < _OLDEST:
+        yield Finding(Level.ERROR, f"the kernel {release} is too old", "5.4 is the oldest that can be used")
+    elif version < _DATA_ONLY_LAYERS:
+        yield Finding(Level.OK, f"the kernel {release} has no data-only layers: files go through FUSE")
+    else:
+        yield Finding(Level.OK, f"the kernel {release} has all that is needed")
+    if not Path("/dev/fuse").exists():
+        yield Finding(Level.ERROR, "/dev/fuse is not there", "modprobe fuse")
+    known = Path("/proc/filesystems").read_text(encoding="ascii").split()
+    for name in ("fuse", "overlay"):
+        if name not in known:
+            yield Finding(
+                Level.WARNING, f"the kernel does not know the file system {name} yet", f"modprobe {name}"
+            )

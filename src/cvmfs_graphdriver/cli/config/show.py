@@ -1,0 +1,49 @@
+"""``cvmfs-graphdriver config show``: what is configured, and which line of which file says so."""
+
+import json
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.options import etc_option, json_option
+from cvmfs_graphdriver.client.configuration import load_configuration
+from cvmfs_graphdriver.client.parameters import PARAMETERS
+from cvmfs_graphdriver.client.setting import Setting
+
+__all__ = ["command"]
+
+
+@click.command("show")
+@click.argument("repository")
+@click.option("--all", "everything", is_flag=True, help="Show parameters that are at their default, too.")
+@etc_option
+@json_option
+def command(repository: str, etc: Path, *, everything: bool, as_json: bool) -> None:
+    """Print what is configured for REPOSITORY, and the file and line that set it.
+
+    Example: cvmfs-graphdriver config show unpacked.cern.ch
+    """
+    configuration = load_configuration(repository, etc, {})
+    names = sorted({*configuration, *(PARAMETERS if everything or as_json else ())})
+    rows = []
+    for name in names:
+        parameter = PARAMETERS.get(name)
+        setting = configuration.get(name) or Setting(parameter.default if parameter else "", "default")
+        rows.append((name, setting, parameter.meaning if parameter else ""))
+    if as_json:
+        values = {
+            name: {"value": setting.value, "file": setting.file, "line": setting.line, "meaning": meaning}
+            for name, setting, meaning in rows
+        }
+        click.echo(json.dumps(values, indent=2))
+        return
+    for name, setting, _ in rows:
+        export = "export " if name in configuration.exported else ""
+        click.echo(f"{export}{name}={_quoted(setting.value)}    # {setting.origin}")
+
+
+def _quoted(value: str) -> str:
+    """As a shell would read it."""
+    if value and all(char.isalnum() or char in "_-+./:@%," for char in value):
+        return value
+    return "'" + value.replace("'", "'\\''") + "'"

@@ -1,0 +1,92 @@
+"""``cvmfs-graphdriver status``: how the repositories are that are mounted on this machine."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.options import etc_option, json_option
+from cvmfs_graphdriver.client.running import ask_status, find_sockets, running_clients
+from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.status import Status
+
+__all__ = ["command"]
+
+_TITLES = (
+    *("REPOSITORY", "REVISION", "STATE", "UP", "SERVER", "PROXY", "CACHE", "HITS", "RECEIVED", "ERRORS"),
+    "MOUNTED AT",
+)
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@click.command("status")
+@click.argument("repositories", nargs=-1)
+@click.option("--prometheus", is_flag=True, help="Print metrics in Prometheus' text form.")
+@etc_option
+@json_option
+def command(repositories: tuple[str, ...], etc: Path, *, prometheus: bool, as_json: bool) -> None:
+    """Print the state of REPOSITORIES, or of all that are mounted."""
+    if repositories:
+        statuses = [ask_status(load_settings(name, etc).talk_socket) for name in repositories]
+    else:
+        statuses = running_clients(find_sockets(etc))
+    if prometheus:
+        from cvmfs_graphdriver.client.metrics import metrics_text
+
+        click.echo(metrics_text(statuses).decode(), nl=False)
+    elif as_json:
+        click.echo(json.dumps([status.as_json() for status in statuses], indent=2))
+    elif statuses:
+        _print(statuses)
+    else:
+        click.echo("no repository is mounted", err=True)
+
+
+def _print(statuses: Sequence[Status]) -> None:
+    rows = [_TITLES, *(_row(status) for status in statuses)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for status in statuses:
+        if status.offline:
+            click.echo(f"{status.fqrn} is offline: {status.offline}", err=True)
+
+
+def _row(status: Status) -> Sequence[str]:
+    hits, misses = status.counters.get("hits", 0), status.counters.get("misses", 0)
+    limit = f" of {_size(status.cache_limit)}" if status.cache_limit >= 0 else ""
+    return (
+        status.fqrn,
+        str(status.revision),
+        "offline" if status.offline else "online",
+        _time(status.uptime),
+        status.host.partition("://")[2].partition("/")[0],
+        status.proxy.partition("://")[2] or status.proxy,
+        _size(status.cache_used) + limit,
+        f"{100 * hits / (hits + misses):.1f} %" if hits + misses else "-",
+        _size(status.counters.get("bytes_received", 0)),
+        str(status.counters.get("io_errors", 0)),
+        status.mountpoint,
+    )
+
+
+def _size(number: float) -> str:
+    """Bytes for people."""
+    for unit in _UNITS:
+        if number < 1000 or unit == _UNITS[-1]:
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def _time(seconds: float) -> str:
+    """A duration for people."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s"

@@ -16,6 +16,9 @@ __all__ = ["Unknown", "unknown_parameters", "warn_of_unknown"]
 _INSTANCES = "CVMFS_CACHE_"
 """What parameters of cache instances begin with, whose names administrators make up."""
 
+_ALIKE = 0.85
+"""How alike two names must be, of which one is taken for a misspelling; they all begin alike."""
+
 _told: set[str] = set()
 _log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ def unknown_parameters(settings: Mapping[str, Setting]) -> Iterator[Unknown]:
     for name, setting in sorted(settings.items()):
         if name.startswith("CVMFS_") and name not in PARAMETERS:
             elsewhere = name in KNOWN_WITHOUT_MEANING or name.startswith(_INSTANCES)
-            near = [] if elsewhere else difflib.get_close_matches(name, PARAMETERS, 1)
+            near = [] if elsewhere else difflib.get_close_matches(name, PARAMETERS, 1, _ALIKE)
             yield Unknown(name, setting, elsewhere, near[0] if near else "")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from cvmfs_graphdriver.oci.thin import ThinImage
-from tests.conversion.content import FQRN, Site, tree_of
 from tests.images import CONFIG, TestLayer, push, skopeo, tar_of, write_layout
+from tests.publisher.site import FQRN, Site
 from tests.registry import PASSWORD, USERNAME, RegistryServer, free_port, run_registry
 
 _LAYERS = [
@@ -54,6 +54,11 @@ def _run(*arguments: str, stdin: str = "", home: Path | None = None) -> _Done:
     return _Done(done.returncode, done.stdout, done.stderr)
 
 
+def _places(site: Site) -> list[str]:
+    """The options that say where the repository is."""
+    return ["-r", FQRN, "--storage", str(site.storage), "--keys", str(site.keys)]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     directory = tmp_path_factory.mktemp("registry")
@@ -79,14 +84,14 @@ def _inspect(reference: str, *options: str) -> Any:
 
 def test_make_thin_end_to_end(server: RegistryServer, site: Site, image: str, tmp_path: Path) -> None:
     output = f"{server.host}/thin/app:1"
-    done = _run("make-thin", "-i", image, "-o", output, *site.options)
+    done = _run("make-thin", "-i", image, "-o", output, *_places(site))
     assert done.status == 0, done.complaint
     assert done.out == f"{output}@{_inspect(output)['Digest']}\n"
     assert "3 new layers" in done.complaint
     for layer in _LAYERS:
-        tree = tree_of(site.open(), b"/layers/" + layer.digest[7:].encode())
+        tree = site.tree(b"/layers/" + layer.digest[7:].encode())
         assert len(tree) > 1
-    top = tree_of(site.open(), b"/layers/" + _LAYERS[1].digest[7:].encode())
+    top = site.tree(b"/layers/" + _LAYERS[1].digest[7:].encode())
     assert top[b"/etc/c"][1] == b"three" * 10_000
     assert b"/etc/.wh.a" in top
     # The pushed image: Docker's types, the whole configuration, one layer with the right thin.json.
@@ -111,7 +116,7 @@ def test_make_thin_end_to_end(server: RegistryServer, site: Site, image: str, tm
 
 
 def test_make_thin_again_does_nothing_and_says_so(server: RegistryServer, site: Site, image: str) -> None:
-    arguments = ["make-thin", "-i", image, "-o", f"{server.host}/thin/again:1", *site.options]
+    arguments = ["make-thin", "-i", image, "-o", f"{server.host}/thin/again:1", *_places(site)]
     first = _run(*arguments)
     before, asked = site.files(), server.log.count("GET /v2/app/blobs/")
     again = _run(*arguments, "--json")
@@ -128,7 +133,7 @@ def test_make_thin_again_does_nothing_and_says_so(server: RegistryServer, site: 
 
 def test_an_oci_thin_image_carries_annotations(server: RegistryServer, site: Site, image: str) -> None:
     output = f"{server.host}/thin/oci:1"
-    assert _run("make-thin", "-i", image, "-o", output, *site.options, "--format", "oci").status == 0
+    assert _run("make-thin", "-i", image, "-o", output, *_places(site), "--format", "oci").status == 0
     annotations = _inspect(output, "--raw")["annotations"]
     assert annotations["org.cernvm.thin-image.origin"].startswith(image)
     assert annotations["made.by"] == "tests"
@@ -136,9 +141,9 @@ def test_an_oci_thin_image_carries_annotations(server: RegistryServer, site: Sit
 
 def test_layers_go_where_they_are_told_to(server: RegistryServer, site: Site, image: str) -> None:
     output = f"{server.host}/thin/sub:1"
-    done = _run("make-thin", "-i", image, "-o", output, *site.options, "-s", "/some/where/")
+    done = _run("make-thin", "-i", image, "-o", output, *_places(site), "-s", "/some/where/")
     assert done.status == 0
-    assert tree_of(site.open(), f"/some/where/{_LAYERS[0].digest[7:]}".encode())
+    assert site.tree(f"/some/where/{_LAYERS[0].digest[7:]}".encode())
 
 
 def test_manifest_and_config_print_what_the_registry_has(server: RegistryServer, image: str) -> None:
@@ -180,7 +185,7 @@ class TestCredentials:
 
     def test_wrong_credentials_are_one_line(self, guarded: str, site: Site) -> None:
         before = site.files()
-        done = _run("make-thin", "-i", f"{guarded}/app:1", "-o", f"{guarded}/thin:1", *site.options)
+        done = _run("make-thin", "-i", f"{guarded}/app:1", "-o", f"{guarded}/thin:1", *_places(site))
         assert done.status == 33
         assert "check name and password, or run docker login" in done.line
         assert site.files() == before
@@ -189,7 +194,7 @@ class TestCredentials:
         self, guarded: str, server: RegistryServer, site: Site, image: str
     ) -> None:
         before, asked = site.files(), server.log.count("GET /v2/app/blobs/")
-        done = _run("make-thin", "-i", image, "-o", f"{guarded}/thin:1", *site.options)
+        done = _run("make-thin", "-i", image, "-o", f"{guarded}/thin:1", *_places(site))
         assert done.status == 33
         assert site.files() == before
         assert server.log.count("GET /v2/app/blobs/") == asked + 1
@@ -200,7 +205,7 @@ class TestBadInput:
 
     def _refused(self, site: Site, *arguments: str) -> _Done:
         before = site.files()
-        done = _run("make-thin", *site.options, *arguments)
+        done = _run("make-thin", *_places(site), *arguments)
         assert site.files() == before
         return done
 
@@ -253,7 +258,7 @@ class TestBadInput:
 
     def test_a_thin_image(self, site: Site, server: RegistryServer, image: str) -> None:
         thin = f"{server.host}/thin/twice:1"
-        assert _run("make-thin", "-i", image, "-o", thin, *site.options).status == 0
+        assert _run("make-thin", "-i", image, "-o", thin, *_places(site)).status == 0
         done = self._refused(site, "-i", thin, "-o", thin)
         assert done.status == 60
         assert "is a thin image already" in done.line
@@ -279,7 +284,7 @@ class TestBadInput:
             assert "the disk is full: free space there and run it again" in done.line
             # There is room again for something smaller.
             output = f"{server.host}/thin/small:1"
-            small = _run("make-thin", "-i", f"{server.host}/app:1", "-o", output, *site.options)
+            small = _run("make-thin", "-i", f"{server.host}/app:1", "-o", output, *_places(site))
             assert small.status == 0, small.complaint
         finally:
             subprocess.run(["umount", disk], check=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conversion.content import FQRN, Site, tree_of
 from tests.images import TestLayer, push, skopeo, tar_of, write_layout
+from tests.publisher.site import FQRN, Site
 from tests.registry import PASSWORD, USERNAME, RegistryServer, run_registry
 
 _PROGRAM = Path(sys.executable).with_name("docker2cvmfs")
@@ -63,7 +63,7 @@ def test_a_recipe_is_converted_once(server: RegistryServer, site: Site, tmp_path
     names = [line.partition("@")[0] for line in done.stdout.splitlines()]
     assert names == [f"{server.host}/app_thin:{tag}" for tag in ("1.0", "1.1", "2.0")]
     for tag in ("1.0", "1.1", "2.0"):
-        assert len(tree_of(site.open(), b"/layers/" + _layer(tag).digest[7:].encode())) == 2
+        assert len(site.tree(b"/layers/" + _layer(tag).digest[7:].encode())) == 2
         skopeo("inspect", "--tls-verify=false", f"docker://{server.host}/app_thin:{tag}")
     assert site.open().manifest().revision == 4
     # The base was fetched once, though three images have it.
@@ -91,7 +91,7 @@ def test_one_bad_image_does_not_stop_the_rest(server: RegistryServer, site: Site
     lines = done.stderr.splitlines()
     assert lines[2].startswith(f"docker2cvmfs: {recipe}:6: {server.host}/bad:1: layer {bad.digest}")
     assert "3 of 4 images" in lines[-1]
-    assert len(tree_of(site.open(), b"/layers/" + _layer("2.0").digest[7:].encode())) == 2
+    assert len(site.tree(b"/layers/" + _layer("2.0").digest[7:].encode())) == 2
 
 
 def test_a_recipe_that_is_none_is_one_line(site: Site, tmp_path: Path) -> None:
@@ -150,4 +150,4 @@ def test_a_loop_sees_what_is_new_until_it_is_interrupted(
     assert process.returncode == 130
     assert complaints.splitlines()[-1] == "docker2cvmfs: interrupted"
     assert f"docker2cvmfs: {recipe}:1: a recipe is a mapping" in complaints
-    assert len(tree_of(site.open(), b"/layers/" + _layer("3.0").digest[7:].encode())) == 2
+    assert len(site.tree(b"/layers/" + _layer("3.0").digest[7:].encode())) == 2

@@ -16,8 +16,9 @@ from cvmfs_graphdriver.oci.source import load_image
 from cvmfs_graphdriver.publisher.errors import BusyError
 from cvmfs_graphdriver.repository.entry import EntryFlag
 from cvmfs_graphdriver.repository.xattr import parse_xattrs
-from tests.conversion.content import FQRN, SilentProgress, Site, tree_of
+from tests.conversion.watcher import Watcher
 from tests.images import TestLayer, tar_of, write_layout
+from tests.publisher.site import FQRN, Site
 
 _LAYOUT = DirectoryLayout(b"/layers")
 _BASE = TestLayer(tar_of({"etc": None, "etc/a": b"one", "etc/b": b"two"}))
@@ -38,15 +39,13 @@ def _image(tmp_path: Path, *layers: TestLayer) -> LayoutImage:
     return LayoutImage(directory)
 
 
-def _convert(
-    site: Site, source: LayoutImage, layout: LayerLayout = _LAYOUT
-) -> tuple[Conversion, SilentProgress]:
-    progress = SilentProgress()
+def _convert(site: Site, source: LayoutImage, layout: LayerLayout = _LAYOUT) -> tuple[Conversion, Watcher]:
+    progress = Watcher()
     return convert(source, load_image(source, None), site.open(), layout, progress), progress
 
 
 def _layer(site: Site, layer: TestLayer) -> dict[bytes, bytes]:
-    tree = tree_of(site.open(), b"/layers/" + layer.digest[7:].encode())
+    tree = site.tree(b"/layers/" + layer.digest[7:].encode())
     return {path: content for path, (_, content) in tree.items()}
 
 
@@ -68,7 +67,7 @@ def test_every_layer_is_a_nested_catalog_with_its_whiteouts_as_they_are(tmp_path
     assert [layer.location.url for layer in conversion.thin.layers] == [
         f"cvmfs://{FQRN}/layers/{digest[7:]}" for digest in digests
     ]
-    root, _ = tree_of(site.open(), b"/layers/" + _BASE.digest[7:].encode())[b""]
+    root, _ = site.tree(b"/layers/" + _BASE.digest[7:].encode())[b""]
     assert EntryFlag.NESTED_ROOT in root.flags
     assert progress.begun == progress.finished == digests
     assert progress.bytes == sum(len(layer.blob) for layer in (_BASE, _MIDDLE, _TOP))
@@ -111,7 +110,7 @@ def test_the_layout_of_unpacked_repositories(tmp_path: Path, site: Site) -> None
     digest = _BASE.digest[7:]
     (layer,) = conversion.thin.layers
     assert layer.location.path == f"/.layers/{digest[:2]}/{digest}/layerfs".encode()
-    assert tree_of(site.open(), layer.location.path)[b"/etc/a"][1] == b"one"
+    assert site.tree(layer.location.path)[b"/etc/a"][1] == b"one"
 
 
 def _make_odd_tree(root: Path) -> None:
@@ -145,7 +144,7 @@ def test_every_attribute_arrives(tmp_path: Path, site: Site) -> None:
     ).stdout
     layer = TestLayer(tar)
     conversion, _ = _convert(site, _image(tmp_path, layer))
-    found = tree_of(site.open(), b"/layers/" + layer.digest[7:].encode())
+    found = site.tree(b"/layers/" + layer.digest[7:].encode())
     base = os.fsencode(tree)
     paths = {b"", *(os.path.join(w, n)[len(base) :] for w, ds, fs in os.walk(base) for n in (*ds, *fs))}
     assert found.keys() == paths
@@ -211,7 +210,7 @@ def test_several_layers_at_once_always_give_the_same_catalogs(tmp_path: Path) ->
     roots = set()
     for attempt in range(3):
         (tmp_path / str(attempt)).mkdir()
-        site = Site(tmp_path / str(attempt), clock=lambda: 1_700_000_000.0)
+        site = Site(tmp_path / str(attempt))
         _, progress = _convert(site, source)
         assert progress.finished == [layer.digest for layer in layers]
         roots.add(site.open().manifest().root)
@@ -268,5 +267,5 @@ def test_a_device_among_ordinary_files_needs_no_root(tmp_path: Path, site: Site)
     device.type, device.devmajor, device.devminor = tarfile.CHRTYPE, 1, 3
     layer = TestLayer(tar_of({"null": device}))
     _convert(site, _image(tmp_path, layer))
-    entry, _ = tree_of(site.open(), b"/layers/" + layer.digest[7:].encode())[b"/null"]
+    entry, _ = site.tree(b"/layers/" + layer.digest[7:].encode())[b"/null"]
     assert entry.rdev == os.makedev(1, 3)

@@ -13,7 +13,7 @@ from cvmfs_graphdriver.oci.errors import OciError, UnsupportedImageError
 from cvmfs_graphdriver.oci.layout import LayoutImage
 from cvmfs_graphdriver.oci.model import MediaType
 from cvmfs_graphdriver.oci.source import load_image
-from tests.conversion.content import SilentProgress
+from tests.conversion.watcher import Watcher
 from tests.images import TestLayer, tar_of, write_layout
 
 _LAYERS = [
@@ -29,8 +29,8 @@ def source(tmp_path: Path) -> LayoutImage:
     return LayoutImage(tmp_path / "layout")
 
 
-def _pull(source: LayoutImage, directory: Path) -> tuple[list[Path], SilentProgress]:
-    progress = SilentProgress()
+def _pull(source: LayoutImage, directory: Path) -> tuple[list[Path], Watcher]:
+    progress = Watcher()
     return pull_layers(source, load_image(source, None), directory, progress), progress
 
 

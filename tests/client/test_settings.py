@@ -88,6 +88,16 @@ def test_keys_directory(tmp_path: Path) -> None:
     assert settings.trust.public_keys == (tmp_path / "keys/a.pub", tmp_path / "keys/b.pub")
 
 
+def test_blacklist_of_the_configuration_repository(tmp_path: Path) -> None:
+    shared = tmp_path / "config.org" / "etc" / "cvmfs"
+    shared.mkdir(parents=True)
+    (tmp_path / "default.conf").write_text(
+        f"CVMFS_CONFIG_REPOSITORY=config.org\nCVMFS_MOUNT_DIR={tmp_path}\n"
+    )
+    settings = _load(tmp_path, MINIMUM)
+    assert settings.trust.blacklists == (tmp_path / "blacklist", shared / "blacklist")
+
+
 def test_alien_cache(tmp_path: Path) -> None:
     cache = _load(tmp_path, MINIMUM + "CVMFS_ALIEN_CACHE=/alien\nCVMFS_CACHE_DIR=/mine\n").cache
     assert (cache.directory, cache.workspace, cache.alien, cache.quota) == (

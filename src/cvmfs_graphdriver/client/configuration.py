@@ -32,6 +32,8 @@ class Configuration(Mapping[str, Setting]):
     settings: Mapping[str, Setting]
     exported: Mapping[str, str]
     files: tuple[Path, ...]
+    shared: Path | None
+    """``etc/cvmfs`` of the configuration repository, if there is one."""
 
     def __getitem__(self, name: str) -> Setting:
         return self.settings[name]
@@ -95,7 +97,7 @@ class _Search:
         settings = {name: self._template(setting) for name, setting in self._environment.settings.items()}
         settings |= {name: Setting(value, "command line") for name, value in overrides.items()}
         exported = {name: settings[name].value for name in self._environment.exported & settings.keys()}
-        return Configuration(self._fqrn, settings, exported, tuple(self._files))
+        return Configuration(self._fqrn, settings, exported, tuple(self._files), shared)
 
     def _read(self, path: Path | None) -> None:
         if path is None or not path.is_file():

@@ -162,6 +162,7 @@ class _Reader:
         self._configuration = configuration
         self.fqrn = configuration.fqrn
         self.exported = configuration.exported
+        self.shared = configuration.shared
 
     def setting(self, name: str) -> Setting:
         default = Setting(PARAMETERS[name].default, "default", 0)
@@ -305,7 +306,10 @@ def _trust(reader: _Reader, etc: Path) -> TrustSettings:
             f"{reader.fqrn}: no public key is configured; put the repository's key into "
             f"{directory}/{reader.fqrn}.pub or name it in CVMFS_PUBLIC_KEY"
         )
-    return TrustSettings(keys, (reader.path("CVMFS_BLACKLIST") or etc / "blacklist",))
+    blacklists = [reader.path("CVMFS_BLACKLIST") or etc / "blacklist"]
+    if reader.shared is not None:
+        blacklists.append(reader.shared / "blacklist")
+    return TrustSettings(keys, tuple(blacklists))
 
 
 def _cache(reader: _Reader) -> CacheSettings:

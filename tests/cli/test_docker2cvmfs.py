@@ -146,6 +146,16 @@ def test_layers_go_where_they_are_told_to(server: RegistryServer, site: Site, im
     assert site.tree(f"/some/where/{_LAYERS[0].digest[7:]}".encode())
 
 
+def test_the_unpacked_layout_records_the_manifest(server: RegistryServer, site: Site, image: str) -> None:
+    output = f"{server.host}/thin/unpacked:1"
+    done = _run("make-thin", "-i", image, "-o", output, *_places(site), "--unpacked-layout")
+    assert done.status == 0, done.complaint
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{image}")
+    assert site.tree(f"/.metadata/{image}/manifest.json".encode())[b""][1] == raw
+    digest = _LAYERS[0].digest[7:]
+    assert site.tree(f"/.layers/{digest[:2]}/{digest}/layerfs/etc/a".encode())[b""][1] == b"one"
+
+
 def test_manifest_and_config_print_what_the_registry_has(server: RegistryServer, image: str) -> None:
     raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{image}").decode()
     assert _run("manifest", image).out == raw + "\n"

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 import subprocess
@@ -105,12 +106,61 @@ def test_a_layer_that_occurs_twice_counts_where_it_is_topmost(tmp_path: Path, si
     assert len(conversion.thin.layers) == 3
 
 
-def test_the_layout_of_unpacked_repositories(tmp_path: Path, site: Site) -> None:
-    conversion, _ = _convert(site, _image(tmp_path, _BASE), UnpackedLayout())
-    digest = _BASE.digest[7:]
-    (layer,) = conversion.thin.layers
-    assert layer.location.path == f"/.layers/{digest[:2]}/{digest}/layerfs".encode()
-    assert site.tree(layer.location.path)[b"/etc/a"][1] == b"one"
+def test_the_directory_of_layers_has_a_catalog_of_its_own(tmp_path: Path, site: Site) -> None:
+    _convert(site, _image(tmp_path, _BASE))
+    _convert(site, _image(tmp_path, _BASE, _TOP))
+    root, layers = site.catalog(), site.catalog(b"/layers")
+    assert [reference.path for reference in root.nested()] == [b"/layers"]
+    assert {reference.path for reference in layers.nested()} == {
+        b"/layers/" + layer.digest[7:].encode() for layer in (_BASE, _TOP)
+    }
+    root.close()
+    layers.close()
+    assert site.findings() == []
+
+
+class TestUnpackedLayout:
+    @staticmethod
+    def _home(layer: TestLayer) -> bytes:
+        return f"/.layers/{layer.digest[7:9]}/{layer.digest[7:]}".encode()
+
+    def _origin(self, site: Site, layer: TestLayer) -> list[str]:
+        data = site.tree(self._home(layer) + b"/.metadata/origin.json")[b""][1]
+        origins: list[str] = json.loads(data)["origin"]
+        return origins
+
+    def test_layers_have_their_metadata_beside_them(self, tmp_path: Path, site: Site) -> None:
+        source = _image(tmp_path, _BASE, _TOP)
+        conversion, _ = _convert(site, source, UnpackedLayout())
+        for layer, thin in zip((_BASE, _TOP), conversion.thin.layers, strict=True):
+            home = self._home(layer)
+            assert thin.location.path == home + b"/layerfs"
+            assert site.tree(thin.location.path)[b"/etc"][0].is_directory
+            (record,) = json.loads(site.tree(home + b"/.metadata/layers.json")[b""][1])
+            assert record == {
+                "id": layer.diff_id[7:],
+                "created": "2024-01-02T03:04:05Z",
+                "compressed-diff-digest": layer.digest,
+                "compressed-size": len(layer.blob),
+                "diff-digest": layer.diff_id,
+            }
+            assert self._origin(site, layer) == [str(load_image(source, None).manifest.config.digest)]
+            assert {b"/.layers", home.rpartition(b"/")[0]} <= {
+                path for path in site.names() if EntryFlag.NESTED_ROOT in site.tree(path)[b""][0].flags
+            }
+        assert site.findings() == []
+
+    def test_each_image_that_uses_a_layer_is_named_once(self, tmp_path: Path, site: Site) -> None:
+        first, second = _image(tmp_path, _BASE, _TOP), _image(tmp_path, _BASE)
+        for source in (first, second):
+            _convert(site, source, UnpackedLayout())
+        before = site.files()
+        conversion, _ = _convert(site, second, UnpackedLayout())
+        assert (conversion.new, site.files()) == ((), before)
+        configs = [str(load_image(source, None).manifest.config.digest) for source in (first, second)]
+        assert self._origin(site, _BASE) == configs
+        assert self._origin(site, _TOP) == configs[:1]
+        assert site.findings() == []
 
 
 def _make_odd_tree(root: Path) -> None:

@@ -349,3 +349,22 @@ def test_nothing_is_left_in_the_temporary_directory(site: Site, tmp_path: Path) 
         env={**os.environ, "TMPDIR": str(scratch)},
     )
     assert list(scratch.iterdir()) == []
+
+
+def test_a_small_file_is_written_replaced_and_read(site: Site) -> None:
+    site.publish({b"/layers/one": [file("/a", b"1")]})
+    for content in (b"first", b"second, and longer"):
+        with site.open().transaction() as transaction:
+            transaction.write_file(b"/layers/one/records/who.json", content)
+            transaction.write_file(b"/at the top", content)
+            assert transaction.read_file(b"/at the top") == content
+            assert transaction.read_file(b"/nowhere") is None
+            transaction.publish()
+        assert site.tree(b"/layers/one/records/who.json")[b""][1] == content
+        assert site.findings() == []
+    with site.open().transaction() as transaction:
+        assert transaction.read_file(b"/layers/one/records/who.json") == b"second, and longer"
+        with pytest.raises(PublisherError, match="no small file"):
+            transaction.read_file(b"/layers")
+        with pytest.raises(PublisherError, match="in the way"):
+            transaction.write_file(b"/at the top/below", b"")

@@ -94,9 +94,13 @@ def convert(
             layer for layer in layers if not _is_there(transaction, layout.directory(layer.descriptor.digest))
         ]
         shared = tuple(layer for layer in layers if layer not in missing)
-        if not missing:
+        records = _changed_records(transaction, image, layout)
+        if not (missing or records):
             return Conversion(thin, (), shared, repository.manifest().revision)
+        _make_catalogs(transaction, missing, layout)
         notes = _ingest(transaction, source, missing, layout, progress)
+        for path, data in records.items():
+            transaction.write_file(path, data)
         known = transaction.objects.objects_known
         manifest = transaction.publish()
         return Conversion(
@@ -108,6 +112,20 @@ def convert(
             known_objects=known,
             notes=(*notes, *transaction.notes),
         )
+
+
+def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout) -> dict[bytes, bytes]:
+    """The layout's records of an image that are not in the repository as they should be."""
+    records = layout.records(image, transaction.read_file)
+    return {path: data for path, data in records if transaction.read_file(path) != data}
+
+
+def _make_catalogs(transaction: Transaction, layers: Sequence[Layer], layout: LayerLayout) -> None:
+    """Give the directories above layers catalogs of their own, if they are new."""
+    for layer in layers:
+        for path in layout.catalogs(layer.descriptor.digest):
+            if transaction.lookup(path) is None:
+                transaction.ingest(path, ())
 
 
 def _ingest(

@@ -1,18 +1,25 @@
-"""Where layers lie in a repository.
+"""Where layers lie in a repository, and what lies beside them.
 
 Owns: the two layouts that readers know (format reference, sections 17 and 18). Must not know: what is in a
 layer. A layer's directory is named by the digest of its blob, so it never changes once it is there.
 """
 
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from cvmfs_graphdriver.conversion.errors import LayerPlaceError
 from cvmfs_graphdriver.oci.digest import ContentDigest
-from cvmfs_graphdriver.oci.errors import ThinImageFormatError
+from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatError
+from cvmfs_graphdriver.oci.model import Image, Layer
+from cvmfs_graphdriver.oci.reference import Reference
 from cvmfs_graphdriver.oci.thin import LayerLocation
 
 __all__ = ["DirectoryLayout", "LayerLayout", "UnpackedLayout"]
+
+
+FileReader = Callable[[bytes], bytes | None]
 
 
 class LayerLayout(Protocol):
@@ -20,6 +27,20 @@ class LayerLayout(Protocol):
 
     def directory(self, digest: ContentDigest) -> bytes:
         """The absolute path in the repository of the layer's root."""
+        ...
+
+    def catalogs(self, digest: ContentDigest) -> tuple[bytes, ...]:
+        """Directories above it that have catalogs of their own, the uppermost first.
+
+        So the root catalog, which every client loads, does not grow with the layers.
+        """
+        ...
+
+    def records(self, image: Image, read: FileReader) -> Iterator[tuple[bytes, bytes]]:
+        """The files that say which images there are: paths and what should stand there.
+
+        ``read`` gives what stands at a path by now, None for nothing.
+        """
         ...
 
 
@@ -44,10 +65,70 @@ class DirectoryLayout:
     def directory(self, digest: ContentDigest) -> bytes:
         return self.parent + b"/" + digest.hex.encode()
 
+    def catalogs(self, digest: ContentDigest) -> tuple[bytes, ...]:
+        del digest
+        return (self.parent,)
 
-@dataclass(frozen=True, slots=True)
+    def records(self, image: Image, read: FileReader) -> Iterator[tuple[bytes, bytes]]:
+        """None: a thin image says all that is to be said."""
+        del image, read
+        return iter(())
+
+
 class UnpackedLayout:
-    """The layout of unpacked.cern.ch and of DUCC: ``/.layers/<first 2 digits>/<digest>/layerfs``."""
+    """The layout of unpacked.cern.ch and of DUCC: ``/.layers/<first 2 digits>/<digest>/layerfs``.
+
+    Its records are those that DUCC's garbage collection and its podman store read: beside each layer who uses
+    it and what its digests are, and the manifest of each image by its name.
+    """
+
+    _TOP: Final = b"/.layers"
 
     def directory(self, digest: ContentDigest) -> bytes:
-        return f"/.layers/{digest.hex[:2]}/{digest.hex}/layerfs".encode()
+        return self._home(digest) + b"/layerfs"
+
+    def catalogs(self, digest: ContentDigest) -> tuple[bytes, ...]:
+        return self._TOP, self._home(digest).rpartition(b"/")[0]
+
+    def records(self, image: Image, read: FileReader) -> Iterator[tuple[bytes, bytes]]:
+        origin = str(image.manifest.config.digest)
+        created = json.loads(image.config.raw).get("created")
+        for layer in image.layers:
+            metadata = self._home(layer.descriptor.digest) + b"/.metadata"
+            yield metadata + b"/layers.json", _dump([_layer_record(layer, created)])
+            path = metadata + b"/origin.json"
+            origins = _origins(read(path))
+            yield path, _dump({"origin": origins if origin in origins else [*origins, origin]})
+        try:
+            name = Reference.parse(image.name)
+        except ReferenceFormatError:
+            return  # from a layout or an archive, which has no name that others know
+        path = f"/.metadata/{name}/manifest.json".encode()
+        yield path, image.manifest.raw
+
+    def _home(self, digest: ContentDigest) -> bytes:
+        return self._TOP + f"/{digest.hex[:2]}/{digest.hex}".encode()
+
+
+def _layer_record(layer: Layer, created: object) -> dict[str, Any]:
+    """What containers/storage wants to know of a layer."""
+    record = {
+        "id": layer.diff_id.hex,
+        "compressed-diff-digest": str(layer.descriptor.digest),
+        "compressed-size": layer.descriptor.size,
+        "diff-digest": str(layer.diff_id),
+    }
+    return {**record, "created": created} if isinstance(created, str) else record
+
+
+def _origins(data: bytes | None) -> list[str]:
+    """The images that an ``origin.json`` names; a damaged one is written anew."""
+    try:
+        origins = json.loads(data or b"{}").get("origin", [])
+    except (ValueError, AttributeError):
+        return []
+    return [origin for origin in origins if isinstance(origin, str)] if isinstance(origins, list) else []
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value).encode()

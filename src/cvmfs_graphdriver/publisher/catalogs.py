@@ -84,6 +84,17 @@ class OpenCatalogs:
         self._open[path] = _OpenCatalog(catalog)
         self._touch(parent, links=1)
 
+    def put(self, path: bytes, entry: DirectoryEntry) -> None:
+        """Put an entry that is no directory at its place, instead of what is there.
+
+        Raises PublisherError: there is no way to that place.
+        """
+        parent = self._make_directories(path.rpartition(b"/")[0])
+        if self.lookup(path) is not None:
+            self.remove(path)
+        self._owner(parent).writer.add(path, entry)
+        self._touch(parent, links=0)
+
     def remove(self, path: bytes) -> None:
         """Remove what is at ``path``, with everything below it. Raises PublisherError: there is nothing."""
         parent = path.rpartition(b"/")[0]

@@ -7,6 +7,7 @@ leaves objects behind that nothing refers to, for garbage collection. Must not k
 """
 
 import json
+import stat
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import REFLOG, Repository
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference, DirectoryEntry
+from cvmfs_graphdriver.repository.entry import CatalogReference, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.history import TRUNK, TRUNK_PREVIOUS, History, Tag
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
@@ -103,6 +104,36 @@ class Transaction:
         except BaseException:
             catalog.abandon()
             raise
+
+    def write_file(self, path: bytes, data: bytes) -> None:
+        """Put a small file, root's and readable by all, at ``path``; directories on the way are made.
+
+        Raises StorageError, PublisherError: there is no way to that place.
+        """
+        _check_path(path)
+        entry = DirectoryEntry(
+            path.rpartition(b"/")[2],
+            stat.S_IFREG | 0o644,
+            len(data),
+            self._now,
+            flags=EntryFlag.FILE,
+            digest=self._objects.put(data, Suffix.NONE),
+            hash_algorithm=self._repository.options.algorithm,
+        )
+        with self._lock:
+            self._catalogs.put(path, entry)
+
+    def read_file(self, path: bytes) -> bytes | None:
+        """A small file as the transaction has it by now, None if there is none.
+
+        Raises PublisherError: it is not one that ``write_file`` wrote. What reading an object raises.
+        """
+        entry = self.lookup(path)
+        if entry is None:
+            return None
+        if entry.digest is None or entry.compression is not Compression.ZLIB:
+            raise PublisherError(f"{path.decode('utf-8', 'replace')} is no small file of the publisher's own")
+        return read_object(self._repository.storage, ObjectName(entry.digest))
 
     def remove(self, path: bytes) -> None:
         """Remove what is at ``path``, with everything below it. Raises PublisherError: there is nothing."""

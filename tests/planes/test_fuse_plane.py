@@ -167,8 +167,11 @@ def test_a_layer_published_later_is_found(plane: Plane, repository: Published) -
     later = LayerPath(FQRN, b"/layers/ee")
     with pytest.raises(LayerNotFoundError, match="/layers/ee"):
         plane.directory(later)
+    mount = plane.directory(BASE).parent.parent
+    serving = pids_serving(mount)
     repository.publish({later.path: [file("/new", b"new")]})
     assert (plane.directory(later) / "new").read_bytes() == b"new"
+    assert pids_serving(mount) == serving, "it was asked, not mounted again"
 
 
 def test_dead_mounts_are_replaced(plane: Plane) -> None:

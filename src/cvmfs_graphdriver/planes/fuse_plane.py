@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from cvmfs_graphdriver.client.errors import TalkError
+from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.talksocket import ask
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
@@ -85,11 +88,11 @@ class FusePlane:
         """A descriptor of the layer's directory, in the revision mounted now or in a newer one."""
         shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
         try:
-            try:
-                return _open_below(self._mounted(layer.fqrn), layer.path)
-            except FileNotFoundError:
-                self.release(layer.fqrn)
-                return _open_below(self._mounted(layer.fqrn), layer.path)
+            for renew in (self._look_for_newer, self.release):
+                with suppress(FileNotFoundError):
+                    return _open_below(self._mounted(layer.fqrn), layer.path)
+                renew(layer.fqrn)
+            return _open_below(self._mounted(layer.fqrn), layer.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise LayerNotFoundError(
                 f"there is no layer {shown}: if it was published just now, try again in a few minutes, "
@@ -99,6 +102,12 @@ class FusePlane:
             raise LayerNotFoundError(f"there is no layer {shown}: it is no plain directory") from error
         except OSError as error:
             raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
+
+    def _look_for_newer(self, fqrn: str) -> None:
+        """Let the repository's server look for a new revision now, if it can be asked."""
+        settings = load_settings(fqrn, self._etc, self._overrides)
+        with suppress(TalkError):
+            ask(settings.talk_socket, "remount sync")
 
     def _mounted(self, fqrn: str) -> Path:
         """The mount point of a repository that is mounted, and answers."""

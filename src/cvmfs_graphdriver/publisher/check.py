@@ -157,7 +157,7 @@ class RepositoryCheck:
         yield from (f"{where}: {finding}" for finding in findings)
 
     def _check_catalog(self, reference: CatalogReference, findings: list[str]) -> Tally | None:
-        """Check a catalog and those below it; returns what they hold together, None if that is unknown."""
+        """Check a catalog and those below it; returns what it says they hold together, None if unknown."""
         known = self._seen_catalogs.get((reference.digest.raw, reference.path))
         if known is not None:
             return known
@@ -190,12 +190,11 @@ class RepositoryCheck:
                     for one in fields(Tally)
                     if getattr(counted, one.name) != getattr(said, one.name)
                 )
-        everything = tally + (total or stated.subtree)
-        self._seen_catalogs[reference.digest.raw, reference.path] = everything
-        return everything
+        self._seen_catalogs[reference.digest.raw, reference.path] = stated.total
+        return stated.total
 
     def _check_nested(self, catalog: Catalog, what: str, findings: list[str]) -> Tally | None:
-        """What the catalogs below hold together, None if that is not known of all."""
+        """What the catalogs below say they hold, None if one of them says nothing."""
         total: Tally | None = Tally()
         for reference in catalog.nested():
             entry = catalog.lookup(reference.path)

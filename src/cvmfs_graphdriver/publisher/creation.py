@@ -8,6 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from cvmfs_graphdriver.publisher.errors import PublisherError
@@ -15,7 +16,7 @@ from cvmfs_graphdriver.publisher.ingest import directory_entry
 from cvmfs_graphdriver.publisher.keyring import Keyring
 from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
-from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG, Repository
+from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG, WHITELIST, Repository
 from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import Digest, Suffix
@@ -47,32 +48,32 @@ def create_repository(
 ) -> Repository:
     """Create ``fqrn`` in an empty storage, with new keys in ``keys_directory``.
 
-    Raises PublisherError: a bad name, or there is a repository already; KeyringError, StorageError.
+    Raises PublisherError: a bad name, or there is a repository already; KeyringError, StorageError. There are
+    no keys and no repository then.
     """
     check_fqrn(fqrn)
     settings = options or RepositoryOptions()
     if storage.has(MANIFEST):
         raise PublisherError(f"there is a repository in {storage.location} already")
-    with storage.lock(wait=0):
-        repository = Repository(storage, Keyring.create(fqrn, keys_directory), settings, clock=clock)
-        try:
-            _bootstrap(repository)
-        except BaseException:
-            # Nobody has seen anything signed by these keys: without them another attempt can be made.
-            Keyring.discard(fqrn, keys_directory)
-            raise
-    with repository.transaction() as transaction:
-        transaction.publish()
+    with ExitStack() as undo:
+        with storage.lock(wait=0):
+            keys = Keyring.create(fqrn, keys_directory)
+            undo.callback(keys.delete, keys_directory)
+            repository = Repository(storage, keys, settings, clock=clock)
+            objects = ObjectWriter(storage, settings)
+            undo.callback(objects.discard)
+            undo.callback(storage.delete, (MANIFEST, WHITELIST, REFLOG, _MASTER_REPLICA))
+            _bootstrap(repository, objects)
+        with repository.transaction() as transaction:
+            transaction.publish()
+        undo.pop_all()
     return repository
 
 
-def _bootstrap(repository: Repository) -> None:
+def _bootstrap(repository: Repository, objects: ObjectWriter) -> None:
     """Revision 0: an empty root directory, which nobody sees for longer than it takes to publish 1."""
     storage, now = repository.storage, int(repository.clock())
-    with (
-        tempfile.TemporaryDirectory(prefix="create-") as scratch,
-        ObjectWriter(storage, repository.options) as objects,
-    ):
+    with tempfile.TemporaryDirectory(prefix="create-") as scratch:
         file = Path(scratch) / "root"
         writer = CatalogWriter.create(file, mountpoint=b"", now=now)
         writer.add(b"", directory_entry(b"", now=now))

@@ -4,6 +4,7 @@ Owns: file names and permissions in a keys directory (``/etc/cvmfs/keys``). Must
 """
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -39,17 +40,23 @@ class Keyring:
             f"{fqrn}.crt": (ring.certificate.pem, _PUBLIC),
             f"{fqrn}.pub": (master.public.pem, _PUBLIC),
         }
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for name in files:
-                if (directory / name).exists():
-                    raise KeyringError(f"{directory / name} exists: the keys of {fqrn} are never overwritten")
-            for name, (pem, mode) in files.items():
-                descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-                with open(descriptor, "wb") as file:
-                    file.write(pem)
-        except OSError as error:
-            raise KeyringError(f"cannot store keys in {directory}: {error.strerror}") from error
+        with ExitStack() as undo:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                for name in files:
+                    if (directory / name).exists():
+                        raise KeyringError(
+                            f"{directory / name} exists: the keys of {fqrn} are never overwritten"
+                        )
+                undo.callback(ring.delete, directory)
+                for name, (pem, mode) in files.items():
+                    descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                    with open(descriptor, "wb") as file:
+                        os.fchmod(descriptor, mode)
+                        file.write(pem)
+            except OSError as error:
+                raise KeyringError(f"cannot store keys in {directory}: {error.strerror}") from error
+            undo.pop_all()
         return ring
 
     @staticmethod
@@ -57,6 +64,11 @@ class Keyring:
         """Delete keys that ``create`` has just made and nobody has used."""
         for suffix in ("masterkey", "key", "crt", "pub"):
             (directory / f"{fqrn}.{suffix}").unlink(missing_ok=True)
+
+    def delete(self, directory: Path) -> None:
+        """Delete the files that ``create`` made."""
+        for suffix in ("masterkey", "key", "crt", "pub"):
+            (directory / f"{self.fqrn}.{suffix}").unlink(missing_ok=True)
 
     @classmethod
     def load(cls, fqrn: str, directory: Path) -> Self:

@@ -11,10 +11,11 @@ import stat
 import threading
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import FileIO
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
@@ -23,8 +24,9 @@ from cvmfs_graphdriver.publisher.errors import StorageError
 
 __all__ = ["Served", "serve"]
 
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _DATA_AGE, _ROOT_AGE = 259200, 61
+_DATA_TYPE, _ROOT_TYPE = "application/octet-stream", "application/x-cvmfs"
 _PIECE = 1 << 20
 
 
@@ -71,35 +73,33 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with open(descriptor, "rb", buffering=0) as file:
             size = os.fstat(descriptor).st_size
-            first, last, status = self._range(size)
-            length = last - first + 1
+            asked = _asked_range(self.headers.get("Range", ""), size)
+            if asked is not None and not asked:
+                self._head(
+                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0, {"Content-Range": f"bytes */{size}"}
+                )
+                self.served.count(name, 0)
+                return
+            span = asked or range(size)
             headers = {
-                "Content-Type": "application/x-cvmfs"
-                if "/.cvmfs" in f"/{name}"
-                else "application/octet-stream",
+                "Content-Type": _ROOT_TYPE if "/.cvmfs" in f"/{name}" else _DATA_TYPE,
                 "Cache-Control": f"max-age={_DATA_AGE if '/data/' in f'/{name}' else _ROOT_AGE}",
                 "Accept-Ranges": "bytes",
             }
-            if status is HTTPStatus.PARTIAL_CONTENT:
-                headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-            self._head(status, length, headers)
-            self.served.count(name, length if with_content else 0)
+            if asked:
+                headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
+            self._head(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, len(span), headers)
+            self.served.count(name, len(span) if with_content else 0)
             if with_content:
-                self.wfile.flush()
-                file.seek(first)
-                while length > 0 and (data := file.read(min(length, _PIECE))):
-                    self.wfile.write(data)
-                    length -= len(data)
+                self._send(file, span)
 
-    def _range(self, size: int) -> tuple[int, int, HTTPStatus]:
-        """First and last byte to send, and the status that goes with it."""
-        match = _RANGE.match(self.headers.get("Range", ""))
-        if match:
-            first = int(match[1])
-            last = min(int(match[2]) if match[2] else size - 1, size - 1)
-            if first <= last:
-                return first, last, HTTPStatus.PARTIAL_CONTENT
-        return 0, size - 1, HTTPStatus.OK
+    def _send(self, file: FileIO, span: range) -> None:
+        self.wfile.flush()
+        file.seek(span.start)
+        left = len(span)
+        while left > 0 and (data := file.read(min(left, _PIECE))):
+            self.wfile.write(data)
+            left -= len(data)
 
     def _head(self, status: HTTPStatus, length: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -113,13 +113,28 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False
     request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(address, handler)
 
     def get_request(self) -> tuple[socket.socket, object]:
         connection, address = super().get_request()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open.add(connection)
         return connection, address
+
+    def shutdown_request(self, request: object) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)  # type: ignore[arg-type]
+
+    def hang_up(self) -> None:
+        """End all connections, whose threads end with them."""
+        for connection in self._open.copy():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no error of the server's."""
@@ -150,9 +165,26 @@ def serve(directory: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterato
         finally:
             server.shutdown()
             thread.join()
+            server.hang_up()
             server.server_close()
     finally:
         os.close(root)
+
+
+def _asked_range(text: str, size: int) -> range | None:
+    """The bytes that a Range header asks for (RFC 9110, section 14): empty if the file has none of them.
+
+    None where the header is to be ignored: there is none, it is malformed, or it has several ranges.
+    """
+    match = _RANGE.fullmatch(text)
+    if not match or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return range(max(0, size - int(match[2])), size)
+    first = int(match[1])
+    if match[2] and int(match[2]) < first:
+        return None
+    return range(first, min(int(match[2]) + 1, size) if match[2] else size)
 
 
 def _open_regular(directory: int, name: str) -> int:

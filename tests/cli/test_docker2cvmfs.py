@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +173,38 @@ def test_pull_writes_files_and_prints_their_names(image: str, tmp_path: Path) ->
     assert hashlib.sha256(Path(names[0]).read_bytes()).hexdigest() in names[0]
     as_json = _run("pull", "--json", image, str(tmp_path / "out"))
     assert json.loads(as_json.out) == {"image": image, "files": names}
+
+
+def test_killed_anywhere_it_leaves_the_old_revision_or_the_new(
+    server: RegistryServer, site: Site, tmp_path: Path
+) -> None:
+    layers = [TestLayer(tar_of({f"{n}/{m}": os.urandom(200_000) for m in range(12)})) for n in range(3)]
+    write_layout(tmp_path / "layout", layers)
+    push(tmp_path / "layout", f"{server.host}/killed:1")
+    program = Path(sys.executable).with_name("docker2cvmfs")
+    output = f"{server.host}/thin/killed:1"
+    arguments = ["make-thin", "-i", f"{server.host}/killed:1", "-o", output, *_places(site)]
+    old = site.open().manifest()
+    for step in range(8):
+        process = subprocess.Popen(
+            [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(0.25 + 0.08 * step)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        now = site.open().manifest()
+        if now != old:
+            break
+        assert site.findings() == []
+    done = _run(*arguments)
+    assert done.status == 0, done.complaint
+    assert site.open().manifest().revision == old.revision + 1
+    site.clock = time.time()
+    assert [finding for finding in site.findings() if "whitelist" not in finding] == []
+    for layer in layers:
+        assert len(site.tree(b"/layers/" + layer.digest[7:].encode())) == 14
 
 
 class TestCredentials:

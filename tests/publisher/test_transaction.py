@@ -228,6 +228,34 @@ def test_tags(tmp_path: Path) -> None:
     assert site.findings() == []
 
 
+class Recording(LocalStorage):
+    """Remembers what is put and flushed, in order."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.calls: list[str] = []
+
+    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        self.calls.append(name if name.startswith(".") else name[-1])
+        super().put(name, data)
+
+    def flush(self) -> None:
+        self.calls.append("flush")
+        super().flush()
+
+
+def test_the_manifest_comes_last_and_after_all_else_is_safe(site: Site) -> None:
+    repository = site.open()
+    storage = Recording(site.storage)
+    repository.storage = storage
+    with repository.transaction() as transaction:
+        transaction.ingest(b"/l", [file("/f", b"new")])
+        data = len(storage.calls)
+        transaction.publish()
+    assert data == 1
+    assert storage.calls[data:] == ["C", "C", "H", REFLOG, "flush", MANIFEST, "flush"]
+
+
 class Breaking(LocalStorage):
     """Fails when a file with a certain ending is put."""
 

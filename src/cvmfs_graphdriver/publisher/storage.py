@@ -52,6 +52,10 @@ class Storage(Protocol):
         """Store a copy of a local file, as ``put`` does."""
         ...
 
+    def flush(self) -> None:
+        """Make sure that what was put so far survives a crash of the machine."""
+        ...
+
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; those that are not there are passed over."""
         ...

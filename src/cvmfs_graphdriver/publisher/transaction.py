@@ -179,7 +179,9 @@ class Transaction:
             timestamp=max(now, self._base.timestamp),
             garbage_collectable=repository.options.garbage_collectable,
         )
+        repository.storage.flush()  # a manifest must not outlive a crash that its objects do not
         repository.put_manifest(manifest)
+        repository.storage.flush()
         return manifest
 
     def _write_history(self, root: CatalogReference, revision: int, tag: str, description: str) -> Digest:

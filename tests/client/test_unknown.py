@@ -1,11 +1,14 @@
 """Parameters that change nothing."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.client.parameters import KNOWN_WITHOUT_MEANING, PARAMETERS
 from cvmfs_graphdriver.client.setting import Setting
 from cvmfs_graphdriver.client.unknown import unknown_parameters, warn_of_unknown
+from tests.support import PROJECT
 
 
 def test_misspelt_and_foreign_parameters_are_told_apart() -> None:
@@ -17,6 +20,15 @@ def test_misspelt_and_foreign_parameters_are_told_apart() -> None:
         ("CVMFS_TIMEOT", False, "CVMFS_TIMEOUT"),
         ("CVMFS_XYZ", False, ""),
     ]
+
+
+def test_every_parameter_with_a_meaning_is_read_somewhere() -> None:
+    sources = Path(PROJECT / "src").rglob("*.py")
+    text = "".join(path.read_text() for path in sources if path.name != "parameters.py")
+    for name in PARAMETERS:
+        variable = name.replace("CVMFS_EXTERNAL_", "CVMFS_").replace("CVMFS_", "CVMFS_{kind}")
+        assert f'"{name}"' in text or variable in text, name
+    assert not KNOWN_WITHOUT_MEANING & PARAMETERS.keys()
 
 
 def test_each_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

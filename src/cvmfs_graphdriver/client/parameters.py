@@ -33,10 +33,7 @@ DEFAULT_DOMAIN =                | domain appended to repository names without a 
 CONFIG_REPOSITORY =             | repository that holds more configuration
 CONFIG_REPO_REQUIRED = no       | refuse to mount while the configuration repository is not there
 MOUNT_DIR = /cvmfs              | where repositories are mounted
-STRICT_MOUNT = no               | mount only what stands in CVMFS_REPOSITORIES
-REPOSITORIES =                  | repositories of this node, separated by ","
 CLIENT_PROFILE =                | "single": one machine; proxies default to auto;DIRECT
-USE_CDN = no                    | use the servers' names for content delivery networks
 USE_GEOAPI = no                 | let the servers sort themselves by distance
 MAX_SERVERS =                   | use only that many servers, the first ones
 PUBLIC_KEY =                    | files with public keys, separated by ":"
@@ -94,18 +91,12 @@ WORLD_READABLE = no             | everything may be read by everybody
 UID_MAP =                       | file that maps user numbers
 GID_MAP =                       | file that maps group numbers
 SUID = no                       | setuid bits have an effect
-CACHE_SYMLINKS = no             | the kernel keeps symbolic links
-KCACHE_TIMEOUT = 60             | seconds that the kernel may keep names after a new revision
-STATFS_CACHE_TIMEOUT = 0        | seconds that file system totals are kept
 HIDE_MAGIC_XATTRS = no          | the same as CVMFS_MAGIC_XATTRS_VISIBILITY=never
 MAGIC_XATTRS_VISIBILITY = rootonly | where listings show magic attributes: rootonly, always, never
 XATTR_PROTECTED_XATTRS =        | magic attributes that only some groups may read, separated by ","
 XATTR_PRIVILEGED_GIDS =         | those groups, as numbers separated by ","
 TALK_SOCKET =                   | the talk socket; cvmfs_io.<repository> in the workspace if not set
 TALK_OWNER =                    | user who owns the talk socket
-USER = cvmfs                    | user that mapped files fall back to
-SYSLOG_PREFIX =                 | text before each line of the log
-USYSLOG =                       | file that the log goes to
 """)
 
 _IGNORED = """
@@ -114,7 +105,8 @@ _IGNORED = """
     INFLUX_EXTRA_TAGS INFLUX_HOST INFLUX_METRIC_NAME INFLUX_PORT INITIAL_GENERATION INSTRUMENT_FUSE MOUNT_RW
     NFS_INTERLEAVED_INODES NFS_SHARED NFS_SOURCE NOTIFICATION_SERVER OOM_SCORE_ADJ RELOAD_SOCKETS
     SERVER_CACHE_MODE STREAMING_CACHE SYSLOG_FACILITY SYSLOG_LEVEL SYSTEMD_NOKILL TELEMETRY_RATE
-    TELEMETRY_SEND TRACEBUFFER TRACEBUFFER_THRESHOLD TRACEFILE TRUSTED_CERTS USE_SSL_SYSTEM_CA
+    REPOSITORIES STRICT_MOUNT SYSLOG_PREFIX USER USE_CDN USYSLOG CACHE_SYMLINKS STATFS_CACHE_TIMEOUT
+    KCACHE_TIMEOUT TELEMETRY_SEND TRACEBUFFER TRACEBUFFER_THRESHOLD TRACEFILE TRUSTED_CERTS USE_SSL_SYSTEM_CA
 """
 
 KNOWN_WITHOUT_MEANING = frozenset("CVMFS_" + name for name in _IGNORED.split())

@@ -113,9 +113,6 @@ class PresentationSettings:
     suid: bool
     uid_map: Path | None
     gid_map: Path | None
-    cache_symlinks: bool
-    kernel_cache_timeout: float
-    statfs_cache_timeout: float
     magic_xattrs: str
     protected_xattrs: frozenset[str]
     privileged_gids: frozenset[int]
@@ -373,9 +370,6 @@ def _presentation(reader: _Reader) -> PresentationSettings:
         suid=reader.boolean("CVMFS_SUID"),
         uid_map=reader.path("CVMFS_UID_MAP"),
         gid_map=reader.path("CVMFS_GID_MAP"),
-        cache_symlinks=reader.boolean("CVMFS_CACHE_SYMLINKS"),
-        kernel_cache_timeout=reader.seconds("CVMFS_KCACHE_TIMEOUT"),
-        statfs_cache_timeout=reader.seconds("CVMFS_STATFS_CACHE_TIMEOUT"),
         magic_xattrs=visibility,
         protected_xattrs=frozenset(reader.words("CVMFS_XATTR_PROTECTED_XATTRS", ",")),
         privileged_gids=gids,

@@ -13,7 +13,7 @@ from cvmfs_graphdriver.publisher.errors import KeyringError
 from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.keys import Certificate, PublicKey, SigningKey, load_public_keys
 
-__all__ = ["Keyring"]
+__all__ = ["Keyring", "load_master_public_keys"]
 
 _SECRET = 0o400
 _PUBLIC = 0o444
@@ -75,14 +75,7 @@ class Keyring:
         """Read the keys; only the master key may be missing. Raises KeyringError."""
 
         def read(suffix: str) -> bytes:
-            path = directory / f"{fqrn}.{suffix}"
-            try:
-                return path.read_bytes()
-            except OSError as error:
-                raise KeyringError(
-                    f"publishing in {fqrn} needs {path}, which cannot be read: {error.strerror}; "
-                    "name the directory of its keys"
-                ) from error
+            return _read(fqrn, directory, suffix)
 
         try:
             master = (
@@ -92,3 +85,21 @@ class Keyring:
             return cls(fqrn, key, Certificate.parse(read("crt")), load_public_keys(read("pub"))[0], master)
         except FormatError as error:
             raise KeyringError(f"a key of {fqrn} in {directory} cannot be used: {error}") from error
+
+
+def load_master_public_keys(fqrn: str, directory: Path) -> list[PublicKey]:
+    """The public keys that a reader needs. Raises KeyringError: there are none."""
+    try:
+        return load_public_keys(_read(fqrn, directory, "pub"))
+    except FormatError as error:
+        raise KeyringError(f"the public key of {fqrn} in {directory} cannot be used: {error}") from error
+
+
+def _read(fqrn: str, directory: Path, suffix: str) -> bytes:
+    path = directory / f"{fqrn}.{suffix}"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyringError(
+            f"{fqrn} needs {path}, which cannot be read: {error.strerror}; name the directory of its keys"
+        ) from error

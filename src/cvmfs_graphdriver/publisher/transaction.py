@@ -1,39 +1,35 @@
 """A transaction: changes to a repository's tree that appear together, as one new revision.
 
-Owns: the order in which a revision is made (CernVM-FS format reference, section 13.3): objects, catalogs from
-the leaves to the root, history, certificate and metainfo, reflog, and last the manifest; and what is undone
-when it is not made. A transaction that ends without ``publish`` deletes what it stored; one that is killed
-leaves objects behind that nothing refers to, for garbage collection. Must not know: where entries come from.
+Owns: what may be changed until it is published, and what is undone when it is not. A transaction that ends
+without ``publish`` deletes what it stored; one that is killed leaves objects behind that nothing refers to,
+for garbage collection. Must not know: where entries come from, what comes after the catalogs (``commit``).
 """
 
-import json
 import stat
 import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from cvmfs_graphdriver.publisher.catalogs import OpenCatalogs
+from cvmfs_graphdriver.publisher.commit import Commit
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.ingest import TreeIngest
 from cvmfs_graphdriver.publisher.objects import ObjectWriter
-from cvmfs_graphdriver.publisher.repository import REFLOG, Repository
+from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, Compression, DirectoryEntry, EntryFlag
-from cvmfs_graphdriver.repository.history import TRUNK, TRUNK_PREVIOUS, History, Tag
+from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
-from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 
 __all__ = ["Transaction"]
-
-_REFLOG_LIMIT = 1 << 30
 
 
 class Transaction:
@@ -43,7 +39,6 @@ class Transaction:
         self._repository = repository
         self._wait = wait
         self._lock = threading.Lock()
-        self._committed = False
         self.notes: list[str] = []
 
     def __enter__(self) -> Self:
@@ -54,6 +49,7 @@ class Transaction:
             self._now = int(repository.clock())
             self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="publish-")))
             self._objects = ObjectWriter(repository.storage, repository.options)
+            self._commit = Commit(repository, self._base, self._objects, self._directory, now=self._now)
             stack.callback(self._give_up)
             stack.enter_context(self._objects)
             self._catalogs = stack.enter_context(
@@ -74,7 +70,7 @@ class Transaction:
 
     def _give_up(self) -> None:
         """Leave the storage as it was, unless the new revision may be visible."""
-        if not self._committed:
+        if not self._commit.begun:
             self._objects.discard()
 
     @property
@@ -145,8 +141,10 @@ class Transaction:
 
     def publish(self, *, tag: str = "", description: str = "") -> Manifest:
         """Make the next revision of it, and the newest. Raises StorageError, PublisherError."""
-        if self._committed:
+        if self._commit.begun:
             raise PublisherError("this transaction is published already")
+        if tag:
+            check_tag_name(tag)
         repository, now = self._repository, self._now
         revision = self._base.revision + 1
         with self._lock:
@@ -155,75 +153,20 @@ class Transaction:
                 ttl=repository.options.ttl,
                 store=lambda path: self._objects.put(path.read_bytes(), Suffix.CATALOG),
             )
-        history = self._write_history(root, revision, tag, description)
-        certificate = self._objects.put(*repository.certificate_object())
-        metainfo = self._base.metainfo or self._objects.put(_metainfo(), Suffix.METAINFO)
-        new = [
-            Reference(root.digest, ReferenceKind.CATALOG, now),
-            Reference(certificate, ReferenceKind.CERTIFICATE, now),
-            Reference(history, ReferenceKind.HISTORY, now),
-            Reference(metainfo, ReferenceKind.METAINFO, now),
-        ]
-        reflog = self._write_reflog(new)
-        self._committed = True
-        manifest = replace(
-            self._base,
-            root=root.digest,
-            root_size=root.size,
-            ttl=repository.options.ttl,
-            revision=revision,
-            certificate=certificate,
-            history=history,
-            metainfo=metainfo,
-            reflog=reflog,
-            timestamp=max(now, self._base.timestamp),
-            garbage_collectable=repository.options.garbage_collectable,
-        )
-        repository.storage.flush()  # a manifest must not outlive a crash that its objects do not
-        repository.put_manifest(manifest)
-        repository.storage.flush()
-        return manifest
 
-    def _write_history(self, root: CatalogReference, revision: int, tag: str, description: str) -> Digest:
-        repository, base = self._repository, self._base
-        if base.history:
-            path = repository.unpack(ObjectName(base.history, Suffix.HISTORY), self._directory)
-            history = History.open(path, fqrn=repository.fqrn)
-        else:
-            path = self._directory / "history"
-            history = History.create(path, fqrn=repository.fqrn)
-        trunk = history.tag(TRUNK)
-        if trunk:
-            history.put(replace(trunk, name=TRUNK_PREVIOUS, description="default undo target"))
-        here = Tag(TRUNK, root.digest, revision, self._now, "current HEAD", root.size)
-        if repository.options.auto_tag:
-            stamp = datetime.fromtimestamp(self._now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            history.put(replace(here, name=_free_name(history, f"generic-{stamp}"), description=""))
-        if tag:
-            history.put(replace(here, name=tag, description=description))
-        history.put(here)
-        history.finish(previous=base.history)
-        return self._objects.put(path.read_bytes(), Suffix.HISTORY)
+        def move_tags(history: History) -> None:
+            stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            names = {tag: description} if tag else {}
+            if repository.options.auto_tag:
+                names[_free_name(history, f"generic-{stamp}")] = ""
+            for name, text in names.items():
+                history.put(Tag(name, root.digest, revision, now, text, root.size))
+            move_trunk(history, root, revision, now=now)
+
+        return self._commit.run(root, revision, move_tags)
 
     def _fetch_catalog(self, digest: Digest, file: Path) -> None:
         file.write_bytes(read_object(self._repository.storage, ObjectName(digest, Suffix.CATALOG)))
-
-    def _write_reflog(self, new: list[Reference]) -> Digest:
-        """Append to the reflog and store it; returns the digest of its bytes."""
-        repository = self._repository
-        old = repository.storage.get(REFLOG, limit=_REFLOG_LIMIT)
-        path = self._directory / "reflog"
-        if old is None:
-            reflog = Reflog.create(path, fqrn=repository.fqrn)
-        else:
-            path.write_bytes(old)
-            reflog = Reflog.open(path, fqrn=repository.fqrn)
-        for reference in new:
-            reflog.add(reference)
-        reflog.finish()
-        data = path.read_bytes()
-        repository.storage.put(REFLOG, data)
-        return Digest.of(data, repository.options.algorithm)
 
 
 def _check_path(path: bytes) -> None:
@@ -243,10 +186,3 @@ def _free_name(history: History, name: str) -> str:
         name = f"{kind}_{number}-{stamp}"
         number += 1
     return name
-
-
-def _metainfo() -> bytes:
-    """The description of a repository whose owner has not said anything."""
-    empty = dict.fromkeys(("administrator", "email", "organisation", "description", "url"), "")
-    document = {**empty, "recommended-stratum0": "", "recommended-stratum1s": [], "custom": {}}
-    return json.dumps(document, indent=2).encode() + b"\n"

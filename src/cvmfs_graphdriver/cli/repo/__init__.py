@@ -14,8 +14,15 @@ _HERE = "cvmfs_graphdriver.cli.repo"
     cls=LazyGroup,
     commands_at={
         "create": f"{_HERE}.create:command",
+        "info": f"{_HERE}.info:command",
+        "ingest": f"{_HERE}.ingest:command",
+        "remove": f"{_HERE}.remove:command",
+        "tag": f"{_HERE}.tag:command",
+        "rollback": f"{_HERE}.rollback:command",
+        "resign": f"{_HERE}.resign:command",
+        "check": f"{_HERE}.check:command",
         "serve": f"{_HERE}.serve:command",
     },
 )
 def command() -> None:
-    """Create and serve the repositories that images are converted into."""
+    """Create, fill, check and serve the repositories that images are converted into."""

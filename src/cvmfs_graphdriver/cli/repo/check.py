@@ -1,0 +1,46 @@
+"""``cvmfs-graphdriver repo check``: a repository, verified from the signature to each byte."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.repo.options import json_option, repository_options, storage_of
+from cvmfs_graphdriver.publisher.check import RepositoryCheck
+from cvmfs_graphdriver.publisher.errors import DamagedRepositoryError
+from cvmfs_graphdriver.publisher.keyring import load_master_public_keys
+
+__all__ = ["command"]
+
+
+@click.command("check")
+@repository_options
+@click.option("--no-contents", is_flag=True, help="Of files' objects, look only whether they are there.")
+@json_option
+def command(fqrn: str, storage: Path | None, keys: Path, *, no_contents: bool, as_json: bool) -> None:
+    """Verify signatures, catalogs, counters and every object of REPO and of its tagged revisions.
+
+    Needs only the public key. Prints one line for each thing that is wrong; the exit status is then 46.
+    """
+    check = RepositoryCheck(
+        storage_of(fqrn, storage),
+        fqrn,
+        load_master_public_keys(fqrn, keys),
+        now=datetime.now(UTC),
+        contents=not no_contents,
+    )
+    findings = []
+    for finding in check.run():
+        findings.append(finding)
+        if not as_json:
+            click.echo(finding)
+    if as_json:
+        account = {"catalogs": check.catalogs, "objects": check.objects, "bytes": check.bytes}
+        click.echo(json.dumps({**account, "findings": findings}))
+    click.echo(
+        f"{fqrn}: {check.catalogs} catalogs, {check.objects} objects, {check.bytes / (1 << 20):.1f} MiB read",
+        err=True,
+    )
+    if findings:
+        raise DamagedRepositoryError(f"{fqrn} is not as it should be: {len(findings)} findings")

@@ -1,0 +1,53 @@
+"""What the commands of ``repo`` share: which repository is meant, where it lies, who signs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.repository import Repository
+
+__all__ = ["json_option", "keys_option", "open_repository", "repository_options", "storage_of", "wait_option"]
+
+_Command = Callable[..., Any]
+
+fqrn_argument = click.argument("fqrn", metavar="REPO")
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where its objects are (default: /srv/cvmfs/REPO).",
+)
+keys_option = click.option(
+    "--keys",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    default=Path("/etc/cvmfs/keys"),
+    show_default=True,
+    help="Where its keys are.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait so long for another publisher to end (default: refuse at once).",
+)
+
+
+def repository_options(command: _Command) -> _Command:
+    """REPO, --storage and --keys."""
+    return fqrn_argument(storage_option(keys_option(command)))
+
+
+def storage_of(fqrn: str, place: Path | None) -> LocalStorage:
+    """The storage that was named, or the usual one."""
+    return LocalStorage(place or Path("/srv/cvmfs") / fqrn)
+
+
+def open_repository(fqrn: str, storage: Path | None, keys: Path) -> Repository:
+    """The repository that the options name. Raises PublisherError, TrustError."""
+    return Repository.open(fqrn, storage_of(fqrn, storage), keys)

@@ -1,0 +1,27 @@
+"""``cvmfs-graphdriver repo remove``: directories or files out of a repository, as one revision."""
+
+import os
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options, wait_option
+
+__all__ = ["command"]
+
+
+@click.command("remove")
+@repository_options
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@wait_option
+def command(fqrn: str, storage: Path | None, keys: Path, paths: tuple[str, ...], wait: float) -> None:
+    """Remove each PATH, with everything below it, from REPO.
+
+    Older revisions keep it, and so does the storage. Prints the number of the new revision.
+    """
+    repository = open_repository(fqrn, storage, keys)
+    with repository.transaction(wait=wait) as transaction:
+        for path in paths:
+            transaction.remove(b"/" + os.fsencode(path).strip(b"/"))
+        manifest = transaction.publish()
+    click.echo(manifest.revision)

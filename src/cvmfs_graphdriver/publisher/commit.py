@@ -1,0 +1,113 @@
+"""The end of every change to a repository: history, certificate, metainfo, reflog, and last the manifest.
+
+Owns: that order (CernVM-FS format reference, section 13.3), so that readers see the old revision or the new
+one and never a part of it. Must not know: what has changed below the root catalog.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from cvmfs_graphdriver.publisher.contents import read_object
+from cvmfs_graphdriver.publisher.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.repository import REFLOG, Repository
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.entry import CatalogReference
+from cvmfs_graphdriver.repository.history import History
+from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
+
+__all__ = ["Commit"]
+
+_REFLOG_LIMIT: Final = 1 << 30
+
+
+class Commit:
+    """One change on top of ``base``, in a scratch ``directory``, by whoever holds the repository's lock."""
+
+    def __init__(
+        self, repository: Repository, base: Manifest, objects: ObjectWriter, directory: Path, *, now: int
+    ) -> None:
+        self._repository = repository
+        self._base = base
+        self._objects = objects
+        self._directory = directory
+        self._now = now
+        self.begun = False
+        """Whether a reader may see the change: from then on its objects must stay."""
+
+    def run(self, root: CatalogReference, revision: int, change_tags: Callable[[History], None]) -> Manifest:
+        """Make ``root`` what the repository is, and the tags what ``change_tags`` makes of them.
+
+        Raises StorageError, and what ``change_tags`` raises.
+        """
+        repository, base, now = self._repository, self._base, self._now
+        history = self._write_history(change_tags)
+        certificate = self._objects.put(*repository.certificate_object())
+        metainfo = base.metainfo or self._objects.put(_metainfo(), Suffix.METAINFO)
+        reflog = self._write_reflog(
+            Reference(root.digest, ReferenceKind.CATALOG, now),
+            Reference(certificate, ReferenceKind.CERTIFICATE, now),
+            Reference(history, ReferenceKind.HISTORY, now),
+            Reference(metainfo, ReferenceKind.METAINFO, now),
+        )
+        self.begun = True
+        manifest = replace(
+            base,
+            root=root.digest,
+            root_size=root.size,
+            ttl=repository.options.ttl,
+            revision=revision,
+            certificate=certificate,
+            history=history,
+            metainfo=metainfo,
+            reflog=reflog,
+            timestamp=max(now, base.timestamp),
+            garbage_collectable=repository.options.garbage_collectable,
+        )
+        repository.storage.flush()  # a manifest must not outlive a crash that its objects do not
+        repository.put_manifest(manifest)
+        repository.storage.flush()
+        return manifest
+
+    def _write_history(self, change: Callable[[History], None]) -> Digest:
+        previous, path = self._base.history, self._directory / "history"
+        if previous:
+            path.write_bytes(read_object(self._repository.storage, ObjectName(previous, Suffix.HISTORY)))
+            history = History.open(path, fqrn=self._repository.fqrn)
+        else:
+            history = History.create(path, fqrn=self._repository.fqrn)
+        try:
+            change(history)
+            history.finish(previous=previous)
+        finally:
+            history.close()
+        return self._objects.put(path.read_bytes(), Suffix.HISTORY)
+
+    def _write_reflog(self, *references: Reference) -> Digest:
+        """Append to the reflog and store it; returns the digest of its bytes."""
+        repository, path = self._repository, self._directory / "reflog"
+        old = repository.storage.get(REFLOG, limit=_REFLOG_LIMIT)
+        if old is None:
+            reflog = Reflog.create(path, fqrn=repository.fqrn)
+        else:
+            path.write_bytes(old)
+            reflog = Reflog.open(path, fqrn=repository.fqrn)
+        try:
+            for reference in references:
+                reflog.add(reference)
+            reflog.finish()
+        finally:
+            reflog.close()
+        data = path.read_bytes()
+        repository.storage.put(REFLOG, data)
+        return Digest.of(data, repository.options.algorithm)
+
+
+def _metainfo() -> bytes:
+    """The description of a repository whose owner has not said anything (format reference, section 6.3)."""
+    empty = dict.fromkeys(("administrator", "email", "organisation", "description", "url"), "")
+    document = {**empty, "recommended-stratum0": "", "recommended-stratum1s": [], "custom": {}}
+    return json.dumps(document, indent=2).encode() + b"\n"

@@ -1,0 +1,115 @@
+"""Names of revisions: to read, set and delete them, and to go back to one (format reference, section 6.1).
+
+Owns: what becomes of ``trunk`` and ``trunk-previous``, and a rollback, which is a new revision with the
+content of an old one. Must not know: what is in a revision. Each function that changes something takes the
+repository's lock.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cvmfs_graphdriver.publisher.commit import Commit
+from cvmfs_graphdriver.publisher.contents import read_object
+from cvmfs_graphdriver.publisher.errors import PublisherError
+from cvmfs_graphdriver.publisher.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
+from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.entry import CatalogReference
+from cvmfs_graphdriver.repository.history import TRUNK, TRUNK_PREVIOUS, History, Tag, check_tag_name
+from cvmfs_graphdriver.repository.manifest import Manifest
+
+__all__ = ["delete_tag", "list_tags", "move_trunk", "roll_back", "set_tag"]
+
+
+def move_trunk(history: History, root: CatalogReference, revision: int, *, now: int) -> None:
+    """Let ``trunk`` be a new revision, and ``trunk-previous`` what it was."""
+    trunk = history.tag(TRUNK)
+    if trunk:
+        history.put(replace(trunk, name=TRUNK_PREVIOUS, description="default undo target"))
+    history.put(Tag(TRUNK, root.digest, revision, now, "current HEAD", root.size))
+
+
+def list_tags(repository: Repository) -> list[Tag]:
+    """All tags, the newest revision first."""
+    manifest = repository.manifest()
+    if manifest.history is None:
+        return []
+    with tempfile.TemporaryDirectory(prefix="tags-") as scratch:
+        path = repository.unpack(ObjectName(manifest.history, Suffix.HISTORY), Path(scratch))
+        with closing(History.open(path, fqrn=repository.fqrn)) as history:
+            return history.tags()
+
+
+def set_tag(repository: Repository, name: str, *, description: str = "", wait: float = 0.0) -> Manifest:
+    """Name the newest revision; a tag of that name is moved. Raises FormatError: the name cannot be one."""
+    check_tag_name(name)
+    with _change(repository, wait) as change:
+        base = change.base
+        tag = Tag(name, base.root, base.revision, change.now, description, base.root_size)
+        return change.commit.run(_root(base), base.revision, lambda history: history.put(tag))
+
+
+def delete_tag(repository: Repository, name: str, *, wait: float = 0.0) -> Manifest:
+    """Forget a name; what only it kept is garbage then. Raises PublisherError: there is none."""
+    check_tag_name(name)
+
+    def forget(history: History) -> None:
+        if not history.remove(name):
+            raise PublisherError(f"{repository.fqrn} has no tag {name}")
+
+    with _change(repository, wait) as change:
+        return change.commit.run(_root(change.base), change.base.revision, forget)
+
+
+def roll_back(repository: Repository, name: str, *, wait: float = 0.0) -> Manifest:
+    """Publish the content of an old revision again, as the newest. No tag is lost but the old undo target.
+
+    Raises PublisherError: there is no such tag.
+    """
+    with _change(repository, wait) as change:
+        tag = next((tag for tag in list_tags(repository) if tag.name == name), None)
+        if tag is None:
+            raise PublisherError(f"{repository.fqrn} has no tag {name}")
+        revision = change.base.revision + 1
+        path = change.directory / "root"
+        path.write_bytes(read_object(repository.storage, ObjectName(tag.root, Suffix.CATALOG)))
+        with CatalogWriter.open(path, mountpoint=b"") as catalog:
+            catalog.advance(now=change.now, previous=tag.root, revision=revision)
+            size = catalog.finish()
+        root = CatalogReference(b"", change.objects.put(path.read_bytes(), Suffix.CATALOG), size)
+        return change.commit.run(
+            root, revision, lambda history: move_trunk(history, root, revision, now=change.now)
+        )
+
+
+def _root(manifest: Manifest) -> CatalogReference:
+    return CatalogReference(b"", manifest.root, manifest.root_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a change without a transaction needs."""
+
+    base: Manifest
+    commit: Commit
+    objects: ObjectWriter
+    directory: Path
+    now: int
+
+
+@contextmanager
+def _change(repository: Repository, wait: float) -> Iterator[_Change]:
+    """A change, under the lock; undone unless it may have become visible."""
+    with repository.storage.lock(wait=wait), tempfile.TemporaryDirectory(prefix="tags-") as scratch:
+        base, now = repository.manifest(), int(repository.clock())
+        objects = ObjectWriter(repository.storage, repository.options)
+        commit = Commit(repository, base, objects, Path(scratch), now=now)
+        try:
+            yield _Change(base, commit, objects, Path(scratch), now)
+        finally:
+            if not commit.begun:
+                objects.discard()

@@ -120,6 +120,10 @@ class Cache:
         self.note_use(digest)
         return descriptor
 
+    def has(self, digest: Digest) -> bool:
+        """Whether the object seems to be there; looking does not count as a use."""
+        return os.access(self.path(digest), os.R_OK)
+
     def hold(self, digest: Digest) -> int | None:
         """Keep the object from being evicted as long as the descriptor that is returned is open.
 

@@ -58,6 +58,14 @@ class Contents:
             raise CatalogError(f"{shown(path)} has {entry.size} bytes, but neither an object nor chunks")
         return OpenFile((), fetch, self._prefetch(fetch))
 
+    def prefetch(self, path: bytes, entry: DirectoryEntry, *, volatile: bool = False) -> bool:
+        """Begin to fetch a file that is one object, and do not wait; says whether there was a need to."""
+        if entry.is_chunked or entry.digest is None or not entry.size or self._fetcher.has(entry.digest):
+            return False
+        fetch = self._fetch_from(path, entry, Suffix.NONE, volatile=volatile)
+        self._prefetch(fetch)(Chunk(0, entry.size, entry.digest))
+        return True
+
     def close(self) -> None:
         """Fetch nothing ahead any more."""
         self._prefetchers.shutdown(wait=True, cancel_futures=True)

@@ -85,6 +85,10 @@ class Fetcher:
         """See that the object is in the cache. Raises as ``open`` does."""
         os.close(self.open(wanted))
 
+    def has(self, digest: Digest) -> bool:
+        """Whether the object is in the cache, or on its way there."""
+        return digest in self._running or self._cache.has(digest)
+
     def _lead(self, wanted: Wanted, transfer: Transfer, future: Future[None]) -> int:
         """Fetch for all who wait for ``future``."""
         try:

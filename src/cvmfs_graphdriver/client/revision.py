@@ -15,7 +15,7 @@ from cvmfs_graphdriver.client.generations import Generations
 from cvmfs_graphdriver.client.inodes import ROOT_INODE
 from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.openfile import OpenFile
-from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.digest import Digest, PathKey
 from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -88,6 +88,7 @@ class Revision:
         capacity = services.memory // _NODE_BYTES // 4
         self._nodes: Generations[int, Node] = Generations(capacity)
         self._listings: Generations[int, dict[bytes, Node]] = Generations(capacity)
+        self._directories: Generations[tuple[Mount, PathKey], tuple[bytes, int]] = Generations(capacity)
         entry = root.catalog.lookup(b"")
         if entry is None or not entry.is_directory:
             raise CatalogError(f"the root catalog {root.digest} of {fqrn} has no root directory")
@@ -165,6 +166,10 @@ class Revision:
         chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
         return self._services.contents.open(node.path, node.entry, chunks, volatile=self._volatile)
 
+    def prefetch(self, node: Node) -> bool:
+        """Begin to fetch a regular file's object, and do not wait; says whether it was not there."""
+        return self._services.contents.prefetch(node.path, node.entry, volatile=self._volatile)
+
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, variables expanded."""
         return expand_variables(node.entry.symlink, self._services.variables)
@@ -201,22 +206,32 @@ class Revision:
         return mount
 
     def _find(self, inode: int) -> Node:
-        """Work a node out from its number alone: up through the directories of its catalog."""
+        """Work a node out from its number alone."""
         mount, row = self._services.catalogs.by_inode(inode)
+        entry, key = mount.catalog.entry_at(row)
+        directory, parent_inode = self._directory(mount, key)
+        return Node(b"%b/%b" % (directory, entry.name), inode, parent_inode, entry, mount)
+
+    def _directory(self, mount: Mount, key: PathKey) -> tuple[bytes, int]:
+        """Path and inode of a directory of a catalog: up through the directories that are not known yet."""
         catalog = mount.catalog
-        entry, key = catalog.entry_at(row)
-        names = [entry.name]
-        parent_inode = 0
+        climbed: list[tuple[PathKey, bytes, int]] = []
         while key != catalog.root_key:
-            parent, key = catalog.by_key(key)
-            parent_inode = parent_inode or mount.inode(parent)
-            names.append(parent.name)
-            if len(names) > _DEPTH_LIMIT:
+            known = self._directories.get((mount, key))
+            if known is not None:
+                path, inode = known
+                break
+            entry, above = catalog.by_key(key)
+            climbed.append((key, entry.name, mount.inode(entry)))
+            if len(climbed) > _DEPTH_LIMIT:
                 raise CatalogError(
                     f"the catalog of {mount.mountpoint!r} has directories that hold themselves"
                 )
-        path = b"/".join([mount.mountpoint, *reversed(names)])
-        if not parent_inode:
-            above = self.lookup(mount.mountpoint)
-            parent_inode = above.inode if above else ROOT_INODE
-        return Node(path, inode, parent_inode, entry, mount)
+            key = above
+        else:
+            mountpoint = self.lookup(mount.mountpoint)
+            path, inode = mount.mountpoint, mountpoint.inode if mountpoint else ROOT_INODE
+        for key, name, number in reversed(climbed):
+            path, inode = b"%b/%b" % (path, name), number
+            self._directories.put((mount, key), (path, inode))
+        return path, inode

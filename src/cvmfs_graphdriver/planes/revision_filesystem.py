@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cvmfs_graphdriver.client.counters import Counters
@@ -33,6 +33,7 @@ from cvmfs_graphdriver.planes.attributes import attributes_of
 from cvmfs_graphdriver.planes.listing import Listing, Listings
 from cvmfs_graphdriver.planes.openfiles import OpenFiles
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap
+from cvmfs_graphdriver.planes.readahead import ReadAhead
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.repository.errors import CatalogError
 
@@ -67,6 +68,7 @@ class RevisionFilesystem:
         self._statfs = statfs
         self._files = OpenFiles(presentation.open_files)
         self._listings = Listings(_LISTED)
+        self._ahead = ReadAhead(lambda inode: self._tree.children(self._node(inode)))
         self._lock = threading.Lock()
         self._trees: OrderedDict[int, Tree] = OrderedDict()
         self._tree = tree
@@ -180,7 +182,12 @@ class RevisionFilesystem:
 
     def _open(self, node: Node) -> OpenFile:
         self._counters.add("opens")
+        self._prefetch(self._ahead.opened(node))
         return self._tree.open(node)
+
+    def _prefetch(self, nodes: Sequence[Node]) -> None:
+        if nodes and not sum(map(self._tree.prefetch, nodes)):
+            self._ahead.missed()
 
     # Directories
 
@@ -199,6 +206,7 @@ class RevisionFilesystem:
             raise RefusalError(errno.ENOTDIR)
         self._counters.add("directory_opens")
         children = tree.children(directory)
+        self._prefetch(self._ahead.listed(inode, children))
         ttl = _ROOT_TTL if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode
         unknown = wire.no_entry()  # the kernel knows the directory itself, and its parent

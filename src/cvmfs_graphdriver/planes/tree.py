@@ -41,6 +41,10 @@ class Tree(Protocol):
         """Open a regular file."""
         ...
 
+    def prefetch(self, node: Node) -> bool:
+        """Begin to fetch a regular file's content, and do not wait; says whether it was not there."""
+        ...
+
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link as users see it."""
         ...

@@ -86,6 +86,10 @@ class OverlayTree:
         """Open a regular file."""
         return self._tree.open(node)
 
+    def prefetch(self, node: Node) -> bool:
+        """Begin to fetch a regular file's content."""
+        return self._tree.prefetch(node)
+
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link."""
         return self._tree.readlink(node)

@@ -57,6 +57,7 @@ class Server:
         self._filesystem = filesystem
         self._slots = inflight.slots
         self._handlers = self._table(filesystem)
+        self._buffers: list[memoryview] = []
 
     def serve(self) -> None:
         """Serve until the file system is unmounted."""
@@ -94,10 +95,9 @@ class Server:
     def _run(self, slot: Slot) -> None:
         """One thread: serve what a dead server has left in the slot, then whatever comes."""
         device, request, readv = self._device, slot.buffer, os.readv
-        buffer = memoryview(bytearray(wire.MAX_READ))
         if slot.occupied:
             if slot.take_up():
-                self._serve(request, buffer)
+                self._serve(request)
             else:
                 _log.error("a request has killed every server that tried it: giving it up")
                 self._answer(wire.error_reply(HEADER.unpack_from(request)[2], errno.EIO))
@@ -112,29 +112,37 @@ class Server:
                 if error.errno not in (errno.ENOENT, errno.EAGAIN):  # ENOENT: the caller gave up meanwhile
                     raise
             else:
-                self._serve(request, buffer)
+                self._serve(request)
             slot.clear()
 
-    def _serve(self, request: memoryview, buffer: memoryview) -> None:
+    def _serve(self, request: memoryview) -> None:
         length, opcode, unique, node, _, gid, _, _ = HEADER.unpack_from(request)
-        reply: tuple[bytes | memoryview, ...]
         try:
             if opcode == Opcode.READ:
-                offset, size = _read_in.unpack_from(request, _BODY)
-                filled = self._filesystem.read(node, offset, buffer[:size])
-                reply = (wire.reply_header(unique, filled), buffer[:filled])
-            else:
-                handler = self._handlers.get(opcode, _unknown)
-                body = handler(_Request(node, request[_BODY:length], gid))
-                if body is None:
-                    return
-                reply = (wire.reply_header(unique, len(body)), body)
+                self._read(unique, node, *_read_in.unpack_from(request, _BODY))
+                return
+            body = self._handlers.get(opcode, _unknown)(_Request(node, request[_BODY:length], gid))
+            if body is None:
+                return
+            reply = wire.reply_header(unique, len(body)) + body
         except RefusalError as refusal:
-            reply = (wire.error_reply(unique, refusal.number),)
+            reply = wire.error_reply(unique, refusal.number)
         except Exception as error:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
             self._filesystem.failed(error)
-            reply = (wire.error_reply(unique, errno.EIO),)
-        self._answer(*reply)
+            reply = wire.error_reply(unique, errno.EIO)
+        self._answer(reply)
+
+    def _read(self, unique: int, node: int, offset: int, size: int) -> None:
+        """Answer READ. Buffers go round, so that only as many are touched as are in use at once."""
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(wire.MAX_READ))
+        try:
+            filled = self._filesystem.read(node, offset, buffer[:size])
+            self._answer(wire.reply_header(unique, filled), buffer[:filled])
+        finally:
+            self._buffers.append(buffer)
 
     def _answer(self, *reply: bytes | memoryview) -> None:
         try:

@@ -101,7 +101,7 @@ class Certificate:
         try:
             certificate = x509.load_pem_x509_certificate(pem)
             key = certificate.public_key()
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise FormatError("it is no PEM certificate") from error
         if not isinstance(key, rsa.RSAPublicKey):
             raise FormatError("its key is not RSA")

@@ -17,8 +17,10 @@ def parse_xattrs(blob: bytes) -> dict[bytes, bytes]:
     """Names and values. Raises FormatError: another version, or lengths that do not fit."""
     if not blob:
         return {}
-    if len(blob) < 2 or blob[0] != _VERSION:
+    if blob[0] != _VERSION:
         raise FormatError(f"extended attributes of version {blob[0]} cannot be read")
+    if len(blob) < 2:
+        raise FormatError("the extended attributes are cut short")
     attributes = {}
     at = 2
     for _ in range(blob[1]):

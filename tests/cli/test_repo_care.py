@@ -157,7 +157,27 @@ def test_check(site: Site) -> None:
     assert len(json.loads(done.stdout)["findings"]) == 1
 
 
-@pytest.mark.parametrize("verb", ["info", "resign", "tag", "rollback", "check"])
+def test_gc(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for number in range(4):
+        site.publish({b"/l": [file("/f", b"%d" % number)]})
+    before = site.files()
+    words = ("--keep-days", "0", "--index", site.place / "index")
+    rehearsed = on(site, "gc", *words, "--dry-run")
+    assert rehearsed.returncode == 0, rehearsed.stderr
+    assert "would be deleted" in rehearsed.stdout
+    assert site.files() == before
+    done = on(site, "gc", *words, "--json")
+    account = json.loads(done.stdout)
+    assert (account["retained_revisions"], account["forgotten_revisions"]) == (2, 4)
+    assert account["objects"] > 4
+    assert f"{account['objects']} objects" in rehearsed.stdout
+    assert len(site.files()) == len(before) - account["objects"] + 1  # the status file is new
+    assert site.findings() == []
+    assert json.loads(on(site, "gc", *words, "--json").stdout)["objects"] == 0
+
+
+@pytest.mark.parametrize("verb", ["info", "resign", "tag", "rollback", "check", "gc"])
 def test_no_repository_is_one_clear_line(tmp_path: Path, verb: str) -> None:
     done = run("repo", verb, FQRN, "--storage", tmp_path, "--keys", tmp_path / "keys")
     assert done.returncode == 44

@@ -98,6 +98,17 @@ class LocalStorage:
                 shutil.copyfileobj(reader, writer, 1 << 20)
             os.rename(temporary, self._path(name))
 
+    def objects(self) -> Iterator[tuple[str, int]]:
+        for number in range(256):
+            directory = f"data/{number:02x}"
+            with _mapped("list", self.directory / directory), os.scandir(self._path(directory)) as entries:
+                found = [
+                    (f"{directory}/{entry.name}", entry.stat(follow_symlinks=False).st_size)
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False)
+                ]
+            yield from found
+
     def flush(self) -> None:
         # One call for all: an fsync of every object would take longer than everything else.
         with _mapped("write to", self.directory):

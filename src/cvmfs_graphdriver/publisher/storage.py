@@ -4,7 +4,7 @@ Owns: the interface. A name is a path below the repository's root, e.g. ``data/a
 ``.cvmfspublished`` (CernVM-FS format reference, sections 1.3 and 6.4). Must not know: what is in a file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +50,10 @@ class Storage(Protocol):
 
     def put_file(self, name: str, source: Path) -> None:
         """Store a copy of a local file, as ``put`` does."""
+        ...
+
+    def objects(self) -> Iterator[tuple[str, int]]:
+        """The names below ``data/`` and the sizes of all files there, temporary ones left out."""
         ...
 
     def flush(self) -> None:

@@ -11,12 +11,13 @@ between ``mountpoint`` and ``root_prefix``.
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from typing import Any, Self
 
 from cvmfs_graphdriver.repository.catalog_schema import Schema, entry_of
 from cvmfs_graphdriver.repository.counters import Counters
 from cvmfs_graphdriver.repository.database import mapped, open_immutable
-from cvmfs_graphdriver.repository.digest import Digest, PathKey
+from cvmfs_graphdriver.repository.digest import Digest, PathKey, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError
 
@@ -150,6 +151,21 @@ class Catalog:
         if end != entry.size:
             raise CatalogError(f"the chunks of {path!r} have {end} bytes together, the file has {entry.size}")
         return chunks
+
+    def objects(self) -> Iterator[tuple[bytes, Suffix]]:
+        """Every object that files and their chunks are stored in, by the digest's bytes and the suffix.
+
+        One that several files share comes several times; nested catalogs are not among them.
+        """
+        yield from (
+            (raw, Suffix.NONE)
+            for (raw,) in self._select("SELECT CAST(hash AS BLOB) FROM catalog WHERE hash IS NOT NULL")
+        )
+        if b"chunks" in self._tables:
+            yield from (
+                (raw, Suffix.PARTIAL)
+                for (raw,) in self._select("SELECT CAST(hash AS BLOB) FROM chunks WHERE hash IS NOT NULL")
+            )
 
     # Other catalogs
 

@@ -21,6 +21,7 @@ _HERE = "cvmfs_graphdriver.cli.repo"
         "rollback": f"{_HERE}.rollback:command",
         "resign": f"{_HERE}.resign:command",
         "check": f"{_HERE}.check:command",
+        "gc": f"{_HERE}.gc:command",
         "serve": f"{_HERE}.serve:command",
     },
 )

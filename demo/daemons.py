@@ -78,6 +78,7 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": str(log.parent)},  # containerd, killed, writes a file there
         )
     try:
         yield process

@@ -75,7 +75,7 @@ class Fetcher:
             with self._lock:
                 running = self._running.setdefault(digest, mine)
             if running is mine:
-                return self._lead(wanted, transfer or self._transfer, mine)
+                return self._lead(wanted, size, transfer or self._transfer, mine)
             running.result()
             descriptor = self._cache.open(digest, size)
             if descriptor is not None:
@@ -89,10 +89,13 @@ class Fetcher:
         """Whether the object is in the cache, or on its way there."""
         return digest in self._running or self._cache.has(digest)
 
-    def _lead(self, wanted: Wanted, transfer: Transfer, future: Future[None]) -> int:
+    def _lead(self, wanted: Wanted, size: int | None, transfer: Transfer, future: Future[None]) -> int:
         """Fetch for all who wait for ``future``."""
         try:
-            descriptor = self._fetch(wanted, transfer)
+            # Whoever fetched it before may have finished since the cache was asked.
+            descriptor = self._cache.open(wanted.name.digest, size)
+            if descriptor is None:
+                descriptor = self._fetch(wanted, transfer)
         except BaseException as error:
             future.set_exception(error)
             raise

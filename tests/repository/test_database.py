@@ -26,7 +26,7 @@ def test_immutable_is_not_written_and_ignores_what_lies_beside(file: Path) -> No
     file.with_name(file.name + "-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + b"\xff" * 600)
     file.chmod(0o444)
     connection = open_immutable(file)
-    assert connection.execute("SELECT a FROM t").fetchall() == [(b"one",)]
+    assert connection.execute("SELECT a FROM t").fetchall() == [("one",)]
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DELETE FROM t")
     connection.close()

@@ -143,7 +143,7 @@ class RepositoryCheck:
         path = self._scratch / "history"
         try:
             path.write_bytes(read_object(self._storage, ObjectName(manifest.history, Suffix.HISTORY)))
-            with closing(History.open(path, fqrn=self._fqrn)) as history:
+            with closing(History.read(path, fqrn=self._fqrn)) as history:
                 tags = history.tags()
         except CvmfsGraphdriverError as error:
             yield f"the history: {error}"

@@ -40,7 +40,7 @@ def list_tags(repository: Repository) -> list[Tag]:
         return []
     with tempfile.TemporaryDirectory(prefix="tags-") as scratch:
         path = repository.unpack(ObjectName(manifest.history, Suffix.HISTORY), Path(scratch))
-        with closing(History.open(path, fqrn=repository.fqrn)) as history:
+        with closing(History.read(path, fqrn=repository.fqrn)) as history:
             return history.tags()
 
 

@@ -77,6 +77,7 @@ class Catalog:
         with mapped(what):
             connection = open_immutable(path)
         try:
+            connection.text_factory = bytes
             return cls(connection, mountpoint, what)
         except BaseException:
             connection.close()

@@ -1,7 +1,7 @@
 """SQLite files as the format uses them: catalogs, histories and reflogs (format reference, sections 3 and 6).
 
 Owns: making such a file, opening one to change it, opening one that is not to be believed, and turning what
-SQLite says about a broken one into our error. Must not know: tables and what is in them.
+SQLite says about a broken one into our error. Must not know: tables, but for ``properties``, which each has.
 
 A file that came from a server has the right digest, so its publisher made it; that makes it no friend. It
 is opened immutable (no locks, no journal that happens to lie beside it, nothing is ever written), no SQL
@@ -18,7 +18,7 @@ from typing import Final
 
 from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 
-__all__ = ["PAGE_SIZE", "create_database", "mapped", "open_immutable", "open_private"]
+__all__ = ["PAGE_SIZE", "check_owner", "create_database", "mapped", "open_immutable", "open_private"]
 
 PAGE_SIZE: Final = 1024
 """Bytes of a page; the stock server's."""
@@ -51,13 +51,11 @@ class mapped:  # noqa: N801  a verb, as with contextlib's context managers
 
 
 def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    """Open the file at ``path``, which nobody changes, to read it; text comes out as bytes.
+    """Open the file at ``path``, which nobody changes, to read it.
 
     The connection may be used by any thread, but by one at a time. Raises sqlite3.Error.
     """
-    connection = _connect(path, "mode=ro&immutable=1")
-    connection.text_factory = bytes
-    return connection
+    return _connect(path, "mode=ro&immutable=1")
 
 
 def open_private(path: str | os.PathLike[str]) -> sqlite3.Connection:
@@ -86,6 +84,13 @@ def create_database(path: str | os.PathLike[str], tables: Sequence[str]) -> sqli
         connection.close()
         raise
     return connection
+
+
+def check_owner(connection: sqlite3.Connection, fqrn: str) -> None:
+    """Raises FormatError: the database is another repository's, or says of none; sqlite3.Error."""
+    row = connection.execute("SELECT CAST(value AS TEXT) FROM properties WHERE key = 'fqrn'").fetchone()
+    if row is None or row[0] != fqrn:
+        raise FormatError(f"it is not of {fqrn}, but of {row and row[0]!r}")
 
 
 def _connect(path: str | os.PathLike[str], how: str) -> sqlite3.Connection:

@@ -6,10 +6,17 @@ caller's.
 
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
+from cvmfs_graphdriver.repository.database import (
+    check_owner,
+    create_database,
+    mapped,
+    open_immutable,
+    open_private,
+)
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -29,6 +36,7 @@ _TABLES = (
     "CREATE TABLE recycle_bin (hash TEXT, flags INTEGER,   CONSTRAINT pk_hash PRIMARY KEY (hash));",
 )
 _NULL = "0" * 40
+_WHAT = "the history database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class History:
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
         """A new history with the trunk as its only branch."""
-        with mapped("the history database"):
+        with mapped(_WHAT):
             connection = create_database(path, _TABLES)
             rows = (("schema", "1.0"), ("schema_revision", "3"), ("fqrn", fqrn))
             connection.executemany("INSERT INTO properties VALUES (?, ?)", rows)
@@ -68,13 +76,22 @@ class History:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
-        """Open an existing one. Raises CatalogError: no history, or another repository's."""
-        with mapped("the history database"):
-            connection = open_private(path)
+        """Open an existing one, to change it. Raises CatalogError: no history, or another repository's."""
+        return cls._open(open_private, path, fqrn)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
+        """Open an existing one that nobody changes. Raises CatalogError as ``open`` does."""
+        return cls._open(open_immutable, path, fqrn)
+
+    @classmethod
+    def _open(
+        cls, connect: Callable[..., sqlite3.Connection], path: str | os.PathLike[str], fqrn: str
+    ) -> Self:
+        with mapped(_WHAT):
+            connection = connect(path)
             try:
-                row = connection.execute("SELECT value FROM properties WHERE key = 'fqrn'").fetchone()
-                if row is None or row[0] != fqrn:
-                    raise FormatError(f"it is not the history of {fqrn}")
+                check_owner(connection, fqrn)
             except BaseException:
                 connection.close()
                 raise
@@ -82,17 +99,18 @@ class History:
 
     def tags(self) -> list[Tag]:
         """All tags, the newest revision first."""
-        with mapped("the history database"):
+        with mapped(_WHAT):
+            # The first histories had no sizes, and those until revision 3 of the schema no branches.
+            known = {name for (name,) in self._sql.execute("SELECT name FROM pragma_table_info('tags')")}
+            size = "ifnull(CAST(size AS INTEGER), 0)" if "size" in known else "0"
+            branch = "ifnull(CAST(branch AS TEXT), '')" if "branch" in known else "''"
             rows = self._sql.execute(
-                "SELECT CAST(name AS TEXT), CAST(hash AS TEXT), CAST(revision AS INTEGER), "
-                "CAST(timestamp AS INTEGER), ifnull(CAST(description AS TEXT), ''), "
-                "ifnull(CAST(size AS INTEGER), 0), ifnull(CAST(branch AS TEXT), '') "
-                "FROM tags ORDER BY revision DESC, name"
+                "SELECT ifnull(CAST(name AS TEXT), ''), ifnull(CAST(hash AS TEXT), ''), "
+                "ifnull(CAST(revision AS INTEGER), 0), ifnull(CAST(timestamp AS INTEGER), 0), "
+                f"ifnull(CAST(description AS TEXT), ''), {size}, {branch} "
+                "FROM tags ORDER BY 3 DESC, 1"
             ).fetchall()
-            return [
-                Tag(name or "", Digest.parse(root or ""), revision or 0, timestamp or 0, text, size, branch)
-                for name, root, revision, timestamp, text, size, branch in rows
-            ]
+            return [Tag(name, Digest.parse(root), *rest) for name, root, *rest in rows]
 
     def tag(self, name: str) -> Tag | None:
         """The tag of this name."""
@@ -104,7 +122,7 @@ class History:
 
     def put(self, tag: Tag) -> None:
         """Add a tag, or move the one of this name."""
-        with mapped("the history database"):
+        with mapped(_WHAT):
             self._sql.execute(
                 "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
                 (tag.name, tag.root.text, tag.revision, tag.timestamp, tag.description, tag.size, tag.branch),
@@ -112,12 +130,12 @@ class History:
 
     def remove(self, name: str) -> bool:
         """Remove a tag; says whether there was one."""
-        with mapped("the history database"):
+        with mapped(_WHAT):
             return self._sql.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount > 0
 
     def finish(self, *, previous: Digest | None) -> None:
         """Write and close, as the successor of the history object ``previous``."""
-        with mapped("the history database"):
+        with mapped(_WHAT):
             text = previous.text if previous else _NULL
             self._sql.execute("INSERT OR REPLACE INTO properties VALUES ('previous_revision', ?)", (text,))
             self._sql.execute("COMMIT")

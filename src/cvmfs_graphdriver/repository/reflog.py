@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
-from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
+from cvmfs_graphdriver.repository.database import check_owner, create_database, mapped, open_private
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -60,9 +60,7 @@ class Reflog:
         with mapped("the reflog"):
             connection = open_private(path)
             try:
-                row = connection.execute("SELECT value FROM properties WHERE key = 'fqrn'").fetchone()
-                if row is None or row[0] != fqrn:
-                    raise FormatError(f"it is not the reflog of {fqrn}")
+                check_owner(connection, fqrn)
             except BaseException:
                 connection.close()
                 raise
@@ -71,12 +69,13 @@ class Reflog:
     def references(self) -> list[Reference]:
         """All references, the oldest first."""
         with mapped("the reflog"):
-            rows = self._sql.execute("SELECT hash, type, timestamp FROM refs ORDER BY rowid").fetchall()
+            rows = self._sql.execute(
+                "SELECT ifnull(CAST(hash AS TEXT), ''), CAST(type AS INTEGER), "
+                "ifnull(CAST(timestamp AS INTEGER), 0) FROM refs ORDER BY rowid"
+            ).fetchall()
             try:
-                return [
-                    Reference(Digest.parse(text), ReferenceKind(kind), at or 0) for text, kind, at in rows
-                ]
-            except (ValueError, TypeError, AttributeError) as error:
+                return [Reference(Digest.parse(text), ReferenceKind(kind), at) for text, kind, at in rows]
+            except ValueError as error:
                 raise FormatError(f"it holds something that is no reference: {error}") from error
 
     def add(self, reference: Reference) -> None:

@@ -288,7 +288,7 @@ class Client:
         history_name = ObjectName(manifest.history, Suffix.HISTORY)
         path = history_name.alternative_path if self.manifests.alternative(manifest) else ""
         self._fetcher.fetch(Wanted(history_name, _HISTORY_LIMIT, exact=False, path=path, label="history"))
-        with closing(History.open(self.cache.path(manifest.history), fqrn=self.settings.fqrn)) as history:
+        with closing(History.read(self.cache.path(manifest.history), fqrn=self.settings.fqrn)) as history:
             tag = history.tag(name) if date is None else history.at(int(date.timestamp()))
         if tag is None:
             raise RevisionError(f"{self.settings.fqrn} has no {what}")

@@ -6,9 +6,9 @@ sections 4.4 and 5). Must not know: how entries are found, caches, HTTP.
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
+from cvmfs_graphdriver.client.background import Background
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.openfile import OpenFile
@@ -30,7 +30,7 @@ class Contents:
     def __init__(self, fetcher: Fetcher, external: Transfer | None) -> None:
         self._fetcher = fetcher
         self._external = external
-        self._prefetchers = ThreadPoolExecutor(_PREFETCHERS, "prefetch")
+        self._prefetchers = Background(_PREFETCHERS, "prefetch")
 
     def open(
         self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk], *, volatile: bool
@@ -68,7 +68,7 @@ class Contents:
 
     def close(self) -> None:
         """Fetch nothing ahead any more."""
-        self._prefetchers.shutdown(wait=True, cancel_futures=True)
+        self._prefetchers.close()
 
     def _fetch_from(
         self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
@@ -94,7 +94,7 @@ class Contents:
 
     def _prefetch(self, fetch: Callable[[Chunk], int]) -> Callable[[Chunk], None]:
         def prefetch(piece: Chunk) -> None:
-            self._prefetchers.submit(_fetch_ahead, fetch, piece)
+            self._prefetchers.submit(lambda: _fetch_ahead(fetch, piece))
 
         return prefetch
 

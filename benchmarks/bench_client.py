@@ -1,0 +1,170 @@
+"""A mounted repository against the same tree on the local disk, in the same run.
+
+What is measured, and the ratios to reach, are those of docs/performance.md. "Cold" means that the kernel's
+caches were dropped for both, "again" that nothing was done in between. Needs root and nginx, which is what
+repositories are served by in production.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.pairs import Pair
+from benchmarks.tree import FQRN, copy_tree, publish_tree
+from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
+from cvmfs_graphdriver.kernel.mountinfo import mount_at
+from cvmfs_graphdriver.planes.keeper import spawn
+from cvmfs_graphdriver.planes.request import MountRequest
+
+_PORT = 18_127
+_BIG = 500 << 20
+
+
+def run() -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory(prefix="cvmfs-bench-", dir="/var/tmp") as scratch:
+        home = Path(scratch)
+        tree = copy_tree(home / "tree")
+        with (home / "tree" / "big").open("wb") as file:
+            for _ in range(_BIG >> 20):
+                file.write(os.urandom(1 << 20))
+        publish_tree(tree.path, home / "www" / "cvmfs" / FQRN, home / "keys")
+        print(f"{tree.entries} entries, {tree.size >> 20} MiB, and one file of {_BIG >> 20} MiB")
+        with _nginx(home):
+            return _Bench(home).run()
+
+
+class _Bench:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.local = home / "tree"
+        self.mount = home / "mnt"
+        self.mount.mkdir()
+        self.ours = self.mount / "tree"
+        self.caches = 0
+        self.results: list[dict[str, object]] = []
+
+    def run(self) -> list[dict[str, object]]:
+        self.walk("find -ls", "find {} -ls > /dev/null")
+        self.walk("tar c", "tar cf - --exclude=./big -C {} . | cat > /dev/null")
+        self.sequential()
+        self.mounting()
+        return self.results
+
+    def walk(self, what: str, command: str) -> None:
+        """With nothing in the client's cache, and again."""
+        with self.mounted(new=True) as keeper:
+            ours = self.timed(command, self.ours, cold=True), self.timed(command, self.ours, cold=False)
+            peer = self.timed(command, self.local, cold=True), self.timed(command, self.local, cold=False)
+            self.note(f"{what}, empty client cache, cold", ours[0], peer[0])
+            self.note(f"{what}, again", ours[1], peer[1])
+            resident = _resident(keeper)
+            print(f"{'':60} resident {resident >> 20} MiB")
+            self.results.append({"what": f"resident bytes of the server after {what}", "value": resident})
+
+    def sequential(self) -> None:
+        command = "cat {}/big > /dev/null"
+        with self.mounted(new=True):
+            self.timed(command, self.ours, cold=True)
+            pairs = [
+                (self.timed(command, self.ours, cold=True), self.timed(command, self.local, cold=True))
+                for _ in range(5)
+            ]
+        ours, peer = (sorted(times)[len(times) // 2] for times in zip(*pairs, strict=True))
+        self.note("sequential read, cached file, cold", ours, peer)
+
+    def mounting(self) -> None:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            with self.mounted(new=False):
+                times.append(time.perf_counter() - start)
+        seconds = sorted(times)[2]
+        print(f"{'mount of a known repository':60} ours {seconds:8.3f} s")
+        self.results.append({"what": "mount of a known repository", "ours": seconds})
+
+    def note(self, what: str, ours: float, peer: float) -> None:
+        pair = Pair(what, ours, peer, ours / peer, 1)
+        print(f"{what:60} ours {ours:8.3f} s   peer {peer:8.3f} s   ratio {pair.ratio:6.2f}")
+        self.results.append(pair.figures())
+
+    def timed(self, command: str, place: Path, *, cold: bool) -> float:
+        if cold:
+            os.sync()
+            Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        start = time.perf_counter()
+        subprocess.run(["sh", "-c", command.format(place)], check=True)
+        return time.perf_counter() - start
+
+    @contextmanager
+    def mounted(self, *, new: bool) -> Iterator[int]:
+        """Mount, with a new cache or the last one; gives the keeper's process id."""
+        self.caches += new
+        etc = self.home / "etc"
+        etc.mkdir(exist_ok=True)
+        (etc / "default.local").write_text(
+            f"CVMFS_SERVER_URL='http://127.0.0.1:{_PORT}/cvmfs/@fqrn@'\nCVMFS_HTTP_PROXY=DIRECT\n"
+            f"CVMFS_KEYS_DIR={self.home}/keys\nCVMFS_CACHE_BASE={self.home}/cache{self.caches}\n"
+            "CVMFS_QUOTA_LIMIT=20000\n"
+        )
+        spawn(MountRequest(FQRN, self.mount, etc))
+        try:
+            yield _keeper_of(self.mount)
+        finally:
+            while mount_at(self.mount):
+                umount(self.mount, UmountFlag.DETACH)
+            _wait_until(lambda: _keeper_of(self.mount) == 0)
+
+
+@contextmanager
+def _nginx(home: Path) -> Iterator[None]:
+    configuration = home / "nginx.conf"
+    places = "".join(
+        f"{kind}_temp_path {home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration.write_text(
+        f"daemon off; pid {home}/nginx.pid; error_log {home}/nginx.log; events {{}}\n"
+        f"http {{ access_log off; sendfile on; keepalive_requests 1000000; {places}\n"
+        f"server {{ listen 127.0.0.1:{_PORT}; root {home}/www; }} }}\n"
+    )
+    home.chmod(0o755)
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    with subprocess.Popen([program, "-c", str(configuration)]) as process:
+        try:
+            time.sleep(0.5)
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _keeper_of(mount: Path) -> int:
+    """The process that keeps a mount, 0 if there is none: the parent among those that name it."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                parent = (process / "stat").read_bytes().rpartition(b")")[2].split()[1]
+            except OSError:
+                continue
+            if b"cvmfs_graphdriver.planes.keeper" in words and os.fsencode(mount) in words:
+                found[int(process.name)] = int(parent)
+    return next((pid for pid, parent in found.items() if parent not in found), 0)
+
+
+def _resident(keeper: int) -> int:
+    """Bytes of memory of the server below a keeper."""
+    child = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0]
+    lines = Path(f"/proc/{child}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) << 10
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,108 @@
+"""A tree to measure with: real files of this machine, as a directory and as a repository.
+
+Owns: which files, and publishing them. Must not know: what is measured. The files are those of ``/usr`` in
+the order of their names, up to a number of entries, without the few big ones; so names, sizes and directories
+are much like those of a container's root.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmfs_graphdriver.publisher.creation import create_repository
+from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
+
+__all__ = ["FQRN", "Tree", "copy_tree", "publish_tree"]
+
+FQRN = "benchmark.example.org"
+_SOURCE = Path("/usr")
+_BIG = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What was copied: number of entries, bytes in files."""
+
+    path: Path
+    entries: int
+    size: int
+
+
+def copy_tree(target: Path, *, entries: int = 50_000) -> Tree:
+    """Copy files of this machine below ``target`` until there are so many entries."""
+    count, total = 1, 0
+    target.mkdir(parents=True)
+    for directory, names, files in os.walk(_SOURCE):
+        names.sort()
+        place = target / Path(directory).relative_to(_SOURCE)
+        place.mkdir(exist_ok=True)
+        count += 1
+        for name in sorted(files):
+            source = os.path.join(directory, name)
+            status = os.lstat(source)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= _BIG:
+                total += status.st_size
+            elif not stat.S_ISLNK(status.st_mode):
+                continue
+            shutil.copy2(source, place / name, follow_symlinks=False)
+            count += 1
+        if count >= entries:
+            break
+    return Tree(target, count, total)
+
+
+def publish_tree(tree: Path, storage: Path, keys: Path) -> None:
+    """Make a repository in ``storage`` whose directory ``/tree`` is the tree."""
+    repository = create_repository(FQRN, LocalStorage.create(storage), keys)
+    with repository.transaction() as transaction:
+        transaction.ingest(b"/tree", _entries(os.fsencode(tree)))
+        transaction.publish()
+
+
+def _entries(root: bytes) -> Iterator[tuple[TreeEntry, "_Content | None"]]:
+    for directory, names, files in os.walk(root):
+        names.sort()
+        for path in (
+            directory,
+            *(directory + b"/" + name for name in sorted([*files, *_links(directory, names)])),
+        ):
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode) and path != directory:
+                continue
+            link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else b""
+            entry = TreeEntry(
+                path.removeprefix(root),
+                status.st_mode,
+                status.st_uid,
+                status.st_gid,
+                status.st_mtime_ns // 1_000_000_000,
+                status.st_mtime_ns % 1_000_000_000,
+                symlink=link,
+            )
+            yield entry, _Content(path) if stat.S_ISREG(status.st_mode) else None
+
+
+def _links(directory: bytes, names: list[bytes]) -> list[bytes]:
+    """Symbolic links to directories, which os.walk counts among directories."""
+    return [name for name in names if os.path.islink(directory + b"/" + name)]
+
+
+class _Content:
+    """A file that is opened when it is read."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def read(self, size: int, /) -> bytes:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+        data = os.read(self._descriptor, size)
+        if not data:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        return data

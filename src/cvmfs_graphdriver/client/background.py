@@ -1,0 +1,57 @@
+"""Work that nobody waits for.
+
+Owns: a few threads and a queue. Must not know: what the work is. It is leaner than an executor of the
+standard library, which makes a future of every task: here tasks come by the ten thousand and are small.
+"""
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+__all__ = ["Background"]
+
+
+class Background:
+    """Does tasks in threads, which are started when there is the first one; safe for any number of threads.
+
+    A task sees to its errors itself.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._count = threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closing = False
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Do ``task`` when there is time."""
+        if not self._threads:
+            self._start()
+        self._tasks.put(task)
+
+    def close(self) -> None:
+        """Wait for what was begun; what was not begun is forgotten."""
+        self._closing = True
+        with self._lock:
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._tasks.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._threads or self._closing:
+                return
+            self._threads = [
+                threading.Thread(target=self._run, name=f"{self._name} {number}", daemon=True)
+                for number in range(self._count)
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None and not self._closing:
+            task()

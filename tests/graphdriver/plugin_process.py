@@ -96,6 +96,12 @@ class Plugin:
 
     def stream(self, method: str, body: Any, *, chunked: bool = False) -> bytes:
         """The same with bytes in and out."""
+        status, data = self.exchange(method, body, chunked=chunked)
+        assert status == 200, data
+        return data
+
+    def exchange(self, method: str, body: Any, *, chunked: bool = False) -> tuple[int, bytes]:
+        """The same, whatever the status."""
         connection = _Connection(self._socket)
         try:
             connection.request("POST", "/" + method, body, encode_chunked=chunked, headers={
@@ -103,8 +109,7 @@ class Plugin:
                 **({"Transfer-Encoding": "chunked"} if chunked else {}),
             })  # fmt: skip
             reply = connection.getresponse()
-            assert reply.status == 200
-            return reply.read()
+            return reply.status, reply.read()
         finally:
             connection.close()
 

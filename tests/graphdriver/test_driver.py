@@ -8,6 +8,7 @@ import stat
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,8 +243,77 @@ def test_killed_and_started_again_it_goes_on(plugin: Plugin) -> None:
     assert not (plugin.home / ".new-half").exists()
     assert plugin.call("GraphDriver.Get", ID="rw")["Dir"] == str(merged)
     assert (merged / "file").read_bytes() == b"x"
-    plugin.call("GraphDriver.Put", ID="rw")
+    for _ in range(2):  # once for the container that was running before
+        assert mount_at(merged) is not None
+        plugin.call("GraphDriver.Put", ID="rw")
     assert mount_at(merged) is None
+
+
+def test_a_layer_is_filled_by_the_process_that_made_it(plugin: Plugin) -> None:
+    """Docker tries again with the rest of the stream when the connection breaks; that must not count."""
+    plugin.call("GraphDriver.Create", ID="cut")
+    plugin.kill()
+    plugin.start()
+    rest = tar_of(("the", b"rest"), ("of", b"it"))
+    with pytest.raises(RefusedError, match="restarted while the layer cut was on its way"):
+        plugin.apply("cut", rest)
+    plugin.call("GraphDriver.Remove", ID="cut")
+    plugin.call("GraphDriver.Create", ID="cut")
+    assert plugin.apply("cut", rest) == 6
+    with pytest.raises(RefusedError, match="pull or load again"):
+        plugin.apply("cut", rest)
+
+
+def test_killed_in_the_middle_of_a_layer_nothing_of_it_is_left(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", ID="half")
+    stream = tar_of(*((f"file{number}", bytes(10_000)) for number in range(1000)))
+
+    def pieces() -> Iterator[bytes]:
+        yield stream[: len(stream) // 2]
+        while not list((plugin.home / "half/diff").iterdir()):
+            time.sleep(0.01)
+        os.kill(plugin.pid, signal.SIGKILL)
+        plugin.process.wait()
+        yield stream[len(stream) // 2 :]
+
+    with pytest.raises(OSError, match="Broken pipe|reset|closed"):
+        plugin.stream("GraphDriver.ApplyDiff?id=half", pieces(), chunked=True)
+    assert (plugin.home / "half").exists()
+    plugin.start()
+    assert plugin.call("GraphDriver.Exists", ID="half") == {"Exists": False}
+    assert not (plugin.home / "half").exists()
+
+
+def test_a_failed_stream_is_no_stream(plugin: Plugin) -> None:
+    """Docker would take any reply with status 200 for a layer."""
+    plugin.call("GraphDriver.Create", ID="base")
+    for arguments, message in (
+        ({"ID": "absent"}, "no layer 'absent'"),
+        ({"ID": "base", "Parent": "absent"}, "right below only"),
+    ):
+        status, body = plugin.exchange("GraphDriver.Diff", json.dumps(arguments).encode())
+        assert status == 500
+        assert message in json.loads(body)["Err"]
+
+
+def test_owners_of_user_namespaces(plugin: Plugin, repository: tuple[str, Path]) -> None:
+    configure(plugin, repository)
+    maps = [{"container_id": 0, "host_id": 100_000, "size": 65_536}]
+    plugin.call("GraphDriver.Init", Home=str(plugin.home), Opts=None, UIDMaps=maps, GIDMaps=maps)
+    plugin.call("GraphDriver.Create", ID="thin")
+    plugin.apply("thin", thin(f"cvmfs://{FQRN}/layers/aa"))
+    plugin.call("GraphDriver.Create", ID="above", Parent="thin")
+    plugin.apply("above", tar_of(("normal", b"n")))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="above")
+    merged = Path(plugin.call("GraphDriver.Get", ID="rw")["Dir"])
+    for name in ("", "base", "normal"):
+        assert (merged / name).stat().st_uid == 100_000
+        assert (merged / name).stat().st_gid == 100_000
+    (merged / "made").touch()
+    os.chown(merged / "made", 100_005, 100_006)
+    with tarfile.open(fileobj=io.BytesIO(plugin.diff("rw", "above"))) as tar:
+        assert [(member.name, member.uid, member.gid) for member in tar] == [("made", 5, 6)]
+    plugin.call("GraphDriver.Put", ID="rw")
 
 
 def test_sigterm_ends_it_at_once(plugin: Plugin) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
+from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 
 __all__ = ["command"]
@@ -40,7 +41,11 @@ def command(socket: Path, base: Path, etc: Path) -> None:
     logging.basicConfig(
         format="%(levelname)s %(name)s: %(message)s", level=getattr(logging, level, logging.INFO)
     )
-    run_plugin(socket, base, lambda home: FusePlane(home / "cvmfs", etc, _overrides(home)))
+    run_plugin(
+        socket,
+        base,
+        lambda home, owners: FusePlane(home / "cvmfs", etc, _overrides(home) | _maps(home, owners)),
+    )
 
 
 def _overrides(home: Path) -> dict[str, str]:
@@ -56,3 +61,17 @@ def _overrides(home: Path) -> dict[str, str]:
     if quota:
         overrides["CVMFS_QUOTA_LIMIT"] = quota
     return overrides
+
+
+def _maps(home: Path, owners: Owners) -> dict[str, str]:
+    """Maps of owners, in the form that clients of CernVM-FS read, if containers have user namespaces."""
+    found = {}
+    for name, id_map in (("CVMFS_UID_MAP", owners.users), ("CVMFS_GID_MAP", owners.groups)):
+        if id_map.ranges:
+            path = home / f".{name.lower()}"
+            numbers = (
+                number for each in id_map.ranges for number in range(each.inside, each.inside + each.size)
+            )
+            path.write_text("".join(f"{number} {id_map.outward(number)}\n" for number in numbers))
+            found[name] = str(path)
+    return found

@@ -7,11 +7,9 @@ so its arguments are kept beside the layers and read again at the next start. Mu
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,11 @@ from cvmfs_graphdriver.graphdriver.host import Backing, check_host
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
 from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
 from cvmfs_graphdriver.layers.apply import apply_layer
+from cvmfs_graphdriver.layers.chain import sources_above
 from cvmfs_graphdriver.layers.changes import changes, size_of
 from cvmfs_graphdriver.layers.diff import write_diff
+from cvmfs_graphdriver.layers.errors import LayerStateError
+from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import LayerMounts
 from cvmfs_graphdriver.layers.store import LayerStore
 from cvmfs_graphdriver.planes.plane import Plane
@@ -38,19 +39,23 @@ class _Ready:
 
     options: DriverOptions
     backing: Backing
+    owners: Owners
     store: LayerStore
     mounts: LayerMounts
     plane: Plane
 
 
 class GraphDriver:
-    """The driver below ``base``, the plugin's propagated mount; ``make_plane`` is given the driver's home."""
+    """The driver below ``base``, the plugin's propagated mount.
 
-    def __init__(self, base: Path, make_plane: Callable[[Path], Plane]) -> None:
+    ``make_plane`` is given the driver's home, and who owns containers' files on this disk.
+    """
+
+    def __init__(self, base: Path, make_plane: Callable[[Path, Owners], Plane]) -> None:
         self._base = base
         self._make_plane = make_plane
         self._ready: _Ready | None = None
-        self._changing = threading.Lock()
+        self._new: set[str] = set()
         self._calls: dict[str, Callable[[Call], Reply | Streamed]] = {
             "Plugin.Activate": lambda _: {"Implements": ["GraphDriver"]},
             "GraphDriver.Init": self._init,
@@ -104,16 +109,16 @@ class GraphDriver:
         home = Path(_text(arguments, "Home"))
         if not home.is_absolute() or ".." in home.parts or not home.is_relative_to(self._base):
             raise RequestError(f"the driver's home {home} is not below {self._base}")
-        if arguments.get("UIDMaps") or arguments.get("GIDMaps"):
-            raise DriverOptionError("user namespace remapping (userns-remap) is not supported by this driver")
         options = DriverOptions.parse(arguments.get("Opts") or ())
-        store = LayerStore(home)
+        owners = Owners(_id_map(arguments, "UIDMaps"), _id_map(arguments, "GIDMaps"))
+        store = LayerStore(home, owners.root)
         store.prepare()
         backing = check_host(home, override_kernel_check=options.override_kernel_check)
-        plane = self._make_plane(home)
+        plane = self._make_plane(home, owners)
         mounts = LayerMounts(store, plane)
         mounts.adopt()
-        self._ready = _Ready(options, backing, store, mounts, plane)
+        store.clean()
+        self._ready = _Ready(options, backing, owners, store, mounts, plane)
 
     def _status(self, call: Call) -> Reply:
         del call
@@ -121,6 +126,7 @@ class GraphDriver:
         rows = [
             ("Backing Filesystem", now.backing.name),
             ("Supports d_type", str(now.backing.d_type).lower()),
+            ("Native Overlay Diff", "true"),
             ("Data Plane", now.plane.name),
             ("CVMFS Mount Method", now.options.mount_method.value),
             *now.plane.status(),
@@ -143,11 +149,13 @@ class GraphDriver:
             raise DriverOptionError(
                 f"--storage-opt {min(options)} is not supported by this driver for single containers"
             )
-        self._now().store.create(_text(arguments, "ID"), arguments.get("Parent") or None)
+        layer = self._now().store.create(_text(arguments, "ID"), arguments.get("Parent") or None)
+        self._new.add(layer.id)
         return {}
 
     def _remove(self, call: Call) -> Reply:
         now, identity = self._now(), _text(call.arguments(), "ID")
+        self._new.discard(identity)
         now.mounts.drop(identity)
         now.store.remove(identity)
         return {}
@@ -170,22 +178,26 @@ class GraphDriver:
         data = {"UpperDir": str(layer.diff), "WorkDir": str(layer.work), "MergedDir": str(layer.merged)}
         parent = layer.parent
         if parent:
-            data["LowerDir"] = ":".join(str(each.diff) for each in now.store.ancestry(parent))
+            data["LowerDir"] = ":".join(map(str, sources_above(now.store.ancestry(parent))))
         return {"Metadata": data}
 
     # What is in a layer
 
     def _diff(self, call: Call) -> Streamed:
-        layer = self._now().store.get(_text(call.arguments(), "ID"))
-
-        def write(out: BufferedIOBase) -> None:
-            write_diff(layer.diff, out)
-
-        return Streamed(write)
+        now, arguments = self._now(), call.arguments()
+        layer = now.store.get(_text(arguments, "ID"))
+        parent = arguments.get("Parent") or None
+        if parent != layer.parent:
+            raise LayerStateError(
+                f"a difference can be had to the layer right below only, which for {layer.id} is "
+                f"{layer.parent or 'none'} and not {parent or 'none'}"
+            )
+        return Streamed(lambda out: write_diff(layer.diff, out, now.owners))
 
     def _changes(self, call: Call) -> Reply:
-        now, identity = self._now(), _text(call.arguments(), "ID")
-        found = changes(now.store.get(identity).diff, now.mounts.below(identity))
+        now, arguments = self._now(), call.arguments()
+        identity, parent = _text(arguments, "ID"), arguments.get("Parent") or None
+        found = changes(now.mounts.view(identity), now.mounts.view_below(parent))
         return {
             "Changes": [
                 {"Path": change.path.decode("utf-8", "replace"), "Kind": change.kind.value}
@@ -194,18 +206,39 @@ class GraphDriver:
         }
 
     def _apply_diff(self, call: Call) -> Reply:
-        identity = call.query.get("id", "")
-        layer = self._now().store.get(identity)
-        size, thin = apply_layer(call.body, layer.diff)
-        layer.mark_applied(thin)
+        now, identity = self._now(), call.query.get("id", "")
+        layer = now.store.get(identity)
+        # When a connection breaks, Docker tries again with what is left of the stream, which may even look
+        # like a whole one. So a layer is filled once, by the process that made it.
+        if identity not in self._new:
+            raise LayerStateError(
+                f"the plugin was restarted while the layer {identity} was on its way: pull or load again"
+            )
+        self._new.remove(identity)
+        layer.begin_filling()
+        size, thin = apply_layer(call.body, layer.diff, now.owners)
+        layer.end_filling(thin)
         return {"Size": size}
 
     def _diff_size(self, call: Call) -> Reply:
         return {"Size": size_of(self._now().store.get(_text(call.arguments(), "ID")).diff)}
 
 
+def _id_map(arguments: Mapping[str, Any], name: str) -> IdMap:
+    try:
+        return IdMap(
+            [
+                IdRange(int(each["container_id"]), int(each["host_id"]), int(each["size"]))
+                for each in arguments.get(name) or ()
+            ]
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise RequestError(f"{name} are not of the form that Docker gives them: {error!r}") from error
+
+
 def _text(arguments: Mapping[str, Any], name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value:
-        raise RequestError(f"the request has no {name}")
+        # Docker sends an empty request if it tries again after the connection broke.
+        raise RequestError(f"the request has no {name}; if the plugin was restarted just now, try again")
     return value

@@ -18,6 +18,7 @@ from pathlib import Path
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed
+from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.planes.plane import Plane
 
 __all__ = ["run_plugin"]
@@ -28,7 +29,7 @@ _PAUSE = 0.2
 """Seconds before a killed driver is started again."""
 
 
-def run_plugin(socket: Path, base: Path, make_plane: Callable[[Path], Plane]) -> None:
+def run_plugin(socket: Path, base: Path, make_plane: Callable[[Path, Owners], Plane]) -> None:
     """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``."""
     if os.getpid() == 1:
         _become_init()

@@ -1,8 +1,8 @@
 """The graph driver plugin protocol's bytes: HTTP/1.1 with JSON over a unix socket.
 
-Owns: chunked request bodies, streamed replies, and the two forms of a failure: ``{"Err": …}`` before a
-reply has begun, a broken-off stream after. Follows Docker's "Graph driver plugins" (docs: engine/extend).
-Must not know: what any call does.
+Owns: chunked request bodies, streamed replies, and the forms of a failure: ``{"Err": …}`` before a reply has
+begun, with an HTTP status that says so where Docker would take any reply for a stream; a broken-off stream
+after. Follows Docker's "Graph driver plugins" (docs: engine/extend). Must not know: what any call does.
 """
 
 import json
@@ -25,6 +25,7 @@ __all__ = ["Call", "PluginServer", "Reply", "Streamed"]
 _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _BODY_LIMIT = 1 << 20
 _LINE_LIMIT = 256
+_STREAMED = "GraphDriver.Diff"
 
 Reply = Mapping[str, Any]
 """A reply's JSON object."""
@@ -159,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             chunked=self.headers.get("Transfer-Encoding", "").lower() == "chunked",
         )
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        reply = self.server.answer(Call(url.path.lstrip("/"), query, body))
+        call = Call(url.path.lstrip("/"), query, body)
+        reply = self.server.answer(call)
         try:
             body.drain()
         except RequestError:
@@ -167,11 +169,12 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(reply, Streamed):
             self._stream(reply)
         else:
-            self._send(reply)
+            self._send(reply, failed_stream=call.method == _STREAMED)
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: Reply, *, failed_stream: bool) -> None:
         data = json.dumps(reply).encode()
-        self._head({"Content-Length": str(len(data))})
+        status = HTTPStatus.INTERNAL_SERVER_ERROR if failed_stream else HTTPStatus.OK
+        self._head({"Content-Length": str(len(data))}, status)
         self.wfile.write(data)
 
     def _stream(self, reply: Streamed) -> None:
@@ -182,10 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif out.begun:
             self.close_connection = True  # an end without the last chunk is how a stream says "broken"
         else:
-            self._send(failure)
+            self._send(failure, failed_stream=True)
 
-    def _head(self, headers: Mapping[str, str]) -> None:
-        self.send_response(HTTPStatus.OK)
+    def _head(self, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", _CONTENT_TYPE)
         for name, value in headers.items():
             self.send_header(name, value)

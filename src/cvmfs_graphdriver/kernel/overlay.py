@@ -42,6 +42,7 @@ __all__ = [
     "is_mark",
     "is_whiteout",
     "mount_overlay",
+    "plain_options",
     "unescape_xattr",
     "whiteout_of",
 ]
@@ -123,6 +124,17 @@ def escape_option(path: bytes) -> bytes:
     b'/a\\:b\\,c'
     """
     return _SPECIAL.sub(rb"\\\g<0>", path)
+
+
+@functools.cache
+def plain_options() -> Mapping[str, str]:
+    """Options for a stack whose upper directory shall hold all that is changed, and nothing but that.
+
+    Whatever the kernel's defaults are: no index, no renamed directory that refers to a lower layer, no file
+    whose content stays in a lower layer. Kernels that do not know one of these have no such default either.
+    """
+    names = ("index", "redirect_dir", "metacopy")
+    return {name: "off" for name in names if os.path.exists(f"/sys/module/overlay/parameters/{name}")}
 
 
 def mount_overlay(

@@ -2,9 +2,10 @@
 
 Owns: what each entry becomes on disk. The rules are those of Docker's overlay2 driver: whiteouts get
 overlayfs' form, later entries replace earlier ones, directories get their times last, and the root directory
-keeps the attributes it was made with. The stream is hostile: nothing is created but through descriptors of
-directories inside the layer, no link is followed on the way, and attributes that overlayfs would obey are
-escaped. Must not know: where the stream comes from.
+keeps the attributes it was made with. A whiteout speaks of lower layers only (OCI image specification): what
+the same layer has under that name stays, and nothing older shines through it. The stream is hostile: nothing
+is created but through descriptors of directories inside the layer, no link is followed on the way, and
+attributes that overlayfs would obey are escaped. Must not know: where the stream comes from.
 """
 
 import errno
@@ -25,8 +26,10 @@ from cvmfs_graphdriver.kernel.overlay import (
     escape_xattr,
     hidden_by,
     is_mark,
+    is_whiteout,
 )
 from cvmfs_graphdriver.layers.errors import ApplyError
+from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.oci.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.errors import OciError
 from cvmfs_graphdriver.oci.tar import TarReader
@@ -46,15 +49,15 @@ _SPECIAL = {
 _IGNORED_XATTR_ERRORS = (errno.ENOTSUP, errno.EPERM)  # as Docker does: the file system has no such thing
 
 
-def apply_layer(source: ByteSource, diff: Path) -> tuple[int, ThinImage | None]:
+def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, ThinImage | None]:
     """Unpack the tar stream ``source`` into the empty directory ``diff``.
 
     Returns the bytes in its files, and what the layer stands for if it is a thin one. Raises ApplyError: the
-    stream is broken or hostile, the disk is full; the directory is then worthless.
+    stream is broken or hostile, the disk is full; UnmappedOwnerError. The directory is then worthless.
     """
     root = os.open(diff, _DIRECTORY | os.O_CLOEXEC)
     try:
-        with closing(_Writer(root)) as writer:
+        with closing(_Writer(root, owners)) as writer:
             tar = TarReader("the layer", source)
             only = True
             for entry in tar:
@@ -81,8 +84,9 @@ def apply_layer(source: ByteSource, diff: Path) -> tuple[int, ThinImage | None]:
 class _Writer:
     """One run into one directory."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, owners: Owners) -> None:
         self._root = root
+        self._owners = owners
         self._times: dict[bytes, int] = {}
         self._parent: tuple[bytes, int] | None = None
         self.size = 0
@@ -148,20 +152,25 @@ class _Writer:
             os.setxattr(parent, OPAQUE_XATTR, OPAQUE_VALUE)
             return
         hidden = hidden_by(name)
-        if hidden is not None:
-            self._replace(parent, hidden)
-            os.mknod(hidden, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=parent)
-
-    @staticmethod
-    def _directory(parent: int, name: bytes) -> None:
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            os.mkdir(name, 0o755, dir_fd=parent)
+        if hidden is None:
             return
-        if not stat.S_ISDIR(status.st_mode):
-            os.unlink(name, dir_fd=parent)
+        try:
+            os.mknod(hidden, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=parent)
+        except FileExistsError:
+            if stat.S_ISDIR(os.stat(hidden, dir_fd=parent, follow_symlinks=False).st_mode):
+                _make_opaque(parent, hidden)
+
+    def _directory(self, parent: int, name: bytes) -> None:
+        try:
             os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return
+            self._replace(parent, name)
+            os.mkdir(name, 0o755, dir_fd=parent)
+            if is_whiteout(status.st_mode, status.st_rdev):
+                _make_opaque(parent, name)
 
     def _make(
         self, parent: int, name: bytes, path: bytes, entry: LayerEntry, read: Callable[[int], bytes]
@@ -175,6 +184,7 @@ class _Writer:
         else:
             if kind is EntryKind.SYMLINK:
                 os.symlink(entry.linkname, name, dir_fd=parent)
+                self.size += len(entry.linkname)
             else:
                 os.mknod(name, _SPECIAL[kind] | 0o600, entry.device, dir_fd=parent)
             self._describe(parent, name, path, entry)
@@ -189,7 +199,7 @@ class _Writer:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(file, view) :]
-            os.fchown(file, entry.uid, entry.gid)
+            os.fchown(file, *self._owner(entry))
             os.fchmod(file, entry.mode)
             _set_xattrs(file, path, entry)
             time = _time(entry)
@@ -209,7 +219,7 @@ class _Writer:
 
     def _describe(self, parent: int, name: bytes, path: bytes, entry: LayerEntry) -> None:
         """Owner, mode, extended attributes and time; the order matters, since chown drops setuid bits."""
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        os.chown(name, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
         if entry.kind is not EntryKind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         _set_xattrs(b"/proc/self/fd/%d/%b" % (parent, name), path, entry)
@@ -218,9 +228,14 @@ class _Writer:
         else:
             os.utime(name, ns=(_time(entry), _time(entry)), dir_fd=parent, follow_symlinks=False)
 
+    def _owner(self, entry: LayerEntry) -> tuple[int, int]:
+        return self._owners.users.outward(entry.uid), self._owners.groups.outward(entry.gid)
+
     def _replace(self, parent: int, name: bytes) -> None:
         """Make room for an entry, whatever an earlier one of the layer put there."""
-        if _clear(parent, name):
+        was_directory, size = _clear(parent, name)
+        self.size -= size
+        if was_directory:
             # Directories are gone: no descriptor and no time of theirs may be used any more.
             inside = (self._parent[0] + b"/" if self._parent and self._parent[0] else b"") + name
             self._times = {
@@ -248,19 +263,24 @@ def _set_xattrs(where: bytes | int, path: bytes, entry: LayerEntry) -> None:
                 raise
 
 
-def _clear(parent: int, name: bytes) -> bool:
-    """Remove whatever has this name; says whether it was a directory."""
+def _make_opaque(parent: int, name: bytes) -> None:
+    directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
+        os.setxattr(directory, OPAQUE_XATTR, OPAQUE_VALUE)
+    finally:
+        os.close(directory)
+
+
+def _clear(parent: int, name: bytes) -> tuple[bool, int]:
+    """Remove what has this name; says whether it was a directory, and how many bytes of files are gone."""
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode):
         os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
-        return False
-    except IsADirectoryError:
-        directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            for child in os.listdir(directory):
-                _clear(directory, os.fsencode(child))
-        finally:
-            os.close(directory)
-        os.rmdir(name, dir_fd=parent)
-        return True
-    return False
+        return False, status.st_size if status.st_nlink == 1 else 0
+    directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        size = sum(_clear(directory, os.fsencode(child))[1] for child in os.listdir(directory))
+    finally:
+        os.close(directory)
+    os.rmdir(name, dir_fd=parent)
+    return True, size

@@ -26,6 +26,9 @@ class Source:
     directory: Path | None = None
     location: LayerLocation | None = None
 
+    def __str__(self) -> str:
+        return self.location.url if self.location is not None else str(self.directory)
+
 
 def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
     """What lies below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError."""

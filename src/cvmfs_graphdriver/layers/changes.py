@@ -1,20 +1,23 @@
 """What a layer changes, compared with the layers below it, as Docker reports it.
 
-Owns: the comparison of a layer's directory with the directories below (overlayfs' form of deletions and
-opaque directories). Follows Docker's own rules for overlay2, of which the odd one is that an opaque
-directory is reported as deleted, followed by what it holds as added. Must not know: how layers are mounted.
+Owns: what counts as a change. The rules are those of Docker's own comparison of two mounted trees, which
+``overlay2`` uses, too: content is not read, times of directories do not count, and a directory in which
+something has changed is reported itself. Only what lies in layers that the two trees do not share is looked
+at. Must not know: how layers are mounted.
 """
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR, is_whiteout
+from cvmfs_graphdriver.layers.merged import Merged, MergedEntry
 
-__all__ = ["Change", "ChangeKind", "changes", "is_opaque", "size_of"]
+__all__ = ["Change", "ChangeKind", "changes", "size_of"]
+
+_CAPABILITY = "security.capability"
+_SECOND = 1_000_000_000
 
 
 class ChangeKind(IntEnum):
@@ -33,87 +36,75 @@ class Change:
     kind: ChangeKind
 
 
-def is_opaque(path: bytes | str) -> bool:
-    """Whether a directory of a layer hides what the layers below have in it."""
-    try:
-        return os.getxattr(path, OPAQUE_XATTR, follow_symlinks=False) == OPAQUE_VALUE
-    except OSError:
+def changes(new: Merged, old: Merged) -> list[Change]:
+    """What makes ``new`` out of ``old``, a directory before what is in it. Raises OSError."""
+    found: list[Change] = []
+    for name in sorted(new.beyond(old).names() | old.beyond(new).names()):
+        now, before = new.child(name), old.child(name)
+        path = b"/" + name
+        if now is not None:
+            found += _changes_at(path, now, before)
+        elif before is not None:
+            found.append(Change(path, ChangeKind.DELETED))
+    return found
+
+
+def _changes_at(path: bytes, now: MergedEntry, before: MergedEntry | None) -> list[Change]:
+    inside: list[Change] = []
+    if stat.S_ISDIR(now.status.st_mode):
+        old = before.below if before is not None else Merged()
+        inside = [Change(path + change.path, change.kind) for change in changes(now.below, old)]
+    if before is None:
+        kind = ChangeKind.ADDED
+    elif inside or _differ(now, before):
+        kind = ChangeKind.MODIFIED
+    else:
+        return []
+    return [Change(path, kind), *inside]
+
+
+def _differ(now: MergedEntry, before: MergedEntry) -> bool:
+    new, old = now.status, before.status
+    if (new.st_mode, new.st_uid, new.st_gid, new.st_rdev) != (
+        old.st_mode,
+        old.st_uid,
+        old.st_gid,
+        old.st_rdev,
+    ):
+        return True
+    if _capability(now.place) != _capability(before.place):
+        return True
+    if stat.S_ISDIR(new.st_mode):
         return False
+    return new.st_size != old.st_size or not _same_time(new.st_mtime_ns, old.st_mtime_ns)
 
 
-def changes(diff: Path, below: Sequence[Path]) -> list[Change]:
-    """All changes that the layer in ``diff`` makes to the stack ``below`` (topmost first)."""
-    found: dict[bytes, Change] = {}
-    layers = [os.fsencode(path) for path in below]
-    for path, status in _walk(os.fsencode(diff), b""):
-        kind = _kind(os.fsencode(diff), path, status, layers)
-        if kind is None:
-            continue
-        parts = path.split(b"/")
-        for depth in range(2, len(parts)):
-            above = b"/".join(parts[:depth])
-            found.setdefault(above, Change(above, ChangeKind.MODIFIED))
-        found[path] = Change(path, kind)
-    return [found[path] for path in sorted(found)]
+def _same_time(one: int, other: int) -> bool:
+    """Whole seconds may be what an archive has left of a time."""
+    if one // _SECOND != other // _SECOND:
+        return False
+    return one == other or not one % _SECOND or not other % _SECOND
+
+
+def _capability(path: bytes) -> bytes | None:
+    try:
+        return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
+    except OSError:
+        return None
 
 
 def size_of(diff: Path) -> int:
     """The bytes in a layer's own files, hard links counted once."""
     seen = set()
     total = 0
-    for _, status in _walk(os.fsencode(diff), b""):
-        if status.st_ino not in seen:
-            total += status.st_size
-            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                seen.add(status.st_ino)
-    return total
-
-
-def _walk(root: bytes, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    with os.scandir(root + path) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
-        below = path + b"/" + name
-        status = os.lstat(root + below)
-        yield below, status
-        if stat.S_ISDIR(status.st_mode):
-            yield from _walk(root, below)
-
-
-def _kind(diff: bytes, path: bytes, status: os.stat_result, layers: list[bytes]) -> ChangeKind | None:
-    if is_whiteout(status.st_mode, status.st_rdev):
-        return ChangeKind.DELETED
-    if stat.S_ISDIR(status.st_mode) and is_opaque(diff + path):
-        return ChangeKind.DELETED
-    old = _find(layers, path)
-    if old is None:
-        return ChangeKind.ADDED
-    if stat.S_ISDIR(status.st_mode) and stat.S_ISDIR(old.st_mode):
-        same = (status.st_mode, status.st_mtime_ns) == (old.st_mode, old.st_mtime_ns)
-        if same and (status.st_uid, status.st_gid) == (old.st_uid, old.st_gid):
-            return None
-    return ChangeKind.MODIFIED
-
-
-def _find(layers: list[bytes], path: bytes) -> os.stat_result | None:
-    """The entry at ``path`` in the merged view of some layers; None if there is none."""
-    parts = path.split(b"/")[1:]
-    for layer in layers:
-        at = layer
-        opaque = False
-        for number, part in enumerate(parts):
-            at += b"/" + part
+    for directory, _, names in os.walk(os.fsencode(diff)):
+        for name in names:
             try:
-                status = os.lstat(at)
-            except (FileNotFoundError, NotADirectoryError):
-                break
-            if is_whiteout(status.st_mode, status.st_rdev):
-                return None
-            if number == len(parts) - 1:
-                return status
-            if not stat.S_ISDIR(status.st_mode):
-                return None
-            opaque = opaque or is_opaque(at)
-        if opaque:
-            return None
-    return None
+                status = os.lstat(directory + b"/" + name)
+            except FileNotFoundError:
+                continue  # a container may be running
+            if status.st_ino not in seen:
+                total += status.st_size
+                if status.st_nlink > 1:
+                    seen.add(status.st_ino)
+    return total

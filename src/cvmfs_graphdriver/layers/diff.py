@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_MARK, is_whiteout, whiteout_of
-from cvmfs_graphdriver.layers.changes import is_opaque
+from cvmfs_graphdriver.layers.idmap import Owners
+from cvmfs_graphdriver.layers.merged import is_opaque
 
 __all__ = ["write_diff"]
 
@@ -27,20 +28,24 @@ _TYPES: Final = {
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
 _XATTR = "SCHILY.xattr."
+_CAPABILITY = "security.capability"
+_REVISION, _PLAIN, _WITH_ROOT, _PLAIN_SIZE = 3, 2, 3, 20
+_WHITEOUT_MODE = 0o600
 
 
-def write_diff(diff: Path, out: BufferedIOBase) -> None:
-    """Write the layer in ``diff`` to ``out``. Raises OSError of either."""
+def write_diff(diff: Path, out: BufferedIOBase, owners: Owners) -> None:
+    """Write the layer in ``diff`` to ``out``. Raises OSError of either, UnmappedOwnerError."""
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
-        _Writer(os.fsencode(diff), tar).directory(b"")
+        _Writer(os.fsencode(diff), tar, owners).directory(b"")
 
 
 class _Writer:
     """One run over one layer."""
 
-    def __init__(self, root: bytes, tar: tarfile.TarFile) -> None:
+    def __init__(self, root: bytes, tar: tarfile.TarFile, owners: Owners) -> None:
         self._root = root
         self._tar = tar
+        self._owners = owners
         self._links: dict[int, str] = {}
 
     def directory(self, path: bytes) -> None:
@@ -55,7 +60,9 @@ class _Writer:
         status = os.lstat(self._root + b"/" + path)
         kind = stat.S_IFMT(status.st_mode)
         if is_whiteout(status.st_mode, status.st_rdev):
-            self._mark(where + whiteout_of(name), status)
+            mark = tarfile.TarInfo(os.fsdecode(where + whiteout_of(name)))
+            mark.mode, mark.mtime = _WHITEOUT_MODE, status.st_mtime_ns // 1_000_000_000
+            self._tar.addfile(mark)
             return
         if kind not in _TYPES:
             return  # a socket means nothing without its process
@@ -63,7 +70,10 @@ class _Writer:
         if kind == stat.S_IFDIR:
             self._tar.addfile(header)
             if is_opaque(self._root + b"/" + path):
-                self._mark(path + b"/" + OPAQUE_MARK, status)
+                mark = tarfile.TarInfo(os.fsdecode(path + b"/" + OPAQUE_MARK))
+                mark.mode, mark.mtime = header.mode & 0o777, header.mtime
+                mark.uid, mark.gid = header.uid, header.gid
+                self._tar.addfile(mark)
             self.directory(path + b"/")
             return
         first = self._links.get(status.st_ino)
@@ -84,7 +94,8 @@ class _Writer:
         kind = stat.S_IFMT(status.st_mode)
         header.type = _TYPES[kind]
         header.mode = stat.S_IMODE(status.st_mode)
-        header.uid, header.gid = status.st_uid, status.st_gid
+        header.uid = self._owners.users.inward(status.st_uid)
+        header.gid = self._owners.groups.inward(status.st_gid)
         header.mtime = status.st_mtime_ns // 1_000_000_000
         where = self._root + b"/" + path
         if kind == stat.S_IFREG:
@@ -93,15 +104,19 @@ class _Writer:
             header.linkname = os.fsdecode(os.readlink(where))
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             header.devmajor, header.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        xattrs: dict[str, str] = {}
-        for name in os.listxattr(where, follow_symlinks=False):
-            if name == "security.capability" or name.startswith("user."):
-                value = os.getxattr(where, name, follow_symlinks=False)
-                xattrs[_XATTR + name] = value.decode("utf-8", "surrogateescape")
-        header.pax_headers = xattrs
+        header.pax_headers = _xattrs(where)
         return header
 
-    def _mark(self, path: bytes, status: os.stat_result) -> None:
-        mark = tarfile.TarInfo(os.fsdecode(path))
-        mark.mtime = status.st_mtime_ns // 1_000_000_000
-        self._tar.addfile(mark)
+
+def _xattrs(path: bytes) -> dict[str, str]:
+    """The attributes that belong into a layer, as records of a header."""
+    found = {}
+    for name in os.listxattr(path, follow_symlinks=False):
+        if name != _CAPABILITY and not name.startswith("user."):
+            continue
+        value = os.getxattr(path, name, follow_symlinks=False)
+        if name == _CAPABILITY and value[_REVISION] == _WITH_ROOT:
+            # Who is root in a user namespace of this machine means nothing elsewhere.
+            value = value[:_REVISION] + bytes([_PLAIN]) + value[_REVISION + 1 : _PLAIN_SIZE]
+        found[_XATTR + name] = value.decode("utf-8", "surrogateescape")
+    return found

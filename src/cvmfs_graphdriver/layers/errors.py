@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["ApplyError", "LayerError", "LayerStateError", "NoSuchLayerError", "RepositoryMountError"]
+__all__ = ["ApplyError", "LayerError", "LayerStateError", "NoSuchLayerError", "UnmappedOwnerError"]
 
 
 class LayerError(CvmfsGraphdriverError):
@@ -31,7 +31,7 @@ class ApplyError(LayerError):
     exit_code: ClassVar[int] = 73
 
 
-class RepositoryMountError(LayerError):
-    """A repository that a thin layer needs cannot be mounted."""
+class UnmappedOwnerError(LayerError):
+    """A file's owner has no number in the user namespace of containers."""
 
     exit_code: ClassVar[int] = 74

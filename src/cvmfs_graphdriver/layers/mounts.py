@@ -3,24 +3,35 @@
 Owns: how often each layer is in use, what its mount consists of, which repositories are in use for it and
 when one that no layer needs is let go, and what becomes of mounts that an earlier process left. Must not
 know: protocols; how a repository is mounted.
+
+A mount point exists only while something is mounted there: when the kernel removes the directory, it takes
+the mount away in all other mount namespaces, too, where it could still hold the layer.
 """
 
+import errno
+import logging
 import os
+import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
-from cvmfs_graphdriver.kernel.overlay import mount_overlay
+from cvmfs_graphdriver.kernel.overlay import mount_overlay, plain_options
 from cvmfs_graphdriver.layers.chain import Source, sources_above, sources_of
+from cvmfs_graphdriver.layers.locks import NamedLocks
+from cvmfs_graphdriver.layers.merged import Merged
 from cvmfs_graphdriver.layers.store import Layer, LayerStore
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 
 __all__ = ["LayerMounts"]
+
+_log = logging.getLogger(__name__)
 
 _IDLE = 300.0
 """Seconds that a repository stays mounted after its last layer: the next container starts at once."""
@@ -28,7 +39,7 @@ _IDLE = 300.0
 
 @dataclass(slots=True)
 class _Mounted:
-    """A mounted layer: how many use it, and what must be let go of in the end."""
+    """A mounted layer: how many use it, where it is, and which repositories it is made of."""
 
     uses: int
     path: Path
@@ -42,18 +53,27 @@ class LayerMounts:
         self._store = store
         self._plane = plane
         self._idle = idle
-        self._lock = threading.RLock()
+        self._layers = NamedLocks()
+        self._lock = threading.Lock()
         self._mounted: dict[str, _Mounted] = {}
+        self._releases: dict[str, threading.Timer] = {}
 
     def adopt(self) -> None:
-        """Take over what an earlier process left mounted: nobody is counted for it yet."""
+        """Take over what an earlier process left mounted; what is dead or nobody's is unmounted.
+
+        Docker counts a layer that it finds mounted as one use more than it asks for: so do we.
+        """
         for mount in mounts_below(self._store.home):
             path = Path(os.fsdecode(mount.mount_point))
-            if path.name == "merged" and path.parent.parent == self._store.home:
-                layer = path.parent.name
-                if self._store.exists(layer):
-                    repositories = _repositories(sources_above(self._store.ancestry(layer)))
-                    self._mounted[layer] = _Mounted(0, path, repositories)
+            if path.name != "merged" or path.parent.parent != self._store.home:
+                continue
+            identity = path.parent.name
+            if self._store.exists(identity) and _is_alive(path):
+                repositories = _repositories(sources_above(self._store.ancestry(identity)))
+                self._mounted[identity] = _Mounted(1, path, repositories)
+            else:
+                _log.info("unmounting %s, which an earlier process left", path)
+                _unmount(path)
 
     def get(self, identity: str, label: str = "") -> Path:
         """The directory where the layer with all below it can be seen; ``put`` gives it back.
@@ -61,52 +81,63 @@ class LayerMounts:
         A layer that is complete is mounted for reading. ``label`` is the SELinux label of what is in it.
         Raises LayerError, PlaneError, KernelError.
         """
-        with self._lock:
+        with self._layers.hold(identity):
             known = self._mounted.get(identity)
-            if known is not None:
-                known.uses += 1
-                return known.path
-            ancestry = self._store.ancestry(identity)
-            mounted = self._mounted[identity] = self._mount(ancestry, label)
-            mounted.uses = 1
-            return mounted.path
+            if known is None:
+                known = self._mount(self._store.ancestry(identity), label)
+                with self._lock:
+                    self._mounted[identity] = known
+            known.uses += 1
+            return known.path
 
     def put(self, identity: str) -> None:
         """Give back what ``get`` gave; the last one unmounts it. Raises KernelError."""
-        with self._lock:
+        with self._layers.hold(identity):
             known = self._mounted.get(identity)
-            if known is None:
-                return
-            known.uses -= 1
-            if known.uses <= 0:
-                self._unmount(identity)
+            if known is not None:
+                known.uses -= 1
+                if known.uses <= 0:
+                    self._end(identity, known)
 
     def drop(self, identity: str) -> None:
         """Unmount a layer whoever uses it, since it is going to be removed."""
-        with self._lock:
-            if identity in self._mounted:
-                self._unmount(identity)
+        with self._layers.hold(identity):
+            known = self._mounted.get(identity)
+            if known is not None:
+                self._end(identity, known)
 
     def drop_all(self) -> None:
         """Unmount everything below the store."""
+        for identity in list(self._mounted):
+            self.drop(identity)
         with self._lock:
-            for identity in list(self._mounted):
-                for name in self._unmount(identity):
-                    self._plane.release(name)
+            for timer in self._releases.values():
+                timer.cancel()
+            self._releases.clear()
+        for mount in reversed(mounts_below(self._store.home)):
+            umount(mount.mount_point, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
 
-    def below(self, identity: str) -> list[Path]:
-        """The directories below a layer, topmost first, to compare it with."""
-        parent = self._store.get(identity).parent
-        if parent is None:
-            return []
-        return [self._directory(source) for source in sources_above(self._store.ancestry(parent))]
+    def view(self, identity: str) -> Merged:
+        """A layer with all below it, to look at without mounting it."""
+        ancestry = self._store.ancestry(identity)
+        return self._merged([Source(directory=ancestry[0].diff), *sources_above(ancestry[1:])])
+
+    def view_below(self, identity: str | None) -> Merged:
+        """What a child of the layer stands on."""
+        return self._merged(sources_above(self._store.ancestry(identity))) if identity else Merged()
+
+    def _merged(self, sources: Sequence[Source]) -> Merged:
+        try:
+            return Merged(os.fsencode(self._directory(source)) for source in sources)
+        finally:
+            self._release_later(_repositories(sources))
 
     def _directory(self, source: Source) -> Path:
         return source.directory or self._plane.directory(_layer_path(source))
 
     def _mount(self, ancestry: Sequence[Layer], label: str) -> _Mounted:
         layer = ancestry[0]
-        complete = layer.is_applied
+        complete = layer.is_complete
         sources = sources_of(ancestry) if complete else sources_above(ancestry[1:])
         if len(ancestry) == 1 and layer.thin is None:
             return _Mounted(0, layer.diff)
@@ -122,32 +153,65 @@ class LayerMounts:
                 lower += part.layers
                 data += part.data
                 options |= part.options
-            if complete and len(lower) == 1 and isinstance(lower[0], Path):
-                return _Mounted(0, lower[0])
+            if not data:  # whatever the kernel's defaults are, an upper directory must hold all changes
+                options |= plain_options()
             upper, work = (None, None) if complete else (layer.diff, layer.work)
-            mount_overlay(lower, layer.merged, upper=upper, work=work, data=data, options=options)
+            layer.merged.mkdir(mode=0o700, exist_ok=True)
+            try:
+                mount_overlay(lower, layer.merged, upper=upper, work=work, data=data, options=options)
+            except BaseException:
+                layer.merged.rmdir()
+                raise
         return _Mounted(0, layer.merged, _repositories(sources))
 
-    def _unmount(self, identity: str) -> frozenset[str]:
-        """Unmount a layer; returns the repositories that no layer uses any more, which will be released."""
-        mounted = self._mounted[identity]
-        if mounted.path.name == "merged":
-            umount(mounted.path, UmountFlag.DETACH)
-        del self._mounted[identity]
-        unused = mounted.repositories - self._in_use()
-        for name in unused:
-            timer = threading.Timer(self._idle, self._release_if_unused, (name,))
-            timer.daemon = True
-            timer.start()
-        return unused
+    def _end(self, identity: str, known: _Mounted) -> None:
+        if known.path.name == "merged":
+            _unmount(known.path)
+        with self._lock:
+            del self._mounted[identity]
+        self._release_later(known.repositories)
 
-    def _in_use(self) -> set[str]:
-        return {name for mounted in self._mounted.values() for name in mounted.repositories}
+    def _release_later(self, names: Iterable[str]) -> None:
+        """Let repositories go after a while, unless a layer needs them by then."""
+        with self._lock:
+            for name in names:
+                if name in self._releases:
+                    self._releases[name].cancel()
+                timer = self._releases[name] = threading.Timer(self._idle, self._release_if_unused, (name,))
+                timer.daemon = True
+                timer.start()
 
     def _release_if_unused(self, name: str) -> None:
         with self._lock:
-            if name not in self._in_use():
-                self._plane.release(name)
+            self._releases.pop(name, None)
+            used = any(name in mounted.repositories for mounted in self._mounted.values())
+        if not used:
+            self._plane.release(name)
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether no layer of a mount is a repository that has lost its server.
+
+    To say that there is no such name, the kernel must ask every layer.
+    """
+    try:
+        os.lstat(path / f".{secrets.token_hex(16)}")
+    except OSError as error:
+        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
+    return True
+
+
+def _unmount(path: Path) -> None:
+    """Unmount a layer and remove its mount point."""
+    try:
+        umount(path, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
+        path.rmdir()
+    except MountError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+        _log.info("%s was unmounted by somebody else", path)
+    except OSError as error:
+        _log.warning("cannot remove the mount point %s: %s", path, error.strerror)
 
 
 def _layer_path(source: Source) -> LayerPath:

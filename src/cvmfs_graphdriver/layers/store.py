@@ -4,31 +4,35 @@ Owns: the directory ``<home>`` of a graph driver, in which the state on disk is 
 
     <home>/<id>/diff/     what the layer itself holds, in overlayfs' form
     <home>/<id>/work/     overlayfs' work directory
-    <home>/<id>/merged/   where the layer with everything below it is mounted
-    <home>/<id>/parent    the id of the layer below; absent for a base layer
-    <home>/<id>/applied   present once the layer is complete and never changes again
+    <home>/<id>/merged/   where the layer with everything below it is mounted; absent while it is not
+    <home>/<id>/parent    a symbolic link to the layer below; absent for a base layer
+    <home>/<id>/filling   present while a layer's content is taken in
+    <home>/<id>/complete  present once the layer never changes again
     <home>/<id>/thin.json present for a thin layer: which layers of repositories it stands for
     <home>/.new-*         a layer that is being made or removed; rubbish, once nobody does
 
-A layer appears by a rename to its id and disappears by a rename away from it. Must not know: mounts,
+A layer appears by a rename to its id and disappears by a rename away from it. What a process that was killed
+had begun to fill is rubbish, too: whoever sent the content has to begin anew. Must not know: mounts,
 protocols.
 """
 
 import errno
+import logging
 import os
 import re
 import secrets
 import shutil
-import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.oci.thin import ThinImage
 
 __all__ = ["Layer", "LayerStore"]
+
+_log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _NEW = ".new-"
@@ -58,14 +62,20 @@ class Layer:
     def parent(self) -> str | None:
         """The id of the layer below."""
         try:
-            return (self.directory / "parent").read_text()
+            # A link, since a power failure cannot leave it empty, as it can a file.
+            return os.readlink(self.directory / "parent").rpartition("/")[2]
         except FileNotFoundError:
             return None
 
     @property
-    def is_applied(self) -> bool:
-        """Whether the layer is complete, so that nothing may write to it."""
-        return (self.directory / "applied").exists()
+    def is_complete(self) -> bool:
+        """Whether nothing may write to the layer any more."""
+        return (self.directory / "complete").exists()
+
+    @property
+    def is_half_filled(self) -> bool:
+        """Whether somebody began to fill the layer, and has not come to an end."""
+        return (self.directory / "filling").exists()
 
     @property
     def thin(self) -> ThinImage | None:
@@ -75,27 +85,47 @@ class Layer:
         except FileNotFoundError:
             return None
 
-    def mark_applied(self, thin: ThinImage | None) -> None:
-        """Say that the layer is complete, and whether it is a thin one."""
+    def begin_filling(self) -> None:
+        """Say that content comes. Raises LayerStateError: it has come already."""
+        if self.is_complete:
+            raise LayerStateError(f"the layer {self.id} is complete already")
+        (self.directory / "filling").touch()
+
+    def end_filling(self, thin: ThinImage | None) -> None:
+        """Say that all content is there, and whether the layer is a thin one."""
         if thin is not None:
-            temporary = self.directory / ".thin.json"
-            temporary.write_bytes(thin.dump())
-            temporary.rename(self.directory / "thin.json")
-        (self.directory / "applied").touch()
+            with (self.directory / ".thin.json").open("wb") as file:
+                file.write(thin.dump())
+                file.flush()
+                os.fsync(file.fileno())
+            (self.directory / ".thin.json").rename(self.directory / "thin.json")
+        (self.directory / "filling").rename(self.directory / "complete")
+
+    def complete(self) -> None:
+        """Say that the layer does not change any more."""
+        (self.directory / "complete").touch()
 
 
 class LayerStore:
-    """All layers below ``home``."""
+    """All layers below ``home``; ``owner`` is who owns their directories."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, owner: tuple[int, int] = (0, 0)) -> None:
         self.home = home
+        self._owner = owner
 
     def prepare(self) -> None:
-        """Make the directory, and remove what was left half made or half removed."""
+        """Make the directory if need be."""
         self.home.mkdir(mode=0o710, parents=True, exist_ok=True)
-        for entry in os.scandir(self.home):
+        os.chown(self.home, 0, self._owner[1])
+
+    def clean(self) -> None:
+        """Remove what was left half made, half filled or half removed."""
+        for entry in list(os.scandir(self.home)):
             if entry.name.startswith(_NEW):
                 _remove_tree(Path(entry.path))
+            elif Layer(entry.name, Path(entry.path)).is_half_filled:
+                _log.warning("the layer %s was left half filled and is removed", entry.name)
+                self.remove(entry.name)
 
     def exists(self, identity: str) -> bool:
         return _ID.fullmatch(identity) is not None and (self.home / identity / "diff").is_dir()
@@ -106,12 +136,6 @@ class LayerStore:
             raise NoSuchLayerError(f"there is no layer {identity[:80]!r} in {self.home}")
         return Layer(identity, self.home / identity)
 
-    def layers(self) -> Iterator[Layer]:
-        """All of them."""
-        for entry in sorted(os.scandir(self.home), key=lambda e: e.name):
-            if self.exists(entry.name):
-                yield Layer(entry.name, Path(entry.path))
-
     def ancestry(self, identity: str) -> list[Layer]:
         """The layer and all below it, from the top to the base. Raises NoSuchLayerError, LayerStateError."""
         found = [self.get(identity)]
@@ -121,22 +145,24 @@ class LayerStore:
                 raise LayerStateError(f"the layers below {identity} do not end: {self.home} is damaged")
         return found
 
-    def create(self, identity: str, parent: str | None, *, owner: tuple[int, int] = (0, 0)) -> Layer:
-        """Make an empty layer above ``parent``. Raises LayerStateError, NoSuchLayerError."""
-        if not _ID.fullmatch(identity):
-            raise LayerStateError(f"{identity[:80]!r} cannot be the id of a layer")
-        if parent:
-            self.get(parent)
+    def create(self, identity: str, parent: str | None) -> Layer:
+        """Make an empty layer above ``parent``, which is complete from now on.
+
+        Raises LayerStateError, NoSuchLayerError.
+        """
+        _check(identity)
+        below = self.get(parent) if parent else None
         new = self.home / f"{_NEW}{secrets.token_hex(8)}"
         try:
             new.mkdir(mode=0o710)
-            for name, mode in (("diff", 0o755), ("work", 0o700), ("merged", 0o700)):
+            os.chown(new, 0, self._owner[1])
+            for name, mode in (("diff", 0o755), ("work", 0o700)):
                 (new / name).mkdir()
                 (new / name).chmod(mode)
-                os.chown(new / name, *owner)
-            if parent:
-                (new / "parent").write_text(parent)
-                self._inherit_root(self.get(parent), new / "diff")
+                os.chown(new / name, *self._owner)
+            if below is not None:
+                (new / "parent").symlink_to(f"../{below.id}")
+                below.complete()
             new.rename(self.home / identity)
         except OSError as error:
             with suppress(OSError):
@@ -148,18 +174,9 @@ class LayerStore:
             ) from error
         return Layer(identity, self.home / identity)
 
-    @staticmethod
-    def _inherit_root(parent: Layer, diff: Path) -> None:
-        """Give a new layer's root directory the attributes of the one below, as nothing has changed it."""
-        status = os.stat(parent.diff)
-        os.chown(diff, status.st_uid, status.st_gid)
-        diff.chmod(stat.S_IMODE(status.st_mode))
-        os.utime(diff, ns=(status.st_atime_ns, status.st_mtime_ns))
-
     def remove(self, identity: str) -> None:
         """Remove a layer that is not mounted; one that is not there is removed already."""
-        if not _ID.fullmatch(identity):
-            raise LayerStateError(f"{identity[:80]!r} cannot be the id of a layer")
+        _check(identity)
         gone = self.home / f"{_NEW}{secrets.token_hex(8)}"
         try:
             (self.home / identity).rename(gone)
@@ -170,11 +187,21 @@ class LayerStore:
         _remove_tree(gone)
 
 
+def _check(identity: str) -> None:
+    if not _ID.fullmatch(identity):
+        raise LayerStateError(f"{identity[:80]!r} cannot be the id of a layer")
+
+
 def _remove_tree(path: Path) -> None:
-    """Remove a directory with all that is in it, never following a link nor entering a mount."""
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        raise LayerStateError(
-            f"cannot remove {error.filename or path}: {error.strerror}; it is removed at the next start"
-        ) from error
+    """Remove a directory with all that is in it, never following a link nor entering a mount.
+
+    What resists stays for the next start: the layer is gone all the same.
+    """
+    problems: list[str] = []
+
+    def note(_: Any, place: Any, error: Any) -> None:
+        problems.append(f"{os.fsdecode(place)}: {error[1]}")
+
+    shutil.rmtree(path, onerror=note)
+    if problems:
+        _log.warning("cannot remove %s now, but at the next start: %s", path, problems[0])

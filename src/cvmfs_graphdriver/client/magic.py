@@ -12,32 +12,61 @@ import resource
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.client.cache import Cache
+from cvmfs_graphdriver.client.catalogs import Catalogs
+from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.proxies import DIRECT
+from cvmfs_graphdriver.client.recentlog import RecentLog
+from cvmfs_graphdriver.client.revision import Node, Revision
+from cvmfs_graphdriver.client.settings import RepositorySettings
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.counters import Tally
+from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.entry import Compression, EntryFlag
+from cvmfs_graphdriver.repository.manifest import Manifest
 
-if TYPE_CHECKING:
-    from cvmfs_graphdriver.client.client import Client
-    from cvmfs_graphdriver.client.revision import Node, Revision
-
-__all__ = ["MagicAttributes"]
+__all__ = ["MagicAttributes", "Subject"]
 
 _PAGE = 40_000
 _METAINFO_LIMIT = 65_536
 _PIECE = 1 << 20
 
 
+class Subject(Protocol):
+    """What of a client the attributes tell."""
+
+    settings: RepositorySettings
+    counters: Counters
+    log: RecentLog
+    manifests: Manifests
+    cache: Cache
+    catalogs: Catalogs
+    started: float
+    next_refresh: float
+    confirmed_manifest: Manifest | None
+
+    @property
+    def transfer(self) -> Transfer: ...
+    @property
+    def external(self) -> Transfer | None: ...
+    @property
+    def follows(self) -> bool: ...
+
+    def metainfo(self, digest: Digest, limit: int) -> bytes: ...
+    def cleanups(self, seconds: float) -> int: ...
+
+
 class _Question(NamedTuple):
     """Who asks for what."""
 
-    client: "Client"
-    revision: "Revision"
-    node: "Node"
+    client: Subject
+    revision: Revision
+    node: Node
 
 
 Answer = Callable[[_Question], str | bytes | None]
@@ -46,14 +75,14 @@ Answer = Callable[[_Question], str | bytes | None]
 class MagicAttributes:
     """The attributes of one client's revisions."""
 
-    def __init__(self, client: "Client") -> None:
+    def __init__(self, client: Subject) -> None:
         self._client = client
         presentation = client.settings.presentation
         self._visibility = presentation.magic_xattrs
         self._protected = presentation.protected_xattrs
         self._privileged = presentation.privileged_gids
 
-    def names(self, node: "Node") -> Sequence[bytes]:
+    def names(self, node: Node) -> Sequence[bytes]:
         """The attributes that a listing of this node shows; others can be asked for all the same."""
         if self._visibility == "never" or (self._visibility == "rootonly" and node.path):
             return ()
@@ -66,7 +95,7 @@ class MagicAttributes:
             names += _SYMLINK
         return [name.encode() for name in sorted(names)]
 
-    def value(self, revision: "Revision", node: "Node", name: bytes, gid: int) -> bytes | None:
+    def value(self, revision: Revision, node: Node, name: bytes, gid: int) -> bytes | None:
         """The value for a caller of group ``gid``; None if the node has no such attribute, or not for it."""
         text = name.decode("ascii", "replace")
         base, mark, page = text, "", ""
@@ -231,7 +260,7 @@ def _counter(name: str) -> Answer:
     return lambda ask: str(ask.client.counters[name])
 
 
-def _of_regular(answer: Callable[["Node"], str]) -> Answer:
+def _of_regular(answer: Callable[[Node], str]) -> Answer:
     return lambda ask: answer(ask.node) if ask.node.entry.is_regular else None
 
 

@@ -7,13 +7,12 @@ moved on to the next. Must not know: FUSE, where bytes come from.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cvmfs_graphdriver.client.catalogs import Catalogs, Mount
 from cvmfs_graphdriver.client.contents import Contents
 from cvmfs_graphdriver.client.generations import Generations
 from cvmfs_graphdriver.client.inodes import ROOT_INODE
-from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.repository.digest import Digest, PathKey
 from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
@@ -22,7 +21,7 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.variables import expand_variables
 from cvmfs_graphdriver.repository.xattr import parse_xattrs
 
-__all__ = ["Node", "Revision", "Services", "Totals"]
+__all__ = ["Magic", "Node", "Revision", "Services", "Totals"]
 
 _ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT.value
 _DEPTH_LIMIT = 4096
@@ -52,6 +51,13 @@ class Totals(NamedTuple):
     files: int
 
 
+class Magic(Protocol):
+    """The attributes in which a repository tells of itself."""
+
+    def names(self, node: Node) -> Sequence[bytes]: ...
+    def value(self, revision: "Revision", node: Node, name: bytes, gid: int) -> bytes | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What revisions of one repository share.
@@ -63,7 +69,7 @@ class Services:
     catalogs: Catalogs
     contents: Contents
     variables: Mapping[str, str]
-    magic: MagicAttributes
+    magic: "Magic"
     capacity: Callable[[], tuple[int, int]]
     memory: int
 

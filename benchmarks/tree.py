@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 
 __all__ = ["FQRN", "Tree", "copy_tree", "publish_tree"]
@@ -58,7 +59,7 @@ def copy_tree(target: Path, *, entries: int = 50_000) -> Tree:
 def publish_tree(tree: Path, storage: Path, keys: Path) -> None:
     """Make a repository in ``storage`` whose directory ``/tree`` is the tree."""
     repository = create_repository(FQRN, LocalStorage.create(storage), keys)
-    with repository.transaction() as transaction:
+    with Transaction(repository) as transaction:
         transaction.ingest(b"/tree", _entries(os.fsencode(tree)))
         transaction.publish()
 

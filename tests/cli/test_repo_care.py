@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.cli.test_repo import PROGRAM, run
 from tests.publisher.site import FQRN, Site, file
 
@@ -186,7 +187,7 @@ def test_no_repository_is_one_clear_line(tmp_path: Path, verb: str) -> None:
 
 
 def test_another_publisher_is_waited_for_only_if_asked(site: Site) -> None:
-    with site.open().transaction():
+    with Transaction(site.open()):
         done = on(site, "remove", "/l")
         assert done.returncode == 42
         assert "somebody else is publishing" in done.stderr

@@ -15,6 +15,7 @@ from cvmfs_graphdriver.oci.layout import LayoutImage
 from cvmfs_graphdriver.oci.model import MediaType
 from cvmfs_graphdriver.oci.source import load_image
 from cvmfs_graphdriver.publisher.errors import BusyError
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.entry import EntryFlag
 from cvmfs_graphdriver.repository.xattr import parse_xattrs
 from tests.conversion.watcher import Watcher
@@ -290,7 +291,7 @@ def test_something_in_the_way_is_not_taken_for_a_layer(tmp_path: Path, site: Sit
 
 
 def test_one_publisher_at_a_time(tmp_path: Path, site: Site) -> None:
-    with site.open().transaction(), pytest.raises(BusyError):
+    with Transaction(site.open()), pytest.raises(BusyError):
         _convert(site, _image(tmp_path, _BASE))
 
 

@@ -18,6 +18,7 @@ from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.server import serve
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 from tests.graphdriver.plugin_process import Plugin, RefusedError, running_plugin
 
@@ -66,7 +67,7 @@ def repository() -> Iterator[tuple[str, Path]]:
         where = Path(name)
         storage = LocalStorage.create(where / FQRN)
         made = create_repository(FQRN, storage, where / "keys")
-        with made.transaction() as transaction:
+        with Transaction(made) as transaction:
             transaction.ingest(
                 b"/layers/aa",
                 [

@@ -17,6 +17,7 @@ from cvmfs_graphdriver.oci.layer import LayerStream
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import DirectoryEntry
@@ -46,7 +47,7 @@ def convert(tmp_path: Path) -> Convert:
             for info, content in members:
                 tar.addfile(info, io.BytesIO(content))
         stream = LayerStream("the layer", io.BytesIO(out.getvalue()))
-        with repository.transaction() as transaction:
+        with Transaction(repository) as transaction:
             transaction.ingest(b"/layer", tree_entries(stream, []))
             manifest = transaction.publish()
         root = Catalog.open(

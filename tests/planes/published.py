@@ -13,6 +13,7 @@ from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.server import Served, serve
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 
 __all__ = ["Published", "directory", "file", "published"]
@@ -42,7 +43,7 @@ class Published:
 
     def publish(self, trees: Mapping[bytes, Sequence[Item]], *, remove: Sequence[bytes] = ()) -> None:
         """One transaction: the tree below each path is new."""
-        with self.repository.transaction() as transaction:
+        with Transaction(self.repository) as transaction:
             for path in remove:
                 transaction.remove(path)
             for path, items in trees.items():

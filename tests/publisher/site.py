@@ -15,6 +15,7 @@ from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.compression import decompress
@@ -83,7 +84,7 @@ class Site:
         """Publish one revision, a second later than the last one."""
         self.clock += 1
         repository = self.open()
-        with repository.transaction() as transaction:
+        with Transaction(repository) as transaction:
             for path in remove:
                 transaction.remove(path)
             for path, entries in trees.items():

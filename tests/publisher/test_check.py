@@ -14,6 +14,7 @@ import pytest
 from cvmfs_graphdriver.publisher.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.keys import SigningKey
@@ -235,7 +236,7 @@ def test_a_reflog_that_does_not_match_is_found(site: Site) -> None:
 
 
 def test_old_revisions_with_a_tag_are_checked(site: Site) -> None:
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.publish(tag="keep")
     kept = site.open().manifest().root
     site.publish({b"/l2": [directory("/d")]})

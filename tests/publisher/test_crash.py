@@ -31,7 +31,7 @@ objects._WORTH_WORKERS = int(sys.argv[3])
 repository = Repository.open(FQRN, LocalStorage(Path(sys.argv[1])), Path(sys.argv[2]))
 print("ready", flush=True)
 while True:
-    with repository.transaction(wait=10) as transaction:
+    with Transaction(repository, wait=10) as transaction:
         number = repository.manifest().revision + 1
         content = random.Random(number).randbytes(20_000)
         files = [file(f"/{name}", b"%d %d" % (number, name) + content) for name in range(30)]
@@ -70,7 +70,7 @@ def test_a_publisher_that_is_killed_anywhere(tmp_path: Path, workers: int) -> No
         if number > 1:
             assert site.tree(b"/layers/%d" % (number % 3))[b"/number"][1] == b"%d" % number
         before = number
-    with site.open().transaction(wait=10) as transaction:
+    with Transaction(site.open(), wait=10) as transaction:
         transaction.ingest(b"/after", [file("/f")])
         transaction.publish()
     assert newest(site) == before + 1
@@ -120,7 +120,7 @@ def test_a_disk_that_fills_while_a_revision_is_made(small_disk: Path, room: int)
     before = site.files()
     repository = Repository.open(FQRN, LocalStorage(site.storage), site.keys, site.options)
     ballast = small_disk / "ballast"
-    with repository.transaction() as transaction:
+    with Transaction(repository) as transaction:
         transaction.ingest(b"/l", [file("/f", b"two")])
         free = os.statvfs(small_disk)
         ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - room)))

@@ -17,6 +17,7 @@ from cvmfs_graphdriver.publisher.gc import Collection, collect_garbage
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.tags import delete_tag, list_tags, set_tag
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.reflog import Reflog
@@ -225,7 +226,7 @@ def test_an_index_that_is_none_is_named(site: Site) -> None:
 
 
 def test_one_at_a_time(site: Site) -> None:
-    with site.open().transaction(), pytest.raises(BusyError):
+    with Transaction(site.open()), pytest.raises(BusyError):
         collect(site)
 
 

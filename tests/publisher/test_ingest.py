@@ -10,6 +10,7 @@ import pytest
 from cvmfs_graphdriver.publisher import ingest
 from cvmfs_graphdriver.publisher.errors import IngestError
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.digest import Algorithm
@@ -209,7 +210,7 @@ def test_groups_shrink_with_what_is_replaced(site: Site) -> None:
 def test_groups_across_directories_can_be_broken_up_as_the_stock_server_does(tmp_path: Path) -> None:
     site = Site(tmp_path, RepositoryOptions(break_cross_directory_hardlinks=True))
     entries = [file("/d1/a", b"x"), hardlink("/d1/b", "/d1/a"), hardlink("/d2/c", "/d1/a")]
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.ingest(b"/l", entries)
         transaction.publish()
         assert transaction.notes == ["broke up 1 hard-link groups that cross directories"]
@@ -227,7 +228,7 @@ def test_special_files_can_be_left_out(tmp_path: Path) -> None:
         symlink("/s", b"f"),
         device("/p", stat.S_IFIFO),
     ]
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.ingest(b"/l", entries)
         transaction.publish()
         assert transaction.notes == ["left out the special file '/null'", "left out the special file '/p'"]
@@ -318,7 +319,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_changes(
 ) -> None:
     site = Site(tmp_path)
     before = site.files()
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         with pytest.raises(IngestError, match=message):
             transaction.ingest(b"/l", [file("/before", b"x"), *(replace_reader(one) for one in entries)])
         assert transaction.lookup(b"/l") is None

@@ -7,6 +7,7 @@ import pytest
 from cvmfs_graphdriver.publisher.errors import BusyError, PublisherError, StorageError
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.tags import delete_tag, list_tags, roll_back, set_tag
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.errors import FormatError
 from tests.publisher.site import Site, file
 
@@ -58,7 +59,7 @@ def test_names_that_are_none(site: Site, name: str) -> None:
     for change in (set_tag, delete_tag):
         with pytest.raises(FormatError, match="cannot name a tag"):
             change(site.open(), name)
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         if name:
             with pytest.raises(FormatError, match="cannot name a tag"):
                 transaction.publish(tag=name)
@@ -99,7 +100,7 @@ def test_going_back_to_nowhere(site: Site) -> None:
 
 
 def test_changes_wait_for_the_lock(site: Site) -> None:
-    with site.open().transaction():
+    with Transaction(site.open()):
         with pytest.raises(BusyError):
             set_tag(site.open(), "release")
         with pytest.raises(BusyError):

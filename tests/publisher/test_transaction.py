@@ -15,6 +15,7 @@ from cvmfs_graphdriver.publisher.errors import BusyError, IngestError, Publisher
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 from cvmfs_graphdriver.repository.counters import Tally
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
@@ -127,7 +128,7 @@ def test_files_and_plain_directories_can_be_replaced_and_removed(site: Site) -> 
 
 
 def test_within_one_transaction(site: Site) -> None:
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.ingest(b"/a", [file("/1")])
         transaction.ingest(b"/a", [file("/2")])
         transaction.ingest(b"/a/b", [file("/3")])
@@ -146,7 +147,7 @@ def test_within_one_transaction(site: Site) -> None:
 
 
 def test_several_layers_at_once(site: Site) -> None:
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         threads = [
             threading.Thread(
                 target=transaction.ingest,
@@ -165,7 +166,7 @@ def test_several_layers_at_once(site: Site) -> None:
 
 @pytest.mark.parametrize("path", [b"", b"/", b"relative", b"/a//b", b"/a/", b"/a/../b", b"/" + b"n" * 256])
 def test_odd_places_are_refused(site: Site, path: bytes) -> None:
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         with pytest.raises(PublisherError, match="no absolute path"):
             transaction.ingest(path, [])
         with pytest.raises(PublisherError, match="no absolute path"):
@@ -174,7 +175,7 @@ def test_odd_places_are_refused(site: Site, path: bytes) -> None:
 
 def test_what_is_not_there_cannot_be_removed(site: Site) -> None:
     site.publish({b"/l": [file("/f")]})
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         for path in (b"/none", b"/l/none", b"/l/f/deeper"):
             with pytest.raises(PublisherError, match="there is nothing at"):
                 transaction.remove(path)
@@ -211,9 +212,9 @@ def test_a_revision_is_recorded_in_manifest_history_and_reflog(site: Site) -> No
 
 def test_tags(tmp_path: Path) -> None:
     site = Site(tmp_path, RepositoryOptions(auto_tag=True))
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         manifest = transaction.publish(tag="release", description="the first")
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.publish()
     found = {tag.name: tag for tag in tags(site)}
     assert set(found) == {
@@ -248,7 +249,7 @@ def test_the_manifest_comes_last_and_after_all_else_is_safe(site: Site) -> None:
     repository = site.open()
     storage = Recording(site.storage)
     repository.storage = storage
-    with repository.transaction() as transaction:
+    with Transaction(repository) as transaction:
         transaction.ingest(b"/l", [file("/f", b"new")])
         data = len(storage.calls)
         transaction.publish()
@@ -274,7 +275,7 @@ def test_a_publish_that_fails_leaves_everything_as_it_was(site: Site, ending: st
     repository = site.open()
     storage = Breaking(site.storage)
     repository.storage = storage
-    with repository.transaction() as transaction:
+    with Transaction(repository) as transaction:
         transaction.ingest(b"/l", [file("/f", b"two")])
         storage.ending = ending
         with pytest.raises(StorageError, match="today"):
@@ -295,7 +296,7 @@ def test_a_manifest_that_may_have_arrived_keeps_its_objects(site: Site) -> None:
     repository = site.open()
     storage = Breaking(site.storage)
     repository.storage = storage
-    with repository.transaction() as transaction:
+    with Transaction(repository) as transaction:
         transaction.ingest(b"/l", [file("/f", b"two")])
         storage.ending = MANIFEST
         with pytest.raises(StorageError, match="today"):
@@ -309,20 +310,20 @@ def test_a_manifest_that_may_have_arrived_keeps_its_objects(site: Site) -> None:
 
 def test_a_transaction_that_is_left_leaves_everything_as_it_was(site: Site) -> None:
     before = site.files()
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.ingest(b"/l", [file("/f", os.urandom(100))])
 
     def entries() -> Iterator[tuple[TreeEntry, None]]:
         yield directory("/d")
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), site.open().transaction() as transaction:
+    with pytest.raises(ZeroDivisionError), Transaction(site.open()) as transaction:
         transaction.ingest(b"/l", entries())
     assert site.files() == before
 
 
 def test_a_failed_layer_does_not_spoil_the_others(site: Site) -> None:
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.ingest(b"/one", [file("/f")])
         with pytest.raises(IngestError):
             transaction.ingest(b"/two", [file("/f"), hardlink("/g", "/none")])
@@ -332,14 +333,14 @@ def test_a_failed_layer_does_not_spoil_the_others(site: Site) -> None:
 
 
 def test_one_transaction_at_a_time(site: Site) -> None:
-    with site.open().transaction(), pytest.raises(BusyError), site.open().transaction():
+    with Transaction(site.open()), pytest.raises(BusyError), Transaction(site.open()):
         pass
 
 
 def test_a_damaged_catalog_is_not_built_upon(site: Site) -> None:
     root = site.storage / ObjectName(site.open().manifest().root, Suffix.CATALOG).path
     root.write_bytes(root.read_bytes()[:-1] + b"x")
-    with site.open().transaction() as transaction, pytest.raises(Exception, match="another digest"):
+    with Transaction(site.open()) as transaction, pytest.raises(Exception, match="another digest"):
         transaction.ingest(b"/l", [])
 
 
@@ -385,7 +386,7 @@ def test_nothing_is_left_in_the_temporary_directory(site: Site, tmp_path: Path) 
 def test_a_small_file_is_written_replaced_and_read(site: Site) -> None:
     site.publish({b"/layers/one": [file("/a", b"1")]})
     for content in (b"first", b"second, and longer"):
-        with site.open().transaction() as transaction:
+        with Transaction(site.open()) as transaction:
             transaction.write_file(b"/layers/one/records/who.json", content)
             transaction.write_file(b"/at the top", content)
             assert transaction.read_file(b"/at the top") == content
@@ -393,7 +394,7 @@ def test_a_small_file_is_written_replaced_and_read(site: Site) -> None:
             transaction.publish()
         assert site.tree(b"/layers/one/records/who.json")[b""][1] == content
         assert site.findings() == []
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         assert transaction.read_file(b"/layers/one/records/who.json") == b"second, and longer"
         with pytest.raises(PublisherError, match="no small file"):
             transaction.read_file(b"/layers")

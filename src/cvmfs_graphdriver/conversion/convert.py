@@ -89,7 +89,7 @@ def convert(
     thin = describe(image, repository.fqrn, layout)
     layers = distinct_layers(image)
     _refuse_thin(source, image.name, layers)
-    with repository.transaction() as transaction:
+    with Transaction(repository) as transaction:
         missing = [
             layer for layer in layers if not _is_there(transaction, layout.directory(layer.descriptor.digest))
         ]

@@ -18,6 +18,7 @@ from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG, WHITELIST, Repository
 from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import Digest, Suffix
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -64,7 +65,7 @@ def create_repository(
             undo.callback(objects.discard)
             undo.callback(storage.delete, (MANIFEST, WHITELIST, REFLOG, _MASTER_REPLICA))
             _bootstrap(repository, objects)
-        with repository.transaction() as transaction:
+        with Transaction(repository) as transaction:
             transaction.publish()
         undo.pop_all()
     return repository

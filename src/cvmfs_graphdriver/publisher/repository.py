@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
@@ -22,9 +22,6 @@ from cvmfs_graphdriver.repository.errors import TrustError
 from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.whitelist import Whitelist
-
-if TYPE_CHECKING:
-    from cvmfs_graphdriver.publisher.transaction import Transaction
 
 __all__ = ["MANIFEST", "REFLOG", "WHITELIST", "Repository"]
 
@@ -94,12 +91,6 @@ class Repository:
                 f"the manifest in {self.storage.location} is not signed by the key of {self.fqrn} at hand"
             )
         return manifest
-
-    def transaction(self, *, wait: float = 0.0) -> "Transaction":
-        """A transaction, for a ``with`` statement; waits up to ``wait`` seconds for another to end."""
-        from cvmfs_graphdriver.publisher.transaction import Transaction
-
-        return Transaction(self, wait=wait)
 
     def unpack(self, name: ObjectName, directory: Path) -> Path:
         """One of the repository's own objects as a private file in ``directory``.

@@ -33,9 +33,12 @@ __all__ = ["Transaction"]
 
 
 class Transaction:
-    """Holds the repository's lock from ``with`` to its end. Several threads may ingest at once."""
+    """Holds the repository's lock from ``with`` to its end. Several threads may ingest at once.
 
-    def __init__(self, repository: Repository, *, wait: float) -> None:
+    ``wait`` is how many seconds it waits for another one to end.
+    """
+
+    def __init__(self, repository: Repository, *, wait: float = 0.0) -> None:
         self._repository = repository
         self._wait = wait
         self._lock = threading.Lock()

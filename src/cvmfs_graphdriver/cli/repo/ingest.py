@@ -10,6 +10,7 @@ import click
 from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options, wait_option
 from cvmfs_graphdriver.conversion.tree import tree_entries
 from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.publisher.transaction import Transaction
 
 __all__ = ["command"]
 
@@ -34,7 +35,7 @@ def command(
     """
     repository = open_repository(fqrn, storage, keys)
     notes: list[str] = []
-    with click.open_file(os.fspath(tar), "rb") as source, repository.transaction(wait=wait) as transaction:
+    with click.open_file(os.fspath(tar), "rb") as source, Transaction(repository, wait=wait) as transaction:
         name = "standard input" if source is sys.stdin.buffer else os.fspath(tar)
         target = b"/" + os.fsencode(path).strip(b"/")
         transaction.ingest(target, tree_entries(LayerStream(name, source), notes))

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options, wait_option
+from cvmfs_graphdriver.publisher.transaction import Transaction
 
 __all__ = ["command"]
 
@@ -20,7 +21,7 @@ def command(fqrn: str, storage: Path | None, keys: Path, paths: tuple[str, ...],
     Older revisions keep it, and so does the storage. Prints the number of the new revision.
     """
     repository = open_repository(fqrn, storage, keys)
-    with repository.transaction(wait=wait) as transaction:
+    with Transaction(repository, wait=wait) as transaction:
         for path in paths:
             transaction.remove(b"/" + os.fsencode(path).strip(b"/"))
         manifest = transaction.publish()

@@ -150,6 +150,13 @@ class Revision:
         self._listings.put(parent.inode, {node.entry.name: node for node in nodes}, len(nodes) + 1)
         return nodes
 
+    def has_names(self, parent: Node, prefix: bytes) -> bool:
+        """Whether a directory has a name that begins with ``prefix``; the first question reads all names."""
+        if not parent.entry.is_directory:
+            return False
+        catalog = self._inside(parent).catalog
+        return catalog.key_of(parent.path) in catalog.directories_with(prefix)
+
     def node(self, inode: int) -> Node:
         """The node with this number, of this revision or of an older one. Raises StaleInodeError."""
         if inode == ROOT_INODE:

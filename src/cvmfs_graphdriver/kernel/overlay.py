@@ -34,6 +34,7 @@ __all__ = [
     "OPAQUE_MARK",
     "OPAQUE_VALUE",
     "OPAQUE_XATTR",
+    "ORIGIN_XATTR",
     "WHITEOUT_DEVICE",
     "WHITEOUT_MODE",
     "escape_option",
@@ -59,6 +60,11 @@ WHITEOUT_DEVICE = os.makedev(0, 0)
 
 OPAQUE_XATTR = b"trusted.overlay.opaque"
 OPAQUE_VALUE = b"y"
+ORIGIN_XATTR = b"trusted.overlay.origin"
+"""On a directory of one layer alone, an empty value lets the kernel look for whiteouts when it lists it.
+
+Without it overlayfs shows them as devices that cannot be looked up (fs/overlayfs/inode.c, ovl_get_inode).
+"""
 """An opaque directory as overlayfs sees it: this extended attribute with this value."""
 
 LAYER_LIMIT = 500

@@ -21,6 +21,7 @@ from cvmfs_graphdriver.kernel.overlay import (
     OPAQUE_MARK,
     OPAQUE_VALUE,
     OPAQUE_XATTR,
+    ORIGIN_XATTR,
     WHITEOUT_DEVICE,
     WHITEOUT_MODE,
     escape_xattr,
@@ -156,6 +157,7 @@ class _Writer:
             return
         try:
             os.mknod(hidden, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=parent)
+            os.setxattr(parent, ORIGIN_XATTR, b"")
         except FileExistsError:
             if stat.S_ISDIR(os.stat(hidden, dir_fd=parent, follow_symlinks=False).st_mode):
                 _make_opaque(parent, hidden)

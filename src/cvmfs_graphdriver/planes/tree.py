@@ -37,6 +37,10 @@ class Tree(Protocol):
         """All nodes of a directory but hidden ones, always in the same order."""
         ...
 
+    def has_names(self, parent: Node, prefix: bytes) -> bool:
+        """Whether a directory has a name that begins with ``prefix``."""
+        ...
+
     def open(self, node: Node) -> OpenFile:
         """Open a regular file."""
         ...

@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.client.revision import Node
 from cvmfs_graphdriver.kernel.overlay import (
+    MARK,
     OPAQUE_MARK,
     OPAQUE_VALUE,
     OPAQUE_XATTR,
+    ORIGIN_XATTR,
     WHITEOUT_DEVICE,
     WHITEOUT_MODE,
     escape_xattr,
@@ -82,6 +84,10 @@ class OverlayTree:
         ]
         return plain
 
+    def has_names(self, parent: Node, prefix: bytes) -> bool:
+        """Whether a directory has a name that begins with ``prefix``, be it a mark."""
+        return self._tree.has_names(parent, prefix)
+
     def open(self, node: Node) -> OpenFile:
         """Open a regular file."""
         return self._tree.open(node)
@@ -95,10 +101,14 @@ class OverlayTree:
         return self._tree.readlink(node)
 
     def xattrs(self, node: Node) -> Mapping[bytes, bytes]:
-        """The image's attributes, escaped, and overlay's own if the directory is opaque."""
+        """The image's attributes, escaped, and overlay's own for a directory that is opaque or has marks."""
         attributes = {escape_xattr(name): value for name, value in self._tree.xattrs(node).items()}
-        if node.entry.is_directory and self._is_opaque(node):
-            attributes[OPAQUE_XATTR] = OPAQUE_VALUE
+        if node.entry.is_directory:
+            marked = self._tree.has_names(node, MARK)
+            if (marked and self._tree.child(node, OPAQUE_MARK) is not None) or self._is_made_again(node):
+                attributes[OPAQUE_XATTR] = OPAQUE_VALUE
+            if marked:
+                attributes[ORIGIN_XATTR] = b""
         return attributes
 
     def magic_xattr(self, node: Node, name: bytes, gid: int) -> bytes | None:
@@ -110,11 +120,15 @@ class OverlayTree:
         del node
         return ()
 
-    def _is_opaque(self, node: Node) -> bool:
-        if self._tree.child(node, OPAQUE_MARK) is not None:
-            return True
+    def _is_made_again(self, node: Node) -> bool:
+        """Whether the layer also deletes an older entry in the place of this one."""
         directory, _, name = node.path.rpartition(b"/")
-        return bool(name) and self._tree.lookup(directory + b"/" + whiteout_of(name)) is not None
+        parent = self._tree.lookup(directory) if name else None
+        return (
+            parent is not None
+            and self._tree.has_names(parent, MARK)
+            and self._tree.child(parent, whiteout_of(name)) is not None
+        )
 
 
 def _whiteout(mark: Node) -> Node:

@@ -65,6 +65,7 @@ class Catalog:
         self._by_row = f"{selected} WHERE rowid = ?"
         self.root_prefix = self.properties.get("root_prefix", "").encode("utf-8", "surrogateescape")
         self._groups: dict[int, int] | None = None
+        self._prefixes: dict[bytes, frozenset[PathKey]] = {}
         self._references: dict[bytes, CatalogReference] | None = None
 
     @classmethod
@@ -127,6 +128,19 @@ class Catalog:
         rows = self._select(self._by_parent + visible, self.key_of(path))
         # A root directory's own parent key may be its own key in repositories of old writers.
         return [entry for row in rows if (entry := entry_of(row)).name]
+
+    def directories_with(self, prefix: bytes) -> frozenset[PathKey]:
+        """The keys of all directories that have a name beginning with ``prefix``; found once, then known."""
+        known = self._prefixes.get(prefix)
+        if known is None:
+            rows = self._select(
+                "SELECT DISTINCT parent_1, parent_2 FROM catalog "
+                "WHERE substr(CAST(name AS BLOB), 1, ?) = CAST(? AS BLOB)",
+                (len(prefix), prefix),
+            )
+            with self._mapped:
+                known = self._prefixes[prefix] = frozenset(PathKey(*row) for row in rows)
+        return known
 
     def chunks(self, path: bytes) -> tuple[Chunk, ...]:
         """The chunks of a chunked file by offset, of anything else none.

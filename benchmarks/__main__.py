@@ -1,6 +1,7 @@
-"""Runs the benchmarks named, or all: each module ``bench_NAME`` prints its own table and returns its figures.
+"""Runs the benchmarks named, or all: each module ``bench_NAME`` has a function ``run`` that gives results.
 
-Owns: finding them, and writing all figures as JSON to build/benchmarks.json. Must not know: what is measured.
+Owns: finding them, printing a table of each, and writing all figures to build/benchmarks.json. Must not know:
+what is measured.
 """
 
 import importlib
@@ -8,12 +9,18 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.pairs import figures, markdown
+
 _HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
     names = sys.argv[1:] or sorted(path.stem.removeprefix("bench_") for path in _HERE.glob("bench_*.py"))
-    results = {name: importlib.import_module(f"benchmarks.bench_{name}").run() for name in names}
+    results = {}
+    for name in names:
+        found = importlib.import_module(f"benchmarks.bench_{name}").run()
+        print(f"{name}\n\n{markdown(found)}\n", flush=True)
+        results[name] = figures(found)
     target = _HERE.parent / "build" / "benchmarks.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(results, indent=2))

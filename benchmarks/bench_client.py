@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.pairs import Pair
+from benchmarks.pairs import Figure, Pair, Result
 from benchmarks.tree import FQRN, copy_tree, publish_tree
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
@@ -26,7 +26,7 @@ _PORT = 18_127
 _BIG = 500 << 20
 
 
-def run() -> list[dict[str, object]]:
+def run() -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="cvmfs-bench-", dir="/var/tmp") as scratch:
         home = Path(scratch)
         tree = copy_tree(home / "tree")
@@ -47,25 +47,25 @@ class _Bench:
         self.mount.mkdir()
         self.ours = self.mount / "tree"
         self.caches = 0
-        self.results: list[dict[str, object]] = []
+        self.results: list[Result] = []
 
-    def run(self) -> list[dict[str, object]]:
-        self.walk("find -ls", "find {} -ls > /dev/null")
-        self.walk("tar c", "tar cf - --exclude=./big -C {} . | cat > /dev/null")
+    def run(self) -> list[Result]:
+        self.walk("find -ls", "find {} -ls > /dev/null", first=3, again=2)
+        self.walk("tar c", "tar cf - --exclude=./big -C {} . | cat > /dev/null", first=2.2, again=1.5)
         self.sequential()
         self.mounting()
         return self.results
 
-    def walk(self, what: str, command: str) -> None:
+    def walk(self, what: str, command: str, *, first: float, again: float) -> None:
         """With nothing in the client's cache, and again."""
         with self.mounted(new=True) as keeper:
             ours = self.timed(command, self.ours, cold=True), self.timed(command, self.ours, cold=False)
             peer = self.timed(command, self.local, cold=True), self.timed(command, self.local, cold=False)
-            self.note(f"{what}, empty client cache, cold", ours[0], peer[0])
-            self.note(f"{what}, again", ours[1], peer[1])
-            resident = _resident(keeper)
-            print(f"{'':60} resident {resident >> 20} MiB")
-            self.results.append({"what": f"resident bytes of the server after {what}", "value": resident})
+            self.note(f"{what}, empty client cache, cold", ours[0], peer[0], first)
+            self.note(f"{what}, again", ours[1], peer[1], again)
+            self.results.append(
+                Figure(f"resident memory of the server after {what}", _resident(keeper) / 1e6, "MB", 120)
+            )
 
     def sequential(self) -> None:
         command = "cat {}/big > /dev/null"
@@ -76,7 +76,7 @@ class _Bench:
                 for _ in range(5)
             ]
         ours, peer = (sorted(times)[len(times) // 2] for times in zip(*pairs, strict=True))
-        self.note("sequential read, cached file, cold", ours, peer)
+        self.note("sequential read, cached file, cold", ours, peer, 1 / 0.9)
 
     def mounting(self) -> None:
         times = []
@@ -85,13 +85,10 @@ class _Bench:
             with self.mounted(new=False):
                 times.append(time.perf_counter() - start)
         seconds = sorted(times)[2]
-        print(f"{'mount of a known repository':60} ours {seconds:8.3f} s")
-        self.results.append({"what": "mount of a known repository", "ours": seconds})
+        self.results.append(Figure("mount of a known repository", seconds, "s", 0.15))
 
-    def note(self, what: str, ours: float, peer: float) -> None:
-        pair = Pair(what, ours, peer, ours / peer, 1)
-        print(f"{what:60} ours {ours:8.3f} s   peer {peer:8.3f} s   ratio {pair.ratio:6.2f}")
-        self.results.append(pair.figures())
+    def note(self, what: str, ours: float, peer: float, goal: float) -> None:
+        self.results.append(Pair(what, ours, peer, ours / peer, goal=goal))
 
     def timed(self, command: str, place: Path, *, cold: bool) -> float:
         if cold:

@@ -1,43 +1,85 @@
-"""Timing two ways of doing one thing, in turn, so that the machine's moods hit both.
+"""What is measured: two ways of doing one thing, or a figure with a goal; and the table of them.
 
-Owns: the order of runs and the table. Must not know: what is timed.
+Owns: the order of runs, so that the machine's moods hit both ways, and the form of the results. Must not
+know: what is timed.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["Pair", "measure"]
+__all__ = ["Figure", "Pair", "Result", "figures", "markdown", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Medians in seconds, and the median of the ratios of each pair of runs."""
+    """Medians in seconds, the median of the ratios of each pair of runs, and the ratio to reach, if any."""
 
     what: str
     ours: float
     peer: float
     ratio: float
-    runs: int
+    runs: int = 1
+    goal: float | None = None
 
-    def figures(self) -> dict[str, object]:
-        """For the JSON file."""
-        return asdict(self)
+    def row(self) -> str:
+        """A row of the table."""
+        goal = "" if self.goal is None else f"≤ {self.goal:g}{_missed(self.ratio, self.goal)}"
+        return f"| {self.what} | {self.ours:.3f} s | {self.peer:.3f} s | {self.ratio:.2f} | {goal} |"
 
 
-def measure(what: str, ours: Callable[[], object], peer: Callable[[], object], *, runs: int = 5) -> Pair:
-    """Time both, one after the other, ``runs`` times; print and return the result."""
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A single figure in its unit, and the most that it should be, if any."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float | None = None
+
+    def row(self) -> str:
+        """A row of the table."""
+        goal = "" if self.goal is None else f"≤ {self.goal:g} {self.unit}{_missed(self.value, self.goal)}"
+        return f"| {self.what} | {self.value:.4g} {self.unit} | | | {goal} |"
+
+
+Result = Pair | Figure
+
+
+def measure(
+    what: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    *,
+    runs: int = 5,
+    goal: float | None = None,
+) -> Pair:
+    """Time both, one after the other, ``runs`` times."""
     times = [(_time(ours), _time(peer)) for _ in range(runs)]
-    pair = Pair(
+    return Pair(
         what,
         statistics.median(mine for mine, _ in times),
         statistics.median(theirs for _, theirs in times),
         statistics.median(mine / theirs for mine, theirs in times),
         runs,
+        goal,
     )
-    print(f"{what:60} ours {pair.ours:8.3f} s   peer {pair.peer:8.3f} s   ratio {pair.ratio:6.2f}")
-    return pair
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The table of docs/performance.md."""
+    head = "| what | ours | peer | ratio | goal |\n|---|---|---|---|---|"
+    return "\n".join([head, *(result.row() for result in results)])
+
+
+def figures(results: Sequence[Result]) -> list[dict[str, object]]:
+    """The same for the JSON file."""
+    return [asdict(result) for result in results]
+
+
+def _missed(value: float, goal: float) -> str:
+    return "" if value <= goal else ", **missed**"
 
 
 def _time(action: Callable[[], object]) -> float:

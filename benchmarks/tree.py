@@ -1,4 +1,4 @@
-"""A tree to measure with: real files of this machine, as a directory and as a repository.
+"""A tree to measure with: real files of this machine, as a directory, as a tar and as a repository.
 
 Owns: which files, and publishing them. Must not know: what is measured. The files are those of ``/usr`` in
 the order of their names, up to a number of entries, without the few big ones; so names, sizes and directories
@@ -8,6 +8,7 @@ are much like those of a container's root.
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 
-__all__ = ["FQRN", "Tree", "copy_tree", "publish_tree"]
+__all__ = ["FQRN", "Tree", "copy_tree", "pack_tree", "publish_tree"]
 
 FQRN = "benchmark.example.org"
 _SOURCE = Path("/usr")
@@ -54,6 +55,37 @@ def copy_tree(target: Path, *, entries: int = 50_000) -> Tree:
         if count >= entries:
             break
     return Tree(target, count, total)
+
+
+def pack_tree(target: Path, *, entries: int = 50_000, size: int = 1_400_000_000) -> Tree:
+    """Pack so many entries of this machine into a tar, big files last until it has that size."""
+    names: list[bytes] = []
+    big: list[tuple[bytes, int]] = []
+    total = 0
+    for directory, below, files in os.walk(os.fsencode(_SOURCE)):
+        below.sort()
+        names.append(directory)
+        for name in sorted(files):
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_size > _BIG:
+                big.append((path, status.st_size))
+            else:
+                names.append(path)
+                total += status.st_size
+        if len(names) >= entries:
+            break
+    for path, more in big:
+        if total + more <= size:
+            names.append(path)
+            total += more
+    subprocess.run(
+        ["tar", "--create", "--no-recursion", "--format=posix", "--null", "--files-from=-", "--file", target],
+        input=b"\0".join(names) + b"\0",
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return Tree(target, len(names), total)
 
 
 def publish_tree(tree: Path, storage: Path, keys: Path) -> None:

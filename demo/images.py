@@ -19,7 +19,7 @@ from demo.containment import contained
 from demo.oddities import make_oddities
 from demo.snapshot import TAR_OPTIONS
 
-__all__ = ["COMMAND", "ImageError", "build_image", "push_image"]
+__all__ = ["COMMAND", "ImageError", "build_image", "push_image", "write_layout"]
 
 COMMAND = ("python3", "/app/main.py")
 _HERE = Path(__file__).resolve().parent
@@ -86,7 +86,7 @@ def _make_image(cache: Path, layout: Path, say: Say) -> None:
         _tar_directory(_make_application(work / "application"), work / "layer-4.tar")
         say("compressing the layers")
         new = work / "layout"
-        _write_layout(new, [work / f"layer-{number}.tar" for number in (1, 2, 3, 4)])
+        write_layout(new, [work / f"layer-{number}.tar" for number in (1, 2, 3, 4)])
         for old in cache.glob("image-*"):
             shutil.rmtree(old)
         new.rename(layout)
@@ -148,8 +148,8 @@ def _make_application(root: Path) -> Path:
 # The image
 
 
-def _write_layout(layout: Path, layers: list[Path]) -> None:
-    """An OCI image layout with gzip layers, and a configuration of which nothing may get lost."""
+def write_layout(layout: Path, layers: list[Path]) -> None:
+    """An OCI image layout (tag ``demo``) of tar files, which are compressed, and a configuration."""
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
 

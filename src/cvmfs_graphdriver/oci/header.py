@@ -6,6 +6,7 @@ Owns: the fields and their numbers, octal or binary. Must not know: what follows
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cvmfs_graphdriver.oci.errors import LayerFormatError
@@ -53,6 +54,10 @@ def parse_number(field: bytes) -> int:
         raise LayerFormatError(f"it is damaged: {field!r} in a tar header is no number") from None
 
 
+_parse_small = lru_cache(1024)(parse_number)
+"""For modes and owners, of which an archive has a few: most are known."""
+
+
 def _cut(field: bytes) -> bytes:
     return field.partition(b"\0")[0]
 
@@ -86,9 +91,9 @@ def parse_header(block: bytes) -> Header:
     is_device = kind in {b"3", b"4"}
     return Header(
         name,
-        parse_number(mode),
-        parse_number(uid),
-        parse_number(gid),
+        _parse_small(mode),
+        _parse_small(uid),
+        _parse_small(gid),
         parse_number(size),
         parse_number(mtime),
         kind,

@@ -157,9 +157,11 @@ class TarReader:
             elif kind == b"g":
                 self._extension(header.size)
             else:
-                name = long_name if long_name is not None else header.name
-                link = long_link if long_link is not None else header.linkname
-                return self._member(header._replace(name=name, linkname=link), records, block)
+                if long_name is not None:
+                    header = header._replace(name=long_name)
+                if long_link is not None:
+                    header = header._replace(linkname=long_link)
+                return self._member(header, records, block)
 
     def _extension(self, size: int) -> bytes:
         """The content of a header that only extends the next one."""

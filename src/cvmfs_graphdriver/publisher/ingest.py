@@ -29,7 +29,7 @@ from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.repository.catalog_loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
-from cvmfs_graphdriver.repository.entry import Chunk, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.entry import Chunk, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 from cvmfs_graphdriver.repository.xattr import encode_xattrs
 
@@ -166,13 +166,12 @@ class TreeIngest:
             flags |= EntryFlag.SYMLINK
         else:
             flags |= EntryFlag.SPECIAL
+        compression = Compression.ZLIB if content is None else self._options.compression
         made = DirectoryEntry(
-            b"", entry.mode, 0, entry.mtime, entry.mtime_ns or None, entry.uid, entry.gid, flags,
-            symlink=entry.symlink, rdev=entry.rdev, xattr=self._xattr(entry),
-            hash_algorithm=self._options.algorithm,
+            entry.path.rpartition(b"/")[2], entry.mode, 0, entry.mtime, entry.mtime_ns or None,
+            entry.uid, entry.gid, flags, symlink=entry.symlink, rdev=entry.rdev, xattr=self._xattr(entry),
+            hash_algorithm=self._options.algorithm, compression=compression,
         )  # fmt: skip
-        if content is not None:
-            made = made._replace(compression=self._options.compression)
         return _File(made, content)
 
     def _linked(self, path: bytes, target: bytes) -> _File:
@@ -268,8 +267,10 @@ class TreeIngest:
     def _write_first(self) -> None:
         path, file = self._waiting.popleft()
         file.settle()
-        name = path.rpartition(b"/")[2]
-        self._loader.put(self._base + path, file.entry._replace(name=name), file.chunks)
+        name, entry = path.rpartition(b"/")[2], file.entry
+        self._loader.put(
+            self._base + path, entry if entry.name == name else entry._replace(name=name), file.chunks
+        )
         if self._recent.get(path) is file:
             del self._recent[path]
 

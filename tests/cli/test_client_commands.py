@@ -123,7 +123,7 @@ def test_config_check_when_all_is_well(site: Site) -> None:
             0,
             r"warning CVMFS_SERVER_ULR \(.*:\d+\) is no parameter - did you mean CVMFS_SERVER_URL",
         ),
-        ("CVMFS_DEBUGLOG=x", 0, r"ok +CVMFS_DEBUGLOG .* has no meaning"),
+        ("CVMFS_TRACEFILE=x", 0, r"ok +CVMFS_TRACEFILE .* has no meaning"),
         ("CVMFS_CLAIM_OWNERSHIP=yes", 0, r"warning CVMFS_CLAIM_OWNERSHIP is set"),
         ("CVMFS_QUOTA_LIMIT=999999999", 0, r"warning the cache .* has too little room"),
         ("CVMFS_SERVER_URL=", 21, r"error +.*no server is configured"),

@@ -12,12 +12,12 @@ from tests.support import PROJECT
 
 
 def test_misspelt_and_foreign_parameters_are_told_apart() -> None:
-    names = ["CVMFS_TIMEOT", "CVMFS_TIMEOUT", "CVMFS_DEBUGLOG", "CVMFS_CACHE_hpc_TYPE", "CVMFS_XYZ", "PATH"]
+    names = ["CVMFS_TIMEOT", "CVMFS_TIMEOUT", "CVMFS_TRACEFILE", "CVMFS_CACHE_hpc_TYPE", "CVMFS_XYZ", "PATH"]
     found = unknown_parameters({name: Setting("x", "f", 1) for name in names})
     assert [(unknown.name, unknown.elsewhere, unknown.meant) for unknown in found] == [
         ("CVMFS_CACHE_hpc_TYPE", True, ""),
-        ("CVMFS_DEBUGLOG", True, ""),
         ("CVMFS_TIMEOT", False, "CVMFS_TIMEOUT"),
+        ("CVMFS_TRACEFILE", True, ""),
         ("CVMFS_XYZ", False, ""),
     ]
 

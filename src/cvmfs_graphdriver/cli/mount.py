@@ -1,5 +1,6 @@
 """``cvmfs-graphdriver mount``: a repository as a directory, without Docker."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -7,12 +8,12 @@ import click
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.request import MountRequest
 
-__all__ = ["command"]
+__all__ = ["command", "mount_request"]
 
 _IGNORED = frozenset(
     {
         *("_netdev", "auto", "noauto", "user", "users", "nouser", "system_mount", "grab_mountpoint"),
-        *("defaults", "ro", "rw", "dev", "nodev", "suid", "exec", "noatime", "relatime"),
+        *("defaults", "ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noatime", "relatime"),
         *("allow_other", "default_permissions"),
     }
 )
@@ -56,7 +57,7 @@ def command(
 
     Example: cvmfs-graphdriver mount unpacked.cern.ch /cvmfs/unpacked.cern.ch
     """
-    request = _request(repository, directory.absolute(), options, etc.absolute())
+    request = mount_request(repository, directory.absolute(), options, etc.absolute())
     try:
         _mount(request, foreground=foreground)
     except ServerError as error:
@@ -78,7 +79,13 @@ def _mount(request: MountRequest, *, foreground: bool) -> None:
     keep(request, lambda: click.echo(said, err=True))
 
 
-def _request(repository: str, target: Path, options: tuple[str, ...], etc: Path) -> MountRequest:
+def mount_request(
+    repository: str, target: Path, options: Iterable[str], etc: Path, *, sloppy: bool = False
+) -> MountRequest:
+    """What the options of a command line or of fstab ask for.
+
+    Raises click.UsageError: one is unknown, unless ``sloppy``.
+    """
     overrides = {}
     flags = set()
     for option in (part for text in options for part in text.split(",") if part):
@@ -87,7 +94,7 @@ def _request(repository: str, target: Path, options: tuple[str, ...], etc: Path)
             overrides[name] = value
         elif option in {"cvmfs_suid", "whiteouts"}:
             flags.add(option)
-        elif option not in _IGNORED and name != "fsname":
+        elif option not in _IGNORED and name != "fsname" and not sloppy:
             raise click.UsageError(f"unknown option -o {option}")
     return MountRequest(
         repository,

@@ -97,15 +97,22 @@ XATTR_PROTECTED_XATTRS =        | magic attributes that only some groups may rea
 XATTR_PRIVILEGED_GIDS =         | those groups, as numbers separated by ","
 TALK_SOCKET =                   | the talk socket; cvmfs_io.<repository> in the workspace if not set
 TALK_OWNER =                    | user who owns the talk socket
+USYSLOG =                       | file to log to instead of the system's log; it grows to 500 kB, twice
+SYSLOG_LEVEL =                  | what is logged: 1 everything, 2 from information on, 3 from warnings on
+SYSLOG_FACILITY =               | log to the system's facility LOCAL0 to LOCAL7, as a number
+SYSLOG_PREFIX =                 | what each line in the log begins with; the repository if not set
+DEBUGLOG =                      | file to which everything is logged, too
+OOM_SCORE_ADJ =                 | how much rather the kernel should end this process, -1000 to 1000
+CPU_AFFINITY =                  | numbers of the cores to run on, separated by ","
 """)
 
 _IGNORED = """
-    AUTHZ_HELPER AUTHZ_SEARCH_PATH CACHE_PRIMARY CACHE_REFCOUNT CPU_AFFINITY DEBUGLOG DNS_ROAMING ENFORCE_ACLS
+    AUTHZ_HELPER AUTHZ_SEARCH_PATH CACHE_PRIMARY CACHE_REFCOUNT DNS_ROAMING ENFORCE_ACLS
     FUSE3_IDLE_THREADS FUSE3_MAX_THREADS FUSE_NOTIFY_INVALIDATION IGNORE_SIGNATURE INFLUX_EXTRA_FIELDS
     INFLUX_EXTRA_TAGS INFLUX_HOST INFLUX_METRIC_NAME INFLUX_PORT INITIAL_GENERATION INSTRUMENT_FUSE MOUNT_RW
-    NFS_INTERLEAVED_INODES NFS_SHARED NFS_SOURCE NOTIFICATION_SERVER OOM_SCORE_ADJ RELOAD_SOCKETS
-    SERVER_CACHE_MODE STREAMING_CACHE SYSLOG_FACILITY SYSLOG_LEVEL SYSTEMD_NOKILL TELEMETRY_RATE
-    REPOSITORIES STRICT_MOUNT SYSLOG_PREFIX USER USE_CDN USYSLOG CACHE_SYMLINKS STATFS_CACHE_TIMEOUT
+    NFS_INTERLEAVED_INODES NFS_SHARED NFS_SOURCE NOTIFICATION_SERVER RELOAD_SOCKETS
+    SERVER_CACHE_MODE STREAMING_CACHE SYSTEMD_NOKILL TELEMETRY_RATE
+    REPOSITORIES STRICT_MOUNT USER USE_CDN CACHE_SYMLINKS STATFS_CACHE_TIMEOUT
     KCACHE_TIMEOUT TELEMETRY_SEND TRACEBUFFER TRACEBUFFER_THRESHOLD TRACEFILE TRUSTED_CERTS USE_SSL_SYSTEM_CA
 """
 

@@ -4,9 +4,8 @@ Owns: the meaning of parameters (CernVM-FS format reference, section 7.2), their
 Must not know: how files are found and evaluated (``configuration``), nor what anybody does with a setting.
 """
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,9 @@ from cvmfs_graphdriver.client.configuration import (
     mounted_config_repository,
 )
 from cvmfs_graphdriver.client.errors import ConfigurationError
+from cvmfs_graphdriver.client.operation import OperationSettings, operation_of
 from cvmfs_graphdriver.client.parameters import PARAMETERS
-from cvmfs_graphdriver.client.setting import Setting
+from cvmfs_graphdriver.client.reader import SettingReader
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -132,6 +132,7 @@ class RepositorySettings:
     presentation: PresentationSettings
     talk_socket: Path
     talk_owner: str
+    operation: OperationSettings
     configuration: Configuration
 
 
@@ -152,60 +153,9 @@ def load_settings(
     return settings_of(load_configuration(fqrn, etc, overrides or {}, config_repository), etc)
 
 
-class _Reader:
-    """Typed access to a configuration, with defaults from the table and errors that say where."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self.fqrn = configuration.fqrn
-        self.exported = configuration.exported
-        self.shared = configuration.shared
-
-    def setting(self, name: str) -> Setting:
-        default = Setting(PARAMETERS[name].default, "default", 0)
-        return self._configuration.get(name, default)
-
-    def text(self, name: str) -> str:
-        return self.setting(name).value.strip()
-
-    def boolean(self, name: str) -> bool:
-        return self.text(name).upper() in {"YES", "ON", "TRUE", "1"}
-
-    def number(self, name: str, minimum: int = 0) -> int:
-        return int(self._parse(name, int, minimum))
-
-    def seconds(self, name: str) -> float:
-        return self._parse(name, float, 0)
-
-    def _parse(self, name: str, kind: Callable[[str], float], minimum: float) -> float:
-        text = self.text(name)
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not minimum <= value < 2**63:
-            raise self.refusal(name, f"is no number from {minimum:g} on")
-        return value
-
-    def words(self, name: str, separator: str) -> tuple[str, ...]:
-        return tuple(word.strip() for word in self.text(name).split(separator) if word.strip())
-
-    def path(self, name: str) -> Path | None:
-        text = self.text(name)
-        if not text:
-            return None
-        if not text.startswith("/"):
-            raise self.refusal(name, "is no absolute path")
-        return Path(text)
-
-    def refusal(self, name: str, why: str) -> ConfigurationError:
-        setting = self.setting(name)
-        return ConfigurationError(f"{self.fqrn}: {name}={setting.value!r} {why} (set by {setting.origin})")
-
-
 def settings_of(configuration: Configuration, etc: Path) -> RepositorySettings:
     """Make sense of an evaluated configuration. Raises ConfigurationError as ``load_settings`` does."""
-    reader = _Reader(configuration)
+    reader = SettingReader(configuration)
     cache = _cache(reader)
     talk_socket = reader.path("CVMFS_TALK_SOCKET") or cache.workspace / f"cvmfs_io.{reader.fqrn}"
     return RepositorySettings(
@@ -218,11 +168,12 @@ def settings_of(configuration: Configuration, etc: Path) -> RepositorySettings:
         presentation=_presentation(reader),
         talk_socket=talk_socket,
         talk_owner=reader.text("CVMFS_TALK_OWNER"),
+        operation=operation_of(reader, cache.workspace / f"log.{reader.fqrn}"),
         configuration=configuration,
     )
 
 
-def _servers(reader: _Reader, name: str, limit: str) -> tuple[str, ...]:
+def _servers(reader: SettingReader, name: str, limit: str) -> tuple[str, ...]:
     servers = reader.words(name, ";")
     for server in servers:
         if not re.match(r"(https?|file)://", server):
@@ -232,7 +183,7 @@ def _servers(reader: _Reader, name: str, limit: str) -> tuple[str, ...]:
     return tuple(server.rstrip("/") for server in servers)
 
 
-def _network(reader: _Reader, etc: Path) -> NetworkSettings:
+def _network(reader: SettingReader, etc: Path) -> NetworkSettings:
     servers = _servers(reader, "CVMFS_SERVER_URL", "CVMFS_MAX_SERVERS")
     if not servers:
         raise ConfigurationError(
@@ -250,7 +201,7 @@ def _network(reader: _Reader, etc: Path) -> NetworkSettings:
     return _network_of(reader, servers, proxies, "")
 
 
-def _external(reader: _Reader) -> NetworkSettings | None:
+def _external(reader: SettingReader) -> NetworkSettings | None:
     servers = _servers(reader, "CVMFS_EXTERNAL_URL", "CVMFS_EXTERNAL_MAX_SERVERS")
     if not servers:
         return None
@@ -258,7 +209,7 @@ def _external(reader: _Reader) -> NetworkSettings | None:
     return _network_of(reader, servers, proxies, "EXTERNAL_")
 
 
-def _network_of(reader: _Reader, servers: tuple[str, ...], proxies: str, kind: str) -> NetworkSettings:
+def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, kind: str) -> NetworkSettings:
     family = reader.text("CVMFS_IPFAMILY_PREFER") or "4"
     if family not in {"4", "6"}:
         raise reader.refusal("CVMFS_IPFAMILY_PREFER", "is neither 4 nor 6")
@@ -293,7 +244,7 @@ def _network_of(reader: _Reader, servers: tuple[str, ...], proxies: str, kind: s
     )
 
 
-def _trust(reader: _Reader, etc: Path) -> TrustSettings:
+def _trust(reader: SettingReader, etc: Path) -> TrustSettings:
     keys = tuple(Path(word) for word in reader.words("CVMFS_PUBLIC_KEY", ":"))
     directory = reader.path("CVMFS_KEYS_DIR") or etc / "keys"
     if not keys:
@@ -309,7 +260,7 @@ def _trust(reader: _Reader, etc: Path) -> TrustSettings:
     return TrustSettings(keys, tuple(blacklists))
 
 
-def _cache(reader: _Reader) -> CacheSettings:
+def _cache(reader: SettingReader) -> CacheSettings:
     configured = reader.path("CVMFS_CACHE_DIR")
     alien = reader.path("CVMFS_ALIEN_CACHE")
     base = reader.path("CVMFS_CACHE_BASE") or Path(PARAMETERS["CVMFS_CACHE_BASE"].default)
@@ -327,7 +278,7 @@ def _cache(reader: _Reader) -> CacheSettings:
     )
 
 
-def _revision(reader: _Reader) -> RevisionSettings:
+def _revision(reader: SettingReader) -> RevisionSettings:
     root_hash = None
     if text := reader.text("CVMFS_ROOT_HASH"):
         try:
@@ -353,7 +304,7 @@ def _revision(reader: _Reader) -> RevisionSettings:
     )
 
 
-def _presentation(reader: _Reader) -> PresentationSettings:
+def _presentation(reader: SettingReader) -> PresentationSettings:
     visibility = reader.text("CVMFS_MAGIC_XATTRS_VISIBILITY").lower()
     if visibility not in {"rootonly", "always", "never"}:
         raise reader.refusal("CVMFS_MAGIC_XATTRS_VISIBILITY", "is none of rootonly, always, never")

@@ -12,7 +12,6 @@ standard output with one line of JSON, when the repository is mounted or cannot 
 import contextlib
 import json
 import logging
-import logging.handlers
 import os
 import select
 import signal
@@ -25,12 +24,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
+from cvmfs_graphdriver.client.errors import ClientError
+from cvmfs_graphdriver.client.settings import load_settings
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.fuse.device import mount_device, open_device, set_readahead
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
+from cvmfs_graphdriver.planes.process import log_as_told
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.server import serve_repository
 
@@ -136,12 +138,19 @@ class _Keeper:
             if code == 0 or self._is_over():
                 return
             lived = time.monotonic() - started
+            self._prepare_log()
             delay = 0.0 if lived > _PATIENCE else min(2 * delay or _FIRST_DELAY, _LONGEST_DELAY)
             _log.error(
                 "%s: the server ended with %d, starting another in %.1f s", self._request.fqrn, code, delay
             )
             time.sleep(delay)
             self._fork()
+
+    def _prepare_log(self) -> None:
+        """Log where its servers do. Only now, since reading the configuration takes its time."""
+        request = self._request
+        with contextlib.suppress(ClientError):
+            log_as_told(load_settings(request.fqrn, request.etc, request.overrides).operation)
 
     def unmount(self, *_: object) -> None:
         """A signal's handler: who uses the file system now may go on, then it ends."""
@@ -211,19 +220,10 @@ def _refuse_failure(request: MountRequest, answer: bytes) -> dict[str, Any]:
     return values
 
 
-def _log_to_syslog() -> None:
-    """There is no terminal; say what is to be said where daemons do."""
-    if os.path.exists("/dev/log"):
-        handler = logging.handlers.SysLogHandler("/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON)
-        handler.setFormatter(logging.Formatter("cvmfs-graphdriver[%(process)d]: %(message)s"))
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
 def _main() -> None:
     request = MountRequest.parse(sys.stdin.buffer.readline())
     if os.fork():  # whoever spawned us need not wait for our end
         os._exit(0)
-    _log_to_syslog()
     answers = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
 

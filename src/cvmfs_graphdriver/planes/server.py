@@ -24,6 +24,7 @@ from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap, load_id_map
+from cvmfs_graphdriver.planes.process import log_as_told, run_as_told
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.revision_filesystem import Presentation, RevisionFilesystem
 from cvmfs_graphdriver.planes.tree import Tree
@@ -51,6 +52,8 @@ def serve_repository(
     RepositoryError: the repository cannot be read.
     """
     settings = load_settings(request.fqrn, request.etc, request.overrides)
+    log_as_told(settings.operation)
+    run_as_told(settings.operation)
     _look_for_garbage_seldom()
     client = Client(settings)
     try:

@@ -1,0 +1,52 @@
+"""``mount.cvmfs``: what mount(8) calls for file systems of the type cvmfs, be it for a line in fstab.
+
+Owns: mount(8)'s way of calling a helper, and the codes that it expects (mount(8), "External helpers" and
+"Exit status"). Linked into /sbin, it makes ``mount -t cvmfs REPO DIRECTORY`` work.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from cvmfs_graphdriver.cli.mount import mount_request
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+
+__all__ = ["main"]
+
+_WRONG_USE, _MOUNT_FAILED = 1, 32
+
+
+@click.command("mount.cvmfs")
+@click.argument("repository")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-o", "options", multiple=True, metavar="OPTION[,…]", help="As for cvmfs-graphdriver mount.")
+@click.option("-s", "sloppy", is_flag=True, help="Ignore unknown options.")
+@click.option("-f", "fake", is_flag=True, help="Check the options, and do not mount.")
+@click.option("-v", "verbose", is_flag=True, help="Say what was mounted.")
+@click.option("-n", is_flag=True, expose_value=False, hidden=True)
+@click.option("-t", expose_value=False, hidden=True)
+def _command(
+    repository: str, directory: Path, options: tuple[str, ...], *, sloppy: bool, fake: bool, verbose: bool
+) -> None:
+    """Mount REPOSITORY at DIRECTORY, for mount(8)."""
+    from cvmfs_graphdriver.planes.keeper import spawn
+
+    etc = Path("/etc/cvmfs")
+    request = mount_request(repository, directory.absolute(), options, etc, sloppy=sloppy)
+    if not fake:
+        spawn(request)
+    if verbose:
+        click.echo(f"{request.fqrn} is mounted at {request.target}")
+
+
+def main() -> None:
+    """The program."""
+    try:
+        _command(prog_name="mount.cvmfs", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(_WRONG_USE)
+    except CvmfsGraphdriverError as error:
+        click.echo(f"mount.cvmfs: {error}", err=True)
+        sys.exit(_MOUNT_FAILED)

@@ -1,6 +1,7 @@
 """Says everything that a container sees of its root file system, one JSON object per entry.
 
-Runs inside of containers, so it uses nothing but the standard library. Stays on the root's file system. The
+Runs inside of containers, so it uses nothing but the standard library; given a directory, it looks at that
+instead of a container's root. Stays on the root's file system. The
 size of a directory and its link count belong to the file system that it lies on, not to the image: they
 are left out, and so are the times of the root directory, which is made anew for every container.
 """
@@ -58,9 +59,7 @@ def walk(path: bytes, device: int, groups: dict[tuple[int, int], bytes]) -> None
     if path in OWN or (status.st_dev != device and stat.S_ISDIR(status.st_mode)):
         return
     seen = entry(path, status, groups)
-    if path == b"/":
-        del seen["mtime_ns"]
-    if path == b"/etc":
+    if OWN and path in (b"/", b"/etc"):
         del seen["mtime_ns"]  # Docker makes its own files in it
     print(json.dumps(seen))
     if stat.S_ISDIR(status.st_mode):
@@ -70,4 +69,7 @@ def walk(path: bytes, device: int, groups: dict[tuple[int, int], bytes]) -> None
 
 if __name__ == "__main__":
     sys.setrecursionlimit(5000)
+    if len(sys.argv) > 1:
+        OWN.clear()
+        os.chroot(sys.argv[1])
     walk(b"/", os.lstat(b"/").st_dev, {})

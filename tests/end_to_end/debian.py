@@ -34,7 +34,7 @@ _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
 def debian_images(build: Path) -> Path:
-    """The layout with the images, a tag each, below ``build``; made anew when this file or the demo's changed."""
+    """The layout with the images, a tag each, below ``build``; made anew when they or the demo's change."""
     base = build_image(build / "demo")
     key = hashlib.sha256(Path(__file__).read_bytes() + base.name.encode()).hexdigest()[:16]
     place = build / "debian"
@@ -192,16 +192,17 @@ def _big(work: Path) -> Path:
     """One file of more than a gigabyte, in which no two megabytes are the same."""
 
     def content() -> Iterator[bytes]:
-        noise = hashlib.shake_128(b"noise").digest(1 << 16)
+        noise = hashlib.shake_128(b"noise").digest(1 << 14)
         for number in range(_BIG >> 20):
-            yield number.to_bytes(8, "big") * 2048 + noise * 15 + bytes(3 << 14)
+            yield number.to_bytes(8, "big") * 2048 + noise * 63
 
-    file = work / "big"
-    with file.open("wb") as stream:
+    root = work / "root"
+    root.mkdir()
+    with (root / "big").open("wb") as stream:
         stream.writelines(content())
     target = work / "big.tar"
-    subprocess.run(["tar", "--create", f"--file={target}", "-C", work, "big"], check=True)
-    file.unlink()
+    subprocess.run(["tar", "--create", f"--file={target}", "-C", root, "."], check=True)
+    shutil.rmtree(root)
     return target
 
 
@@ -210,7 +211,7 @@ def _odder(work: Path) -> Path:
     target = work / "odder.tar"
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
 
-        def put(name: str, content: bytes | None = None, form: int = tarfile.PAX_FORMAT, **more: Any) -> None:
+        def put(name: str, content: bytes | None = None, form: Any = tarfile.PAX_FORMAT, **more: Any) -> None:
             member = tarfile.TarInfo(name)
             member.mtime = 1_600_000_000
             member.mode = 0o755 if content is None else 0o644
@@ -224,6 +225,7 @@ def _odder(work: Path) -> Path:
 
         put("./")
         put("odder")
+        put("odder/dotted")
         put("odder/./dotted//name", b"normalised")
         put("/odder/absolute", b"below the root all the same")
         # The same path twice: the last one counts.
@@ -239,13 +241,17 @@ def _odder(work: Path) -> Path:
         put("odder/directory-again", mode=0o711, uid=3)
         # Names.
         for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
-            deep = f"odder/long-{form}/" + "/".join(["d" * 200] * 5)
-            put(deep, form=form)
+            deep = f"odder/long-{form}"
+            put(deep)
+            for _ in range(5):
+                deep += "/" + "d" * 200
+                put(deep, form=form)
             put(f"{deep}/{'f' * 255}", b"deep", form=form)
             put(f"odder/link-{form}", b"", form=form, type=tarfile.SYMTYPE, linkname="../" * 60 + deep)
+        put("odder/" + "u" * 90)
         put("odder/" + "u" * 90 + "/" + "v" * 90, b"split", form=tarfile.USTAR_FORMAT)
         put("odder/\udcff\udcfe", b"no UTF-8", form=tarfile.GNU_FORMAT)
-        put("odder/trailing/slash/")
+        put("odder/trailing-slash/")
         # Owners, modes, times.
         put("odder/huge-owner", b"x", form=tarfile.GNU_FORMAT, uid=4_000_000_000, gid=3_999_999_999)
         put("odder/huge-owner-pax", b"x", uid=4_000_000_000, gid=3_999_999_999)
@@ -259,7 +265,9 @@ def _odder(work: Path) -> Path:
         put("odder/symlink-time", b"", type=tarfile.SYMTYPE, linkname="x", mtime=77, uid=9, gid=10)
         # Attributes.
         attributes = {"user.text": "text", "user.empty": "", "trusted.mine": "m", "user.long": "v" * 255}
+        attributes |= {"trusted.overlay.redirect": "no note to overlayfs", "user.too-long": "v" * 256}
         put("odder/attributes", b"x", pax_headers={f"SCHILY.xattr.{k}": v for k, v in attributes.items()})
+        put("odder/zero", b"", type=tarfile.CHRTYPE)
         # Links: to what came before, across directories, of links, of special files.
         put("odder/original", b"three names", mode=0o4755)
         put("odder/sub")
@@ -283,9 +291,13 @@ def _odder(work: Path) -> Path:
         put("odder/.wh.never-was", b"")
         put("odder/kept", b"made before it is said to be gone")
         put("odder/.wh.kept", b"")
+        put("odd")
         put("odd/.wh.links", b"")
+        put("odd/modes")
         put("odd/modes/.wh..wh..opq", b"")
         put("odd/modes/after the mark", b"x")
         put("odd/other", mode=0o750, uid=11)
+        # Directories of layers below, of which this one says nothing.
+        put("tmp/in it", b"x")
         put("odd/times/now", b"replaced", pax_headers={"mtime": "1600000000.5"})
     return target

@@ -24,6 +24,8 @@ _TYPES: Final = {
     EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
     EntryKind.FIFO: stat.S_IFIFO,
 }
+_LINK_MODE: Final = 0o777
+"""What symbolic links have on Linux, whatever a tar stream says."""
 _XATTR_LIMIT: Final = 255
 """Catalogs keep the lengths of names and values, and the count of attributes, in one byte each."""
 
@@ -41,7 +43,7 @@ def tree_entries(layer: LayerStream, notes: list[str]) -> Iterator[tuple[TreeEnt
 def _translate(entry: LayerEntry, notes: list[str]) -> TreeEntry:
     return TreeEntry(
         path=entry.path,
-        mode=_TYPES[entry.kind] | entry.mode,
+        mode=_TYPES[entry.kind] | (_LINK_MODE if entry.kind is EntryKind.SYMLINK else entry.mode),
         uid=entry.uid,
         gid=entry.gid,
         mtime=entry.mtime,

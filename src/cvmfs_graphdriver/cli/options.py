@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["etc_option", "json_option"]
+__all__ = ["etc_option", "json_option", "storage_option"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,3 +30,12 @@ def etc_option(function: Function) -> Function:
 def json_option(function: Function) -> Function:
     """``--json``: output for programs; the argument ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE",
+    help="Where the repository's objects are: a directory (default: /srv/cvmfs/REPO), or in S3 as a file of "
+    "CVMFS_S3_* says.",
+)

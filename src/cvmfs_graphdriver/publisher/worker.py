@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NamedTuple, Self
@@ -135,20 +136,23 @@ def main() -> None:
     definition, algorithm, compression, engine = sys.argv[1:]
     storage = open_storage(definition)
     form = Form(Algorithm[algorithm], Compression[compression], Engine[engine])
-    with suppress(EOFError, BrokenPipeError):
+    with ThreadPoolExecutor(storage.parallel) as requests, suppress(EOFError, BrokenPipeError):
         while True:
-            sys.stdout.buffer.write(_answer(storage, form, sys.stdin.buffer))
+            sys.stdout.buffer.write(_answer(storage, form, sys.stdin.buffer, requests))
             sys.stdout.buffer.flush()
 
 
-def _answer(storage: Storage, form: Form, stdin: IO[bytes]) -> bytes:
+def _answer(storage: Storage, form: Form, stdin: IO[bytes], requests: Executor) -> bytes:
     (count,) = _COUNT.unpack(_exactly(stdin, _COUNT.size))
     heads = [_PIECE.unpack(_exactly(stdin, _PIECE.size)) for _ in range(count)]
     pieces = [
         Piece(_exactly(stdin, length), Suffix(chr(letter) if letter else "")) for length, letter in heads
     ]
     try:
-        stored = [store(storage, form, piece) for piece in pieces]
+        if storage.parallel == 1:
+            stored = [store(storage, form, piece) for piece in pieces]
+        else:
+            stored = list(requests.map(lambda piece: store(storage, form, piece), pieces))
     except StorageError as error:
         text = str(error).encode()[:_ERROR_LIMIT]
         return _REPLY.pack(_FAILED, bytes(20), 0) + _ERROR.pack(len(text)) + text

@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
+from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
 from cvmfs_graphdriver.oci.platform import Platform
 from cvmfs_graphdriver.oci.thin_image import ManifestFormat
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.upstream import storage_at
 
 __all__ = ["Publishing", "publishing_options"]
 
@@ -33,7 +34,7 @@ class Publishing:
 
     def open(self, fqrn: str) -> Repository:
         """The repository, which must be there, with its keys; raises PublisherError, KeyringError."""
-        return Repository.open(fqrn, LocalStorage(self.storage or Path("/srv/cvmfs", fqrn)), self.keys)
+        return Repository.open(fqrn, storage_at(self.storage, fqrn), self.keys)
 
 
 _OPTIONS = (
@@ -45,12 +46,7 @@ _OPTIONS = (
         is_flag=True,
         help="Lay the layers out as unpacked.cern.ch does: /.layers/XX/DIGEST/layerfs.",
     ),
-    click.option(
-        "--storage",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="DIR",
-        help="The repository's storage (default: /srv/cvmfs/REPO).",
-    ),
+    storage_option,
     click.option(
         "--keys",
         type=click.Path(path_type=Path, file_okay=False),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.repo.options import json_option, repository_options, storage_of
+from cvmfs_graphdriver.cli.repo.options import json_option, repository_options
 from cvmfs_graphdriver.publisher.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.errors import DamagedRepositoryError
 from cvmfs_graphdriver.publisher.keyring import load_master_public_keys
+from cvmfs_graphdriver.publisher.upstream import storage_at
 
 __all__ = ["command"]
 
@@ -24,7 +25,7 @@ def command(fqrn: str, storage: Path | None, keys: Path, *, no_contents: bool, a
     Needs only the public key. Prints one line for each thing that is wrong; the exit status is then 46.
     """
     check = RepositoryCheck(
-        storage_of(fqrn, storage),
+        storage_at(storage, fqrn),
         fqrn,
         load_master_public_keys(fqrn, keys),
         now=datetime.now(UTC),

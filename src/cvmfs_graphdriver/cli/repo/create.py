@@ -5,20 +5,17 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.publisher.creation import check_fqrn, create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.upstream import create_storage
 
 __all__ = ["command"]
 
 
 @click.command("create")
 @click.argument("fqrn", metavar="REPO")
-@click.option(
-    "--storage",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where its objects go (default: /srv/cvmfs/REPO).",
-)
+@storage_option
 @click.option(
     "--keys",
     type=click.Path(path_type=Path, file_okay=False),
@@ -33,11 +30,11 @@ def command(fqrn: str, storage: Path | None, keys: Path) -> None:
     Prints the file of the public key: every client needs a copy of that one, and of none other.
     """
     check_fqrn(fqrn)
-    place = storage or Path("/srv/cvmfs") / fqrn
-    layout = LocalStorage.create(place)  # refuses a place that is not empty
+    layout = create_storage(storage, fqrn)  # refuses a place that is not empty
     try:
         create_repository(fqrn, layout, keys)
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)  # half a repository would be in the way of the next attempt
+        if isinstance(layout, LocalStorage):  # half a repository would be in the way of the next attempt
+            shutil.rmtree(layout.directory, ignore_errors=True)
         raise
     click.echo(keys / f"{fqrn}.pub")

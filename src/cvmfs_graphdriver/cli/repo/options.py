@@ -6,20 +6,15 @@ from typing import Any
 
 import click
 
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.upstream import storage_at
 
-__all__ = ["json_option", "keys_option", "open_repository", "repository_options", "storage_of", "wait_option"]
+__all__ = ["json_option", "keys_option", "open_repository", "repository_options", "wait_option"]
 
 _Command = Callable[..., Any]
 
 fqrn_argument = click.argument("fqrn", metavar="REPO")
-storage_option = click.option(
-    "--storage",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where its objects are (default: /srv/cvmfs/REPO).",
-)
 keys_option = click.option(
     "--keys",
     type=click.Path(path_type=Path, file_okay=False),
@@ -43,11 +38,6 @@ def repository_options(command: _Command) -> _Command:
     return fqrn_argument(storage_option(keys_option(command)))
 
 
-def storage_of(fqrn: str, place: Path | None) -> LocalStorage:
-    """The storage that was named, or the usual one."""
-    return LocalStorage(place or Path("/srv/cvmfs") / fqrn)
-
-
 def open_repository(fqrn: str, storage: Path | None, keys: Path) -> Repository:
     """The repository that the options name. Raises PublisherError, TrustError."""
-    return Repository.open(fqrn, storage_of(fqrn, storage), keys)
+    return Repository.open(fqrn, storage_at(storage, fqrn), keys)

@@ -28,6 +28,7 @@ from cvmfs_graphdriver.publisher.s3 import S3Storage
 from cvmfs_graphdriver.publisher.s3_lock import S3Lock
 from cvmfs_graphdriver.publisher.s3_settings import S3Settings
 from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.upstream import create_storage, open_storage, storage_at
 from demo.seaweed import Seaweed
 from tests.publisher.site import FQRN, Site, directory, file, hardlink, symlink
@@ -194,12 +195,12 @@ def test_wrong_credentials_and_no_store(s3: Seaweed) -> None:
 
 
 def test_two_publishers_at_once(site: S3Site) -> None:
-    with site.open().transaction() as first:
+    with Transaction(site.open()) as first:
         first.ingest(b"/first", [file("/f", b"1")])
-        with pytest.raises(BusyError, match=f"process {os.getpid()} on "), site.open().transaction():
+        with pytest.raises(BusyError, match=f"process {os.getpid()} on "), Transaction(site.open()):
             pass
         first.publish()
-    with site.open().transaction() as second:
+    with Transaction(site.open()) as second:
         second.ingest(b"/second", [file("/f", b"2")])
         second.publish()
     assert site.findings() == []
@@ -212,7 +213,7 @@ def test_a_publisher_that_lost_its_lock_changes_nothing(site: S3Site) -> None:
     lock = S3Lock(site.bucket, f"{FQRN}/.cvmfs_publishing")
 
     def suspended() -> None:
-        with site.open().transaction() as transaction:
+        with Transaction(site.open()) as transaction:
             transaction.ingest(b"/a", [file("/f", b"of the first")])
             with mock.patch.object(s3_lock, "_is_dead", return_value=True):
                 lock.acquire(wait=0)
@@ -235,13 +236,14 @@ import sys, random
 from pathlib import Path
 from cvmfs_graphdriver.publisher import objects
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.upstream import storage_at
 from tests.publisher.site import FQRN, file
 objects._WORTH_WORKERS = int(sys.argv[3])
 repository = Repository.open(FQRN, storage_at(Path(sys.argv[1]), FQRN), Path(sys.argv[2]))
 print("ready", flush=True)
 while True:
-    with repository.transaction(wait=10) as transaction:
+    with Transaction(repository, wait=10) as transaction:
         number = repository.manifest().revision + 1
         content = random.Random(number).randbytes(20_000)
         files = [file(f"/{name}", b"%d %d" % (number, name) + content) for name in range(30)]
@@ -273,7 +275,7 @@ def test_a_publisher_that_is_killed_anywhere(site: S3Site) -> None:
         assert now >= before
         assert site.findings() == []
         before = now
-    with site.open().transaction() as transaction:  # at once: everybody here knows that he is dead
+    with Transaction(site.open()) as transaction:  # at once: everybody here knows that he is dead
         transaction.ingest(b"/after", [file("/f")])
         transaction.publish()
     assert site.open().manifest().revision == before + 1
@@ -293,7 +295,7 @@ def test_the_store_fails_amidst_a_publish(tmp_path: Path, s3: Seaweed) -> None:
     s3.start()
     before = site.open().manifest().revision
     assert site.findings() == []
-    with site.open().transaction() as transaction:
+    with Transaction(site.open()) as transaction:
         transaction.ingest(b"/after", [file("/f")])
         transaction.publish()
     assert site.open().manifest().revision == before + 1

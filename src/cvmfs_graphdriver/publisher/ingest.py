@@ -6,10 +6,10 @@ reference, sections 3.5, 3.6 and 14). Must not know: where catalogs and objects 
 stream it was.
 
 A stream is a tar's: an entry may lie below a symbolic link that came before, and then belongs where that
-points to, seen from the root of the tree. Entries reach the catalog in the order in which they came, as soon
-as their content is stored; only directories are kept in memory to the end, where their link counts are
-known. What is made up is as old as the entry that made it necessary, so that equal streams make equal
-catalogs.
+points to, seen from the root of the tree. Entries reach the catalog in the order in which they came, some
+thousands behind the stream, for their content is being stored meanwhile; only directories are kept in memory
+to the end, where their link counts are known. What is made up is as old as the entry that made it necessary,
+so that equal streams make equal catalogs.
 
 Hard links: a group is local to a catalog, and nothing that reads catalogs asks its members to be in one
 directory, so groups across directories are kept, as a container's files need it. The stock server cannot
@@ -39,7 +39,9 @@ _DIRECTORY_SIZE: Final = 4096
 _DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
 _NAME_LIMIT: Final = 255
 _SYMLINK_HOPS: Final = 40
-_MOST_WAITING: Final = 8192
+_MOST_WAITING: Final = 4096
+"""So many of the latest entries wait for their content: always as many, so that equal streams make equal
+catalogs to the byte, however fast the storage is."""
 
 
 def directory_entry(name: bytes, *, now: int, links: int = 2) -> DirectoryEntry:
@@ -56,10 +58,6 @@ class _File:
     entry: DirectoryEntry
     content: PendingContent | None = None
     chunks: tuple[Chunk, ...] = ()
-
-    @property
-    def ready(self) -> bool:
-        return self.content is None or self.content.ready
 
     def settle(self) -> None:
         """Wait for the content. Raises StorageError."""
@@ -104,7 +102,7 @@ class TreeIngest:
                 self._take_directory(entry)
             else:
                 self._take_file(entry, reader)
-            while self._waiting and (self._waiting[0][1].ready or len(self._waiting) > _MOST_WAITING):
+            while len(self._waiting) > _MOST_WAITING:
                 self._write_first()
 
     def finish(self) -> DirectoryEntry:

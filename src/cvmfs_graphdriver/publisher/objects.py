@@ -88,11 +88,6 @@ class PendingContent:
         self._offsets = offsets
         self._places = places
 
-    @property
-    def ready(self) -> bool:
-        """Whether ``result`` would not wait."""
-        return all(batch.done.is_set() for batch, _ in self._places)
-
     def result(self) -> StoredContent:
         """Wait for it. Raises StorageError."""
         digests = [self._writer.wait(batch)[number].digest for batch, number in self._places]

@@ -37,6 +37,18 @@ lint: venv  ## ruff and mypy --strict
 test: lint plugin  ## All tests
 	$(BIN)/python -m pytest
 
+NEWER_DOCKER := build/docker-26.1
+ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_end/test_truth.py \
+	tests/end_to_end/test_lazy.py
+
+$(NEWER_DOCKER): scripts/make-docker-root
+	scripts/make-docker-root trixie $@
+
+.PHONY: test-matrix
+test-matrix: plugin $(NEWER_DOCKER)  ## The tests of what Docker does, with Docker 20.10 and with 26.1
+	$(BIN)/python -m pytest $(ON_DOCKERS)
+	$(BIN)/python -m pytest $(ON_DOCKERS) --docker-root $(NEWER_DOCKER)
+
 .PHONY: bench
 bench: venv plugin  ## Benchmarks, as ratios against a peer in the same run
 	$(BIN)/python -m benchmarks

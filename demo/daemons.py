@@ -21,13 +21,12 @@ from typing import Self
 
 from cvmfs_graphdriver import __version__
 from demo.containment import contained
+from demo.installation import HERE, Installation
 
 __all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_tarball", "registry"]
 
 _PATIENCE = 60.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DOCKER = "/usr/bin/docker"
-_DOCKERD = "/usr/sbin/dockerd"
 _PRIVATE = """
 mount --bind "$1" /etc/docker
 mkdir -p /run/docker /run/containerd
@@ -130,8 +129,9 @@ def plugin_tarball(project: Path) -> Path:
 class DockerEngine:
     """A dockerd of our own. Use it in a ``with`` statement; ``start`` may be called again after ``stop``."""
 
-    def __init__(self, scratch: Path, name: str) -> None:
+    def __init__(self, scratch: Path, name: str, installation: Installation = HERE) -> None:
         self.directory = scratch / name
+        self._installation = installation
         self._cgroup = f"cvmfs-graphdriver-{os.getpid()}-{name}"
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -158,7 +158,8 @@ class DockerEngine:
         config = self.directory / "daemon.json"
         config.write_text("{}")
         command = [
-            *("sh", "-euc", _PRIVATE, "sh", str(self._own_etc()), _DOCKERD, "--config-file", str(config)),
+            *self._installation.daemon("sh", "-euc", _PRIVATE, "sh", str(self._own_etc())),
+            *("--config-file", str(config)),
             *("--data-root", str(self.directory / "data"), "--exec-root", str(self.directory / "exec")),
             *("--host", self.host, "--pidfile", str(self.directory / "docker.pid")),
             *("--bridge", "none", "--iptables=false", "--ip6tables=false", "--experimental"),
@@ -191,7 +192,10 @@ class DockerEngine:
     def docker_bytes(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         """The same, not decoded."""
         done = subprocess.run(
-            [_DOCKER, "--config", str(self.directory / "client"), "--host", self.host, *arguments],
+            [
+                *(*self._installation.client(), "--config", str(self.directory / "client")),
+                *("--host", self.host, *arguments),
+            ],
             input=stdin if stdin is not None else b"",
             capture_output=True,
             check=False,

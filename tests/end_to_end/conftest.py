@@ -9,6 +9,7 @@ import pytest
 
 from demo.daemons import DockerEngine, plugin_tarball
 from demo.images import build_image, push_image
+from demo.installation import Installation
 from demo.stage import Conversion, Stage, stage
 from tests.support import PROJECT
 
@@ -39,16 +40,16 @@ def scene() -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="session")
-def stock(scene: Scene) -> Iterator[DockerEngine]:
+def stock(scene: Scene, installation: Installation) -> Iterator[DockerEngine]:
     """Stock Docker with overlay2."""
-    with DockerEngine(scene.stage.scratch, "stock") as engine:
+    with DockerEngine(scene.stage.scratch, "stock", installation) as engine:
         engine.start("overlay2")
         yield engine
 
 
 @pytest.fixture(scope="session")
-def ours(scene: Scene) -> Iterator[DockerEngine]:
+def ours(scene: Scene, installation: Installation) -> Iterator[DockerEngine]:
     """Docker with our plugin as its storage driver."""
-    with DockerEngine(scene.stage.scratch, "ours") as engine:
+    with DockerEngine(scene.stage.scratch, "ours", installation) as engine:
         engine.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
         yield engine

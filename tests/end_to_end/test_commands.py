@@ -1,35 +1,54 @@
-"""Docker's commands on thin images, as on any others."""
+"""Docker's commands: the same on overlay2, on our driver, and on thin images."""
 
 import io
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from demo.daemons import DockerEngine
+from demo.daemons import DaemonError, DockerEngine
+from demo.installation import HERE, Installation
 from tests.end_to_end.conftest import Scene
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
 
-@pytest.fixture
-def thin(scene: Scene, ours: DockerEngine) -> str:
-    ours.docker("pull", "--quiet", scene.thin)
-    return scene.thin
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the matrix: a dockerd, and an image in one of its forms."""
+
+    engine: DockerEngine
+    image: str
+    layers: int
+
+    @property
+    def thin(self) -> bool:
+        return self.layers == 1
+
+
+@pytest.fixture(scope="module", params=["stock-normal", "ours-normal", "ours-thin"])
+def column(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Column]:
+    driver, _, form = request.param.partition("-")
+    engine: DockerEngine = request.getfixturevalue(driver)
+    image, layers = (scene.thin, 1) if form == "thin" else (scene.normal, 4)
+    engine.docker("pull", "--quiet", image)
+    yield Column(engine, image, layers)
+    engine.docker("system", "prune", "--all", "--force")
 
 
 @pytest.fixture
-def container(ours: DockerEngine, thin: str) -> Iterator[str]:
+def container(column: Column) -> Iterator[str]:
     """A container that has changed what it got."""
     script = (
         "echo changed > /etc/motd; rm /app/main.py; mkdir /made; echo new > /made/file; chmod 600 /etc/passwd"
     )
-    name = ours.docker("create", "--network", "none", thin, "sh", "-c", script)
-    ours.docker("start", "--attach", name)
+    name = column.engine.docker("create", "--network", "none", column.image, "sh", "-c", script)
+    column.engine.docker("start", "--attach", name)
     yield name
-    ours.docker("rm", "--force", name)
+    column.engine.docker("rm", "--force", name)
 
 
 def member(archive: bytes, name: str) -> bytes:
@@ -39,8 +58,22 @@ def member(archive: bytes, name: str) -> bytes:
         return file.read()
 
 
-def test_diff(ours: DockerEngine, container: str) -> None:
-    lines = set(ours.docker("diff", container).splitlines())
+def stored(scene: Scene) -> int:
+    """Bytes that the registry has."""
+    blobs = (scene.stage.scratch / "registry").rglob("data")
+    return sum(path.stat().st_size for path in blobs if path.is_file())
+
+
+def test_run(column: Column) -> None:
+    """The image's own command, a user, a read-only root, memory for temporary files."""
+    assert json.loads(column.engine.run(column.image))["day"] == "Tuesday"
+    options = ("--read-only", "--user", "65534:65534", "--tmpfs", "/tmp:mode=1777", "--workdir", "/etc")
+    script = "id -u; pwd; echo x > /tmp/x; cat /tmp/x; touch /etc/x 2>&1 | grep -c Read-only"
+    assert column.engine.run(column.image, "sh", "-c", script, options=options) == b"65534\n/etc\nx\n1\n"
+
+
+def test_diff(column: Column, container: str) -> None:
+    lines = set(column.engine.docker("diff", container).splitlines())
     assert lines == {
         "C /etc",
         "C /etc/motd",
@@ -52,17 +85,18 @@ def test_diff(ours: DockerEngine, container: str) -> None:
     }
 
 
-def test_copying_in_and_out(ours: DockerEngine, container: str, tmp_path: Path) -> None:
+def test_copying_in_and_out(column: Column, container: str, tmp_path: Path) -> None:
+    engine = column.engine
     (tmp_path / "in").write_text("copied in")
-    ours.docker("cp", str(tmp_path / "in"), f"{container}:/made/in")
-    assert member(ours.docker_bytes("cp", f"{container}:/made/in", "-"), "in") == b"copied in"
-    assert member(ours.docker_bytes("cp", f"{container}:/etc/motd", "-"), "motd") == b"changed\n"
-    deep = ours.docker_bytes("cp", f"{container}:/usr/lib/os-release", "-")
+    engine.docker("cp", str(tmp_path / "in"), f"{container}:/made/in")
+    assert member(engine.docker_bytes("cp", f"{container}:/made/in", "-"), "in") == b"copied in"
+    assert member(engine.docker_bytes("cp", f"{container}:/etc/motd", "-"), "motd") == b"changed\n"
+    deep = engine.docker_bytes("cp", f"{container}:/usr/lib/os-release", "-")
     assert b"bookworm" in member(deep, "os-release")
 
 
-def test_export_is_the_whole_tree(ours: DockerEngine, container: str) -> None:
-    archive = ours.docker_bytes("export", container)
+def test_export_is_the_whole_tree(column: Column, container: str) -> None:
+    archive = column.engine.docker_bytes("export", container)
     assert member(archive, "etc/motd") == b"changed\n"
     assert b"bookworm" in member(archive, "usr/lib/os-release")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -72,39 +106,31 @@ def test_export_is_the_whole_tree(ours: DockerEngine, container: str) -> None:
     assert len(names) > 10_000
 
 
-def test_commit_run_push_and_pull(scene: Scene, ours: DockerEngine, container: str) -> None:
+def test_commit_run_push_and_pull(scene: Scene, column: Column, container: str) -> None:
     """Only the small layer of what changed travels."""
+    engine = column.engine
     name = f"{scene.stage.registry}/committed:1"
-    ours.docker("commit", container, name)
+    engine.docker("commit", container, name)
     script = "cat /etc/motd /made/file; ls /app; stat -c %a /etc/passwd"
     expected = b"changed\nnew\n600\n"
-    assert ours.run(name, "sh", "-c", script) == expected
-    assert "layer 4" in ours.docker("history", name)  # the source image's history is kept
-    ours.docker("push", "--quiet", name)
-    stored = sum(
-        path.stat().st_size for path in (scene.stage.scratch / "registry").rglob("data") if path.is_file()
-    )
-    ours.docker("rmi", name)
-    ours.docker("pull", "--quiet", name)
-    assert ours.run(name, "sh", "-c", script) == expected
-    again = sum(
-        path.stat().st_size for path in (scene.stage.scratch / "registry").rglob("data") if path.is_file()
-    )
-    assert again == stored
-    layers = json.loads(ours.docker("inspect", name))[0]["RootFS"]["Layers"]
-    assert len(layers) == 2
-    ours.docker("rmi", name)
+    assert engine.run(name, "sh", "-c", script) == expected
+    assert "layer 4" in engine.docker("history", name)  # the source image's history is kept
+    before = stored(scene)
+    engine.docker("push", "--quiet", name)
+    once = stored(scene)
+    assert once - before < 100_000 if column.thin else once >= before
+    engine.docker("rmi", name)
+    engine.docker("pull", "--quiet", name)
+    assert engine.run(name, "sh", "-c", script) == expected
+    assert stored(scene) == once
+    layers = json.loads(engine.docker("inspect", name))[0]["RootFS"]["Layers"]
+    assert len(layers) == column.layers + 1
+    engine.docker("rmi", name)
 
 
 @pytest.mark.parametrize("buildkit", ["0", "1"])
-def test_build_from_thin(
-    scene: Scene,
-    ours: DockerEngine,
-    thin: str,
-    tmp_path: Path,
-    buildkit: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_build(column: Column, tmp_path: Path, buildkit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = column.engine
     monkeypatch.setenv("DOCKER_BUILDKIT", buildkit)
     with tarfile.open(tmp_path / "added.tar", "w") as tar:
         info = tarfile.TarInfo("inside/file")
@@ -112,42 +138,69 @@ def test_build_from_thin(
         tar.addfile(info, io.BytesIO(b"added\n"))
     (tmp_path / "copied").write_text("copied\n")
     (tmp_path / "Dockerfile").write_text(
-        f"FROM {thin} AS first\n"
+        f"FROM {column.image} AS first\n"
         "RUN rm -r /odd && echo run > /etc/motd && ln /etc/motd /linked\n"
         "COPY copied /copied\n"
         "ADD added.tar /added\n"
-        f"FROM {thin}\n"
-        "COPY --from=first /etc/motd /from-first\n"
+        f"FROM {column.image}\n"
+        "COPY --from=first /etc/motd /copied /from-first/\n"
         "COPY --from=first /added /added\n"
         "RUN test -d /odd && echo second > /second\n"
     )
     name = f"built:{buildkit}"
-    ours.docker("build", "--quiet", "--network", "none", "--tag", name, str(tmp_path))
-    assert ours.run(name, "cat", "/from-first", "/added/inside/file", "/second") == b"run\nadded\nsecond\n"
-    assert ours.run(name) == ours.run(scene.thin)
-    ours.docker("rmi", name)
+    engine.docker("build", "--quiet", "--network", "none", "--tag", name, str(tmp_path))
+    files = ("/from-first/motd", "/from-first/copied", "/added/inside/file", "/second")
+    assert engine.run(name, "cat", *files) == b"run\ncopied\nadded\nsecond\n"
+    assert engine.run(name) == engine.run(column.image)
+    engine.docker("rmi", name)
 
 
-def test_save_and_load(ours: DockerEngine, thin: str) -> None:
-    archive = ours.docker_bytes("save", thin)
+def test_save_and_load(column: Column) -> None:
+    engine = column.engine
+    identity = engine.docker("inspect", "--format", "{{.Id}}", column.image)
+    if not column.thin:
+        # Docker itself cannot give a layer with a sparse file back, which the third is. What it can: see
+        # the conformance suite.
+        with pytest.raises(DaemonError, match="could not verify layer data"):
+            engine.docker_bytes("save", column.image)
+        return
+    archive = engine.docker_bytes("save", column.image)
     assert len(archive) < 100_000
-    ours.docker("rmi", thin)
-    ours.docker("load", stdin=archive)
-    assert b"mpmath" in ours.run(thin)
+    engine.docker("rmi", column.image)
+    engine.docker("load", stdin=archive)
+    assert engine.docker("inspect", "--format", "{{.Id}}", column.image) == identity
+    assert b"mpmath" in engine.run(column.image)
 
 
-def test_what_docker_says_of_it(ours: DockerEngine, thin: str) -> None:
-    config = json.loads(ours.docker("inspect", thin))[0]["Config"]
+def test_what_docker_says_of_it(column: Column) -> None:
+    config = json.loads(column.engine.docker("inspect", column.image))[0]["Config"]
     assert config["Labels"] == {"org.example.demo": "kept"}
     assert "DEMO=kept" in config["Env"]
     assert config["WorkingDir"] == "/app"
     assert config["ExposedPorts"] == {"8080/tcp": {}}
+    assert column.image.rpartition(":")[0] in column.engine.docker("system", "df", "--verbose")
+
+
+def test_what_docker_says_of_the_driver(ours: DockerEngine) -> None:
     assert "Data Plane: fuse" in ours.docker("info")
-    assert thin.rpartition(":")[0] in ours.docker("system", "df", "--verbose")
 
 
-def test_prune_leaves_nothing_behind(ours: DockerEngine, thin: str) -> None:
-    ours.run(thin, "true")
-    ours.docker("system", "prune", "--all", "--force")
-    (home,) = (path for path in ours.plugin_home().iterdir() if path.is_dir())
-    assert {path.name for path in home.iterdir()} <= {"cvmfs", "cache"}
+def test_prune_leaves_nothing_behind(column: Column, installation: Installation) -> None:
+    """Docker 25 to 27 forget the layers of exported containers, with any driver (moby/moby#48516)."""
+    column.engine.docker("system", "prune", "--all", "--force")
+    assert column.engine.docker("images", "--quiet", "--all") == ""
+    before = layers(column.engine)
+    assert not before or installation != HERE
+    column.engine.docker("pull", "--quiet", column.image)
+    column.engine.run(column.image, "true")
+    column.engine.docker("system", "prune", "--all", "--force")
+    assert layers(column.engine) == before
+
+
+def layers(engine: DockerEngine) -> set[str]:
+    """The layers that a driver keeps, and whatever else lies in its home."""
+    if "overlay2" in engine.docker("info"):
+        home = engine.directory / "data/overlay2"
+    else:
+        (home,) = (path for path in engine.plugin_home().iterdir() if path.is_dir())
+    return {path.name for path in home.iterdir()} - {"l", "cvmfs", "cache"}

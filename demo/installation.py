@@ -1,0 +1,50 @@
+"""Where a Docker is installed: here, or in the root directory of another Debian release.
+
+Owns: how a program of that Docker is started in its root, with our devices, control groups, sockets and
+scratch directories at the places where they are here. The root is the mount namespace's real one
+(pivot_root(2)): in a changed root (chroot(2)), runc could not enter a container's. Must not know: what is
+started.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["HERE", "Installation"]
+
+_ENTER = """
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+root="$1"
+shift
+mount --bind "$root" "$root"
+for shared in /proc /sys /dev /run /tmp /var/tmp; do mount --rbind "$shared" "$root$shared"; done
+cd "$root"
+pivot_root . .
+umount --lazy .
+cd /
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A Docker, installed below ``root``; None is this system's own."""
+
+    root: Path | None = None
+
+    def client(self) -> list[str]:
+        """The words before those of a ``docker`` command line."""
+        if self.root is None:
+            return ["/usr/bin/docker"]
+        return ["unshare", "--mount", "--propagation", "slave", *self._entering(self.root), "/usr/bin/docker"]
+
+    def daemon(self, *prepared: str) -> list[str]:
+        """The words before dockerd's options, in a mount namespace of its own, after ``prepared``."""
+        entering = [] if self.root is None else self._entering(self.root)
+        return [*entering, *prepared, "/usr/sbin/dockerd"]
+
+    @staticmethod
+    def _entering(root: Path) -> list[str]:
+        return ["sh", "-euc", _ENTER, "sh", str(root.resolve())]
+
+
+HERE = Installation()

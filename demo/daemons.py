@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -174,13 +174,18 @@ class DockerEngine:
         self._stack.close()
         self._process = None
 
-    def start_with_plugin(self, tarball: Path, etc: Path, *options: str, name: str = "cvmfs") -> None:
-        """Install the plugin, which needs a running daemon, and start again with it as storage driver."""
+    def start_with_plugin(
+        self, tarball: Path, etc: Path, *options: str, name: str = "cvmfs", settings: Sequence[str] = ()
+    ) -> None:
+        """Install the plugin, which needs a running daemon, and start again with it as storage driver.
+
+        ``settings`` are ``NAME=VALUE`` for the plugin.
+        """
         self.start("overlay2")
         with tempfile.TemporaryDirectory(dir=self.directory) as plugin:
             subprocess.run(["tar", "--extract", "--file", tarball, "--directory", plugin], check=True)
             self.docker("plugin", "create", name, plugin)
-        self.docker("plugin", "set", name, f"cvmfs_ext_config.source={etc}")
+        self.docker("plugin", "set", name, f"cvmfs_ext_config.source={etc}", *settings)
         self.docker("plugin", "enable", name)
         self.stop()
         self.start(name, *options)

@@ -132,7 +132,7 @@ def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path: Path) -> No
 def test_the_janitor_keeps_the_limit_by_itself(tmp_path: Path) -> None:
     gone: list[str] = []
     with _with_quota(tmp_path, 2 * MEGABYTE) as (cache, quota):
-        quota.on_evict.append(gone.append)
+        quota.on_evict.append(gone.extend)
         digests = [_put(cache, bytes([number]) * 300_000) for number in range(9)]
         for _ in range(200):
             if gone:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from demo.daemons import DockerEngine
+from demo.daemons import DockerEngine, plugin_tarball
 from tests.end_to_end.conftest import Scene
+from tests.support import PROJECT
 
 WALKER = (Path(__file__).parent / "walker.py").read_bytes()
 
@@ -57,6 +58,15 @@ def test_the_normal_image_on_our_driver(scene: Scene, ours: DockerEngine, truth:
 def test_the_thin_image_on_our_driver(scene: Scene, ours: DockerEngine, truth: dict[str, Any]) -> None:
     found = differences(truth, tree(ours, scene.thin))
     assert not found, "\n".join(found[:50])
+
+
+def test_the_thin_image_by_fuse_alone(scene: Scene, truth: dict[str, Any]) -> None:
+    with DockerEngine(scene.stage.scratch, "fuse") as engine:
+        tarball = plugin_tarball(PROJECT)
+        engine.start_with_plugin(tarball, scene.stage.etc, settings=["DATA_PLANE=fuse"])
+        found = differences(truth, tree(engine, scene.thin))
+        assert not found, "\n".join(found[:50])
+        assert "Data Plane: fuse (demanded by DATA_PLANE)" in engine.docker("info")
 
 
 def test_the_comparison_sees_a_difference(truth: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import os
 import stat
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,8 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 @contextmanager
 def mounted(image: bytes | bytearray, place: Path) -> Iterator[Path]:
     """Check the image, mount it, and unmount it in the end."""
-    file = place / "image.erofs"
+    # A name of its own: while another mount name space holds a loop device, its old content would come back.
+    file = place / f"image-{time.monotonic_ns()}.erofs"
     file.write_bytes(image)
     subprocess.run(["fsck.erofs", file], check=True, stdout=subprocess.DEVNULL)
     target = place / "mnt"

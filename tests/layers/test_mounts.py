@@ -25,15 +25,18 @@ class DirectoryPlane:
     """Repositories that are directories of this disk."""
 
     name = "directories"
+    why = "there is no other"
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.released: list[str] = []
+        self.lowest: list[bool] = []
         self.ready = threading.Event()
         self.ready.set()
 
     @contextmanager
-    def lower(self, layers: Sequence[LayerPath]) -> Iterator[Lower]:
+    def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
+        self.lowest.append(bottom)
         self.ready.wait(20)
         yield Lower([self.directory(layer) for layer in layers])
 
@@ -141,6 +144,7 @@ def test_thin_and_normal_layers_stack(case: Case) -> None:
     assert sorted(os.listdir(case.mounts.get("top"))) == ["base", "last", "next", "normal"]
     # A thin layer itself shows its own file, and only its own.
     assert sorted(os.listdir(case.mounts.get("second"))) == ["base", "last", "next", "normal", "thin.json"]
+    assert case.plane.lowest[-2:] == [False, True]
 
 
 def test_repositories_go_when_nobody_needs_them(case: Case) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
 from cvmfs_graphdriver.layers.idmap import Owners
-from cvmfs_graphdriver.planes.fuse_plane import FusePlane
+from cvmfs_graphdriver.planes.choice import Choice, choose_plane
 
 __all__ = ["command"]
 
@@ -44,8 +45,23 @@ def command(socket: Path, base: Path, etc: Path) -> None:
     run_plugin(
         socket,
         base,
-        lambda home, owners: FusePlane(home / "cvmfs", etc, _overrides(home) | _maps(home, owners)),
+        lambda home, owners: choose_plane(
+            _choice(),
+            home,
+            etc,
+            _overrides(home) | _maps(home, owners),
+            unsuited="containers have user namespaces" if owners.users.ranges or owners.groups.ranges else "",
+        ),
     )
+
+
+def _choice() -> Choice:
+    """What the administrator has set as DATA_PLANE."""
+    text = os.environ.get("DATA_PLANE", "").strip().lower() or Choice.AUTO
+    try:
+        return Choice(text)
+    except ValueError as error:
+        raise DriverOptionError(f"DATA_PLANE must be auto, fuse or erofs, not {text!r}") from error
 
 
 def _overrides(home: Path) -> dict[str, str]:

@@ -194,6 +194,13 @@ class Client:
             self._schedule(None)
             return newer
 
+    def open_object(self, wanted: Wanted) -> int:
+        """A descriptor of an object in the cache, fetched if need be; it belongs to the caller.
+
+        Raises TransferError, RepositoryError, CacheError.
+        """
+        return self._fetcher.open(wanted)
+
     def metainfo(self, digest: Digest, limit: int) -> bytes:
         """What the repository says of itself: JSON of at most ``limit`` bytes. Raises as ``mount`` does."""
         wanted = Wanted(ObjectName(digest, Suffix.METAINFO), limit, exact=False, label="metainfo")

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -40,8 +40,8 @@ class Quota:
         self.directory = directory
         self.limit = limit
         """Bytes; may be changed at any time."""
-        self.on_evict: list[Callable[[str], None]] = []
-        """Called with the digest of each object that goes."""
+        self.on_evict: list[Callable[[Collection[str]], None]] = []
+        """Called with the digests of objects that have gone."""
         self.on_pressure: list[Callable[[], None]] = []
         """Called when held objects take up so much that others have no room."""
         self._path = directory / "cachedb"
@@ -117,6 +117,7 @@ class Quota:
         self.flush()
         gone = self._unlink(digest)
         if gone:
+            self._tell_evicted([digest])
             self._ledger.remove([digest])
             self._recount()
         return gone
@@ -126,6 +127,7 @@ class Quota:
         with self._work:
             # Files go first: on a full disk there is no room to write that into the ledger.
             gone = set(self._unlink_oldest(target))
+            self._tell_evicted(gone)
             with self._lock:
                 self._stored = [record for record in self._stored if record.digest not in gone]
                 self._evictions.append(time.monotonic())
@@ -253,9 +255,11 @@ class Quota:
             return False
         except OSError as error:
             raise CacheError(f"cannot remove {path}: {error.strerror}") from error
-        for callback in self.on_evict:
-            callback(digest)
         return True
+
+    def _tell_evicted(self, digests: Collection[str]) -> None:
+        for callback in self.on_evict:
+            callback(digests)
 
     def _reconcile(self) -> None:
         """Somebody ended without closing: enter what is in the directory only, strike out what is not."""

@@ -127,7 +127,7 @@ class GraphDriver:
             ("Backing Filesystem", now.backing.name),
             ("Supports d_type", str(now.backing.d_type).lower()),
             ("Native Overlay Diff", "true"),
-            ("Data Plane", now.plane.name),
+            ("Data Plane", f"{now.plane.name} ({now.plane.why})" if now.plane.why else now.plane.name),
             ("CVMFS Mount Method", now.options.mount_method.value),
             *now.plane.status(),
         ]

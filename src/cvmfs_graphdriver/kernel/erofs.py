@@ -109,7 +109,10 @@ def write_image(root: Directory, *, build_time: int = 0, identity: bytes = bytes
     writer's until it returns: it keeps its layout in the objects. Raises ErofsError: something in the tree
     that the format cannot hold.
     """
-    return _Writer(root).write(build_time, identity)
+    try:
+        return _Writer(root).write(build_time, identity)
+    except struct.error as error:
+        raise ErofsError(f"a number in the tree does not fit into EROFS: {error}") from error
 
 
 def _attribute(name: bytes, value: bytes) -> bytes:

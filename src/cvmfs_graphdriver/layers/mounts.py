@@ -145,11 +145,13 @@ class LayerMounts:
         lower: list[Path | int] = []
         data: list[Path | int] = []
         with ExitStack() as held:
-            for local, run in groupby(sources, key=lambda source: source.directory is not None):
+            for local, group in groupby(sources, key=lambda source: source.directory is not None):
+                run = list(group)
                 if local:
                     lower += [self._directory(source) for source in run]
                     continue
-                part = held.enter_context(self._plane.lower([_layer_path(source) for source in run]))
+                paths = [_layer_path(source) for source in run]
+                part = held.enter_context(self._plane.lower(paths, bottom=run[-1] is sources[-1]))
                 lower += part.layers
                 data += part.data
                 options |= part.options

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cvmfs_graphdriver.client.errors import TalkError
-from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.settings import RepositorySettings, load_settings
 from cvmfs_graphdriver.client.talksocket import ask
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
@@ -36,11 +36,24 @@ _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class FusePlane:
-    """Implements ``Plane``. Repositories appear at ``<directory>/<fqrn>``."""
+    """Implements ``Plane``. Repositories appear at ``<directory>/<fqrn>``.
+
+    With ``triggers`` they have the fetch trigger of the EROFS plane; ``why`` is why it is this plane.
+    """
 
     name = "fuse"
 
-    def __init__(self, directory: Path, etc: Path, overrides: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        etc: Path,
+        overrides: Mapping[str, str],
+        *,
+        triggers: bool = False,
+        why: str = "",
+    ) -> None:
+        self.why = why
+        self._triggers = triggers
         self._directory = directory
         self._etc = etc
         self._overrides = dict(overrides)
@@ -48,12 +61,13 @@ class FusePlane:
         self._lock = threading.Lock()
 
     @contextmanager
-    def lower(self, layers: Sequence[LayerPath]) -> Iterator[Lower]:
+    def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
         """The layers' directories; what an opaque root hides is left out."""
+        del bottom  # whiteouts are always there
         with ExitStack() as held:
             found: list[Path | int] = []
             for layer in layers:
-                descriptor = self._open(layer)
+                descriptor = self.open(layer)
                 held.callback(os.close, descriptor)
                 found.append(descriptor)
                 if _is_opaque(descriptor):
@@ -64,7 +78,7 @@ class FusePlane:
 
     def directory(self, layer: LayerPath) -> Path:
         """Mount the layer's repository if need be, and make sure that the layer is there."""
-        os.close(self._open(layer))
+        os.close(self.open(layer))
         return Path(os.fsdecode(os.fsencode(self._directory / layer.fqrn) + layer.path))
 
     def release(self, fqrn: str) -> None:
@@ -84,15 +98,19 @@ class FusePlane:
             rows.append(("Cache", cache))
         return rows
 
-    def _open(self, layer: LayerPath) -> int:
+    def settings(self, fqrn: str) -> RepositorySettings:
+        """How a repository is configured. Raises ConfigurationError."""
+        return load_settings(fqrn, self._etc, self._overrides)
+
+    def open(self, layer: LayerPath) -> int:
         """A descriptor of the layer's directory, in the revision mounted now or in a newer one."""
         shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
         try:
             for renew in (self._look_for_newer, self.release):
                 with suppress(FileNotFoundError):
-                    return _open_below(self._mounted(layer.fqrn), layer.path)
+                    return _open_below(self.mount_point(layer.fqrn), layer.path)
                 renew(layer.fqrn)
-            return _open_below(self._mounted(layer.fqrn), layer.path)
+            return _open_below(self.mount_point(layer.fqrn), layer.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise LayerNotFoundError(
                 f"there is no layer {shown}: if it was published just now, try again in a few minutes, "
@@ -105,11 +123,10 @@ class FusePlane:
 
     def _look_for_newer(self, fqrn: str) -> None:
         """Let the repository's server look for a new revision now, if it can be asked."""
-        settings = load_settings(fqrn, self._etc, self._overrides)
         with suppress(TalkError):
-            ask(settings.talk_socket, "remount sync")
+            ask(self.settings(fqrn).talk_socket, "remount sync")
 
-    def _mounted(self, fqrn: str) -> Path:
+    def mount_point(self, fqrn: str) -> Path:
         """The mount point of a repository that is mounted, and answers."""
         if not _FQRN.fullmatch(fqrn):
             raise MountPointError(f"{fqrn!r} is no name of a repository")
@@ -119,7 +136,17 @@ class FusePlane:
                 if _answers(target):
                     return target
                 umount(target, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
-            spawn(MountRequest(fqrn, target, self._etc, overrides=self._overrides, whiteouts=True, suid=True))
+            spawn(
+                MountRequest(
+                    fqrn,
+                    target,
+                    self._etc,
+                    overrides=self._overrides,
+                    whiteouts=True,
+                    triggers=self._triggers,
+                    suid=True,
+                )
+            )
         return target
 
     def _place(self, name: str) -> Path:

@@ -50,9 +50,15 @@ class Plane(Protocol):
         """``fuse`` or ``erofs``."""
         ...
 
-    def lower(self, layers: Sequence[LayerPath]) -> AbstractContextManager[Lower]:
+    @property
+    def why(self) -> str:
+        """Why it is this plane and not the other one."""
+        ...
+
+    def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> AbstractContextManager[Lower]:
         """The lower part for these layers, topmost first; mounts the repositories that they need.
 
+        ``bottom`` says that nothing lies below them.
         Raises PlaneError: a repository cannot be mounted, or has no such directory; KernelError.
         """
         ...

@@ -17,7 +17,8 @@ class MountRequest:
     """Mount the repository ``fqrn`` at ``target``.
 
     ``etc`` is where its configuration lies, ``overrides`` win over it. ``whiteouts``: show layers as
-    overlayfs wants to see them; ``suid``: setuid bits count (also if the configuration says no).
+    overlayfs wants to see them; ``triggers``: fetch files for whoever looks for them in the directories of
+    ``trigger``; ``suid``: setuid bits count (also if the configuration says no).
     ``threads`` is how many requests can wait for the network at once without holding up others.
     """
 
@@ -26,6 +27,7 @@ class MountRequest:
     etc: Path = Path("/etc/cvmfs")
     overrides: Mapping[str, str] = field(default_factory=dict)
     whiteouts: bool = False
+    triggers: bool = False
     suid: bool = False
     threads: int = 32
 

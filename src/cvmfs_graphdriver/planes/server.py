@@ -20,14 +20,17 @@ from cvmfs_graphdriver.client.settings import PresentationSettings, load_setting
 from cvmfs_graphdriver.client.talk import Talk
 from cvmfs_graphdriver.client.talksocket import serve_talk
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
+from cvmfs_graphdriver.planes.fetching import Fetching, describe_catalog
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap, load_id_map
 from cvmfs_graphdriver.planes.process import log_as_told, run_as_told
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.revision_filesystem import Presentation, RevisionFilesystem
 from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.planes.trigger import TriggerFilesystem
 from cvmfs_graphdriver.planes.whiteouts import OverlayTree
 
 __all__ = ["serve_repository"]
@@ -82,7 +85,7 @@ class _Service:
 
     def run(self, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
         """Serve until the end."""
-        server = Server(device, self._filesystem, inflight)
+        server = Server(device, self._served(), inflight)
         ready(
             {
                 "suid": self._request.suid or self._settings.suid,
@@ -107,6 +110,20 @@ class _Service:
             except ClientError as error:
                 _log.warning("%s", error)
             yield
+
+    def _served(self) -> Filesystem:
+        """The tree, and the fetch trigger if it was asked for."""
+        if not self._request.triggers:
+            return self._filesystem
+        fetching = Fetching(self._client)
+        threading.Thread(target=fetching.tidy, args=(self._stop,), name="links", daemon=True).start()
+        return TriggerFilesystem(
+            self._filesystem,
+            self._request.fqrn,
+            fetching.fetch,
+            lambda inode: self._revision().node(inode),
+            lambda node: describe_catalog(self._revision(), node),
+        )
 
     def _revision(self) -> Revision:
         return self._client.current or self._client.mount()

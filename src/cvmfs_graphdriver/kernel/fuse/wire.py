@@ -29,6 +29,7 @@ __all__ = [
     "Opcode",
     "StatFs",
     "agree",
+    "attributes_in",
     "attributes_reply",
     "directory_entry",
     "directory_entry_plus",
@@ -285,6 +286,11 @@ def no_entry(entry_ttl: int = FOREVER) -> bytes:
 def attributes_reply(attributes: bytes, *, attribute_ttl: int = FOREVER) -> bytes:
     """The body that answers GETATTR; ``attributes`` are packed."""
     return _attribute_out.pack(attribute_ttl, 0, 0, attributes)
+
+
+def attributes_in(reply: bytes) -> bytes:
+    """The packed attributes in what ``attributes_reply`` made."""
+    return reply[-_attributes.size :]
 
 
 def directory_entry(name: bytes, inode: int, mode: int, following: int) -> bytes:

@@ -1,0 +1,299 @@
+"""The EROFS plane: the kernel serves metadata from an image, data from cached files; we only fetch.
+
+Owns: what the lower part of an overlay mount consists of on this plane: one flattened image for the whole
+chain of layers, and data-only layers in which overlayfs looks for a file's data in this order: the first
+directory of links, each repository's fetch trigger, the second directory of links, and a directory that
+fails. Must not know: overlay mounts, Docker.
+
+Repositories are mounted as on the FUSE plane, which also gives a layer's own tree. A chain that an image
+cannot hold (or that shall be shown otherwise than it is stored) is given out as on the FUSE plane.
+
+A layer is whatever its catalog said when the chain was mounted; an image is named by the digests of the
+catalogs, so later revisions of a repository change nothing.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cvmfs_graphdriver.client.settings import RepositorySettings
+from cvmfs_graphdriver.kernel.erofs import write_image
+from cvmfs_graphdriver.kernel.errors import KernelError, PathEscapeError
+from cvmfs_graphdriver.kernel.mount import FilesystemContext, MountAttribute
+from cvmfs_graphdriver.kernel.openat2 import open_beneath
+from cvmfs_graphdriver.planes.errors import PlaneError
+from cvmfs_graphdriver.planes.flatten import CatalogAt, LayerTree, flatten
+from cvmfs_graphdriver.planes.fuse_plane import FusePlane
+from cvmfs_graphdriver.planes.images import Images, Made
+from cvmfs_graphdriver.planes.links import link_directories
+from cvmfs_graphdriver.planes.plane import LayerPath, Lower
+from cvmfs_graphdriver.planes.trigger import CATALOG_XATTR, DATA, FAIL, FETCH
+from cvmfs_graphdriver.repository.catalog import Catalog
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
+
+__all__ = ["ErofsPlane", "mount_image"]
+
+_log = logging.getLogger(__name__)
+
+_FORM = 1
+"""Goes up when the same layers give another image."""
+_TRIES = 3
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class _Described(NamedTuple):
+    """What a repository's server says of a directory: which catalog lists it."""
+
+    digest: Digest
+    offset: int
+    mountpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer that was found: an open directory, and the catalog that lists it."""
+
+    path: LayerPath
+    descriptor: int
+    settings: RepositorySettings
+    described: _Described
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """A mounted image, and the repositories that it is made of."""
+
+    descriptor: int
+    repositories: frozenset[str]
+
+
+class _UnsuitedError(Exception):
+    """A chain cannot be given out as an image."""
+
+
+class ErofsPlane:
+    """Implements ``Plane``. ``fuse`` mounts repositories, with triggers; images are kept in ``directory``."""
+
+    name = "erofs"
+
+    def __init__(self, fuse: FusePlane, directory: Path, why: str = "") -> None:
+        self._fuse = fuse
+        self._images = Images(directory)
+        self.why = why
+        self._lock = threading.Lock()
+        self._building = threading.Lock()
+        self._mounted: dict[str, _Image] = {}
+
+    @contextmanager
+    def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
+        """One image for all layers, and where its data is."""
+        with ExitStack() as held:
+            part = None
+            if bottom:  # an image has no whiteouts for what might lie below it
+                try:
+                    part = self._part(layers, held)
+                except (KernelError, _UnsuitedError) as error:
+                    _log.warning("using FUSE alone for the layers of %s: %s", layers[0].fqrn, error)
+            yield part or held.enter_context(self._fuse.lower(layers, bottom=bottom))
+
+    def directory(self, layer: LayerPath) -> Path:
+        """The layer's own tree, from its mounted repository."""
+        return self._fuse.directory(layer)
+
+    def release(self, fqrn: str) -> None:
+        """Unmount a repository and images made of it; overlay mounts go on working."""
+        with self._lock:
+            gone = [key for key, image in self._mounted.items() if fqrn in image.repositories]
+            for key in gone:
+                os.close(self._mounted.pop(key).descriptor)
+        self._fuse.release(fqrn)
+
+    def status(self) -> list[tuple[str, str]]:
+        """As on the FUSE plane."""
+        return self._fuse.status()
+
+    def _part(self, paths: Sequence[LayerPath], held: ExitStack) -> Lower:
+        layers = [self._find(path, held) for path in paths]
+        image = self._image(layers, held)
+        settings = {layer.path.fqrn: layer.settings for layer in layers}
+        caches = {each.cache.directory: None for each in settings.values()}
+        links = [link_directories(cache) for cache in caches]
+        for pair in links:
+            for place in pair:
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fetch = [self._data(fqrn, FETCH, held) for fqrn in settings]
+        fail = self._data(next(iter(settings)), FAIL, held)
+        return Lower(
+            [image], [*(first for first, _ in links), *fetch, *(second for _, second in links), fail]
+        )
+
+    # Layers
+
+    def _find(self, path: LayerPath, held: ExitStack) -> _Layer:
+        """Open a layer and ask which catalog lists it."""
+        settings = self._fuse.settings(path.fqrn)
+        shown = settings.presentation
+        if shown.world_readable or shown.claim_ownership or shown.uid_map or shown.gid_map:
+            raise _UnsuitedError(
+                f"the configuration of {path.fqrn} shows owners or modes that are not stored"
+            )
+        descriptor = self._fuse.open(path)
+        held.callback(os.close, descriptor)
+        try:
+            described = _describe(descriptor)
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise PlaneError(f"cannot read the layer {path}: {error.strerror}") from error
+            # The repository was mounted by an earlier version, or for the other plane.
+            self._fuse.release(path.fqrn)
+            descriptor = self._fuse.open(path)
+            held.callback(os.close, descriptor)
+            described = _describe(descriptor)
+        return _Layer(path, descriptor, settings, described)
+
+    def _data(self, fqrn: str, name: bytes, held: ExitStack) -> int:
+        """One of the trigger's directories of a mounted repository."""
+        top = os.open(self._fuse.mount_point(fqrn), _DIRECTORY)
+        try:
+            descriptor = open_beneath(top, DATA + b"/" + name, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise PlaneError(f"{fqrn} has no fetch trigger: {error.strerror}") from error
+        finally:
+            os.close(top)
+        held.callback(os.close, descriptor)
+        return descriptor
+
+    # Images
+
+    def _image(self, layers: Sequence[_Layer], held: ExitStack) -> int:
+        """The mounted image of a chain, made or mounted now if need be."""
+        key = _key(layers)
+        with self._building:
+            with self._lock:
+                known = self._mounted.get(key)
+                if known is not None:
+                    return _duplicate(known.descriptor, held)
+            try:
+                file = self._images.open(key, lambda notes: _holds(notes, layers), lambda: _make(layers))
+            except OSError as error:
+                raise _UnsuitedError(f"cannot keep an image of them: {error.strerror}") from error
+            try:
+                mounted = mount_image(file)
+            finally:
+                os.close(file)
+            repositories = frozenset(layer.path.fqrn for layer in layers)
+            with self._lock:
+                self._mounted[key] = _Image(mounted, repositories)
+                return _duplicate(mounted, held)
+
+
+def mount_image(file: int) -> int:
+    """Mount the EROFS image in an open file, attached nowhere; returns the mount's descriptor.
+
+    Raises MountError.
+    """
+    with FilesystemContext("erofs") as context:
+        context.set_string("source", f"/proc/self/fd/{file}")
+        return context.create(MountAttribute.READ_ONLY)
+
+
+def _duplicate(descriptor: int, held: ExitStack) -> int:
+    """A descriptor for one use, whatever becomes of the original meanwhile."""
+    copy = os.dup(descriptor)
+    held.callback(os.close, copy)
+    return copy
+
+
+def _key(layers: Sequence[_Layer]) -> str:
+    """The name of a chain's image."""
+    parts = [
+        [layer.path.fqrn, layer.path.path.hex(), layer.described.digest.text, _variables(layer)]
+        for layer in layers
+    ]
+    return hashlib.sha256(json.dumps([_FORM, parts]).encode()).hexdigest()
+
+
+def _variables(layer: _Layer) -> Mapping[str, str]:
+    return dict(sorted(layer.settings.presentation.variables.items()))
+
+
+def _describe(directory: int, below: bytes = b"") -> _Described:
+    """Ask the server which catalog lists an open directory, or one below it. Raises OSError."""
+    descriptor = open_beneath(directory, below, os.O_RDONLY | os.O_DIRECTORY) if below else directory
+    try:
+        value = os.getxattr(f"/proc/self/fd/{descriptor}", CATALOG_XATTR)
+    finally:
+        if below:
+            os.close(descriptor)
+    digest, offset, mountpoint = value.split(b"\n", 2)
+    return _Described(Digest.parse(digest.decode("ascii")), int(offset), mountpoint)
+
+
+def _holds(notes: bytes, layers: Sequence[_Layer]) -> bool:
+    """Whether the inodes that an image names are still those of the catalogs that gave them.
+
+    They are unless somebody has wiped the table of inodes.
+    """
+    for number, below, offset in json.loads(notes):
+        try:
+            described = _describe(layers[number].descriptor, bytes.fromhex(below))
+        except (OSError, PathEscapeError):
+            return False
+        if described.offset != offset:
+            return False
+    return True
+
+
+def _make(layers: Sequence[_Layer]) -> Made:
+    """Write the image of a chain from its catalogs."""
+    notes: list[tuple[int, str, int]] = []
+    with ExitStack() as held:
+        trees = [_tree(layer, number, notes, held) for number, layer in enumerate(layers)]
+        image = write_image(flatten(trees))
+    return Made(image, json.dumps(notes).encode())
+
+
+def _tree(layer: _Layer, number: int, notes: list[tuple[int, str, int]], held: ExitStack) -> LayerTree:
+    def catalog(below: bytes, described: _Described) -> CatalogAt:
+        notes.append((number, below.hex(), described.offset))
+        opened = _open_catalog(layer, below, described)
+        held.enter_context(closing(opened))
+        return CatalogAt(described.digest, described.offset, opened)
+
+    def nested(path: bytes) -> CatalogAt:
+        below = path[len(layer.path.path) + 1 :]
+        try:
+            return catalog(below, _describe(layer.descriptor, below))
+        except OSError as error:
+            raise PlaneError(f"cannot read {path!r} of {layer.path.fqrn}: {error.strerror}") from error
+
+    return LayerTree(
+        layer.path.fqrn,
+        layer.path.path,
+        catalog(b"", layer.described),
+        nested,
+        layer.settings.presentation.variables,
+    )
+
+
+def _open_catalog(layer: _Layer, below: bytes, described: _Described) -> Catalog:
+    """A catalog from the cache; asking for it puts it there, but others may take it away."""
+    path = layer.settings.cache.directory / ObjectName(described.digest).cache_path
+    failure = ""
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            _describe(layer.descriptor, below)
+        try:
+            return Catalog.open(path, mountpoint=described.mountpoint)
+        except (CatalogError, FormatError) as error:
+            failure = str(error)
+    raise PlaneError(f"cannot read the catalog {described.digest} of {layer.path.fqrn}: {failure}")

@@ -1,0 +1,117 @@
+"""Flattened images on the disk: one file for each chain of layers, named by what it is made of.
+
+Owns: the directory of image files, that only whole ones have their name, that damaged ones are found out, and
+which are kept. Must not know: what an image shows, how it is mounted.
+
+Behind the image lie notes of whoever made it, their length, and the SHA-256 of everything before. A file that
+does not agree with that, or whose notes are not accepted any more, counts as not there.
+"""
+
+import hashlib
+import logging
+import os
+import secrets
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Images", "Made"]
+
+_log = logging.getLogger(__name__)
+
+_NEW = ".new-"
+_DIGEST = 32
+_length = struct.Struct("<I")
+_ROOM = 1 << 30
+"""Bytes that images may take before those go that were not used for the longest time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new image and notes on it."""
+
+    image: bytes | bytearray
+    notes: bytes
+
+
+class Images:
+    """The images in ``directory``; one process uses it at a time. All methods raise OSError: the disk."""
+
+    def __init__(self, directory: Path, room: int = _ROOM) -> None:
+        self._directory = directory
+        self._room = room
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in directory.glob(_NEW + "*"):
+            left.unlink()
+
+    def open(self, name: str, accept: Callable[[bytes], bool], make: Callable[[], Made]) -> int:
+        """A descriptor of the image called ``name``, which belongs to the caller.
+
+        It is made now if it is not there, or not whole, or if ``accept`` refuses its notes. Raises what
+        ``make`` raises.
+        """
+        path = self._directory / f"{name}.erofs"
+        descriptor = self._open_whole(path, accept)
+        if descriptor is not None:
+            return descriptor
+        self._store(path, make())
+        self._collect(keep=path)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _open_whole(self, path: Path, accept: Callable[[bytes], bool]) -> int | None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        whole = False
+        try:
+            notes = _notes(path.read_bytes())
+            if notes is None:
+                _log.warning("the image %s is damaged and is made anew", path)
+            elif accept(notes):
+                whole = True
+                os.utime(descriptor)
+        finally:
+            if not whole:
+                os.close(descriptor)
+        return descriptor if whole else None
+
+    def _store(self, path: Path, made: Made) -> None:
+        temporary = self._directory / f"{_NEW}{secrets.token_hex(8)}"
+        end = made.notes + _length.pack(len(made.notes))
+        digest = hashlib.sha256(made.image)
+        digest.update(end)
+        try:
+            with temporary.open("xb") as file:
+                file.write(made.image)
+                file.write(end + digest.digest())
+            temporary.rename(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+
+    def _collect(self, keep: Path) -> None:
+        """Remove images that were not used for the longest time; who has one mounted keeps it."""
+        found = []
+        for path in self._directory.glob("*.erofs"):
+            with suppress(FileNotFoundError):
+                found.append((path.stat(), path))
+        total = sum(status.st_size for status, _ in found)
+        for status, path in sorted(found, key=lambda each: each[0].st_mtime_ns):
+            if total <= self._room:
+                return
+            if path != keep:
+                path.unlink(missing_ok=True)
+                total -= status.st_size
+
+
+def _notes(content: bytes) -> bytes | None:
+    """The notes in a file; None if it is not whole."""
+    end = len(content) - _DIGEST - _length.size
+    if end < 0 or hashlib.sha256(memoryview(content)[:-_DIGEST]).digest() != content[-_DIGEST:]:
+        return None
+    (length,) = _length.unpack_from(content, end)
+    return content[end - length : end] if length <= end else None

@@ -31,6 +31,7 @@ class DirectoryPlane:
         self.root = root
         self.released: list[str] = []
         self.lowest: list[bool] = []
+        self.silent: set[str] = set()
         self.ready = threading.Event()
         self.ready.set()
 
@@ -45,6 +46,9 @@ class DirectoryPlane:
 
     def release(self, fqrn: str) -> None:
         self.released.append(fqrn)
+
+    def answers(self, fqrn: str) -> bool:
+        return fqrn not in self.silent
 
     def status(self) -> list[tuple[str, str]]:
         return []
@@ -201,6 +205,18 @@ def test_a_new_process_adopts_what_is_mounted(case: Case) -> None:
     assert mount_at(merged) is not None
     case.mounts.put("top")
     assert mount_at(merged) is None
+
+
+def test_a_mount_whose_repository_is_not_served_is_not_adopted(case: Case) -> None:
+    case.thin("thin", "cvmfs://a.org/one")
+    case.store.create("top", "thin")
+    merged = case.mounts.get("top")
+    case.start()
+    assert mount_at(merged) is not None
+    case.plane.silent.add("a.org")
+    case.start()
+    assert mount_at(merged) is None
+    assert case.mounts.get("top") == merged
 
 
 def test_mounts_of_nobody_are_ended(case: Case) -> None:

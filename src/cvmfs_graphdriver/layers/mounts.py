@@ -68,8 +68,9 @@ class LayerMounts:
             if path.name != "merged" or path.parent.parent != self._store.home:
                 continue
             identity = path.parent.name
-            if self._store.exists(identity) and _is_alive(path):
-                repositories = _repositories(sources_above(self._store.ancestry(identity)))
+            known = self._store.exists(identity)
+            repositories = _repositories(sources_above(self._store.ancestry(identity)) if known else ())
+            if known and _is_alive(path) and all(map(self._plane.answers, repositories)):
                 self._mounted[identity] = _Mounted(1, path, repositories)
             else:
                 _log.info("unmounting %s, which an earlier process left", path)

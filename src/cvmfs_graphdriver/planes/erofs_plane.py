@@ -117,6 +117,10 @@ class ErofsPlane:
                 os.close(self._mounted.pop(key).descriptor)
         self._fuse.release(fqrn)
 
+    def answers(self, fqrn: str) -> bool:
+        """Whether a repository is mounted and has a living server: the trigger of images made of it."""
+        return self._fuse.answers(fqrn)
+
     def status(self) -> list[tuple[str, str]]:
         """As on the FUSE plane."""
         return self._fuse.status()
@@ -177,11 +181,13 @@ class ErofsPlane:
     def _image(self, layers: Sequence[_Layer], held: ExitStack) -> int:
         """The mounted image of a chain, made or mounted now if need be."""
         key = _key(layers)
+        known = self._known(key, held)
+        if known is not None:
+            return known
         with self._building:
-            with self._lock:
-                known = self._mounted.get(key)
-                if known is not None:
-                    return _duplicate(known.descriptor, held)
+            known = self._known(key, held)
+            if known is not None:
+                return known
             try:
                 file = self._images.open(key, lambda notes: _holds(notes, layers), lambda: _make(layers))
             except OSError as error:
@@ -194,6 +200,12 @@ class ErofsPlane:
             with self._lock:
                 self._mounted[key] = _Image(mounted, repositories)
                 return _duplicate(mounted, held)
+
+    def _known(self, key: str, held: ExitStack) -> int | None:
+        """A descriptor of an image that is mounted already."""
+        with self._lock:
+            image = self._mounted.get(key)
+            return None if image is None else _duplicate(image.descriptor, held)
 
 
 def mount_image(file: int) -> int:

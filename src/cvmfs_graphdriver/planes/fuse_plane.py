@@ -87,6 +87,10 @@ class FusePlane:
             if mount_at(self._directory / fqrn) is not None:
                 umount(self._directory / fqrn, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
 
+    def answers(self, fqrn: str) -> bool:
+        """Whether a repository is mounted and has a living server."""
+        return mount_at(self._directory / fqrn) is not None and _answers(self._directory / fqrn)
+
     def status(self) -> list[tuple[str, str]]:
         """Each mounted repository, and the cache that they share."""
         rows = [

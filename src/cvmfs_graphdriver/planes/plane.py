@@ -74,6 +74,10 @@ class Plane(Protocol):
         """Unmount a repository that no layer is taken from any more. What is mounted goes on working."""
         ...
 
+    def answers(self, fqrn: str) -> bool:
+        """Whether a repository is mounted and served. If not, no layer that needs it can be whole."""
+        ...
+
     def status(self) -> Sequence[tuple[str, str]]:
         """What an administrator should see: a name and a value each, from what is known without asking
         the network.

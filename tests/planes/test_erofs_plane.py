@@ -147,7 +147,7 @@ def driver_home(path: Path, etc: Path, **overrides: str) -> Iterator[Home]:
     finally:
         for mount in reversed(mounts_below(path)):
             umount(mount.mount_point, UmountFlag.DETACH)
-        for server in (path / "cvmfs").glob("*"):
+        for server in (path / "cvmfs").glob("[a-z]*"):
             end(server)
 
 
@@ -389,20 +389,20 @@ def test_who_waits_can_be_killed(home: Home, tmp_path: Path, monkeypatch: pytest
 def test_a_process_that_starts_anew(home: Home, tmp_path: Path) -> None:
     with stacked(home.plane, [MIDDLE, BASE], tmp_path / "stack") as merged:
         serving = pids_serving(home.mount)
-        [image] = (home.path / "images").glob("*.erofs")
+        [image] = (home.path / "cvmfs/.images").glob("*.erofs")
         made = image.stat()
-        (home.path / "images/.new-left").write_bytes(b"half")
+        (home.path / "cvmfs/.images/.new-left").write_bytes(b"half")
         with stacked(home.again(), [MIDDLE, BASE], tmp_path / "another") as another:
             assert seen(another) == seen(merged)
         assert pids_serving(home.mount) == serving
         assert image.stat().st_ino == made.st_ino
-        assert [path.name for path in (home.path / "images").iterdir()] == [image.name]
+        assert [path.name for path in (home.path / "cvmfs/.images").iterdir()] == [image.name]
 
 
 def test_a_damaged_image_is_made_anew(home: Home, tmp_path: Path) -> None:
     with stacked(home.plane, [MIDDLE, BASE], tmp_path / "stack") as merged:
         truth = seen(merged)
-    [image] = (home.path / "images").glob("*.erofs")
+    [image] = (home.path / "cvmfs/.images").glob("*.erofs")
     content = bytearray(image.read_bytes())
     for number, damaged in enumerate([content[:-1], b"", bytes(len(content)), _flipped(content)]):
         image.write_bytes(bytes(damaged))
@@ -456,7 +456,7 @@ def test_a_chain_that_an_image_cannot_hold(tmp_path: Path) -> None:
                 assert not lower.data
             with stacked(home.plane, [BASE], tmp_path / "stack") as merged:
                 assert (merged / "a").read_bytes() == b"content"
-            assert not list((home.path / "images").iterdir())
+            assert not list((home.path / "cvmfs/.images").iterdir())
 
 
 def test_layers_that_are_not_at_the_bottom(home: Home) -> None:
@@ -474,4 +474,4 @@ def test_the_choice(stored: Published, tmp_path: Path) -> None:
     with pytest.raises(PlaneError, match="there are user namespaces"):
         choose_plane(Choice.EROFS, *arguments, unsuited="there are user namespaces")
     assert not mounts_below(tmp_path)
-    assert os.listdir(tmp_path) == ["images"]
+    assert os.listdir(tmp_path) == ["cvmfs"]

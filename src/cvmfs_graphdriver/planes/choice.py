@@ -67,7 +67,7 @@ def choose_plane(
     why = "demanded by DATA_PLANE" if choice is Choice.EROFS else f"Linux {os.uname().release} can do it"
     fuse = FusePlane(mounts, etc, overrides, triggers=True)
     try:
-        return ErofsPlane(fuse, home / "images", why)
+        return ErofsPlane(fuse, mounts / ".images", why)
     except OSError as error:
         raise PlaneError(f"cannot keep images in {home}: {error.strerror}") from error
 

@@ -49,6 +49,23 @@ def test_ingest_a_tar(site: Site, path: str) -> None:
     assert site.names(b"/l") == {b"", b"/f"}
 
 
+def test_ingest_as_a_stock_server_would(site: Site) -> None:
+    settings = site.place / "server.conf"
+    settings.write_text("CVMFS_IGNORE_SPECIAL_FILES=true\n")
+    path = site.place / "layer.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("one/f"))
+        for name, kind in (("two/g", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "one/f" if kind == tarfile.LNKTYPE else ""
+            archive.addfile(member)
+    done = on(site, "ingest", "--server-conf", settings, path, "/l")
+    assert done.returncode == 0, done.stderr
+    assert "note: left out the special file '/pipe'" in done.stderr
+    assert "note: broke up 1 hard-link groups" in done.stderr
+    assert site.tree(b"/l")[b"/two/g"][0].linkcount == 1
+
+
 def test_ingest_from_standard_input(site: Site) -> None:
     data = tar(site.place / "layer.tar", "w").read_bytes()
     words = [

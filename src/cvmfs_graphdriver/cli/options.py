@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["etc_option", "json_option", "storage_option"]
+__all__ = ["etc_option", "json_option", "settings_option", "storage_option"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,4 +38,12 @@ storage_option = click.option(
     metavar="DIR|FILE",
     help="Where the repository's objects are: a directory (default: /srv/cvmfs/REPO), or in S3 as a file of "
     "CVMFS_S3_* says.",
+)
+
+settings_option = click.option(
+    "--server-conf",
+    "settings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Store content as the stock server would with this server.conf (default: as images need it).",
 )

@@ -4,7 +4,6 @@ Owns: that order (CernVM-FS format reference, section 13.3), so that readers see
 one and never a part of it. Must not know: what has changed below the root catalog.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference
 from cvmfs_graphdriver.repository.history import History
 from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.metainfo import Metainfo
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 
 __all__ = ["Commit"]
@@ -46,7 +46,7 @@ class Commit:
         repository, base, now = self._repository, self._base, self._now
         history = self._write_history(change_tags)
         certificate = self._objects.put(*repository.certificate_object())
-        metainfo = base.metainfo or self._objects.put(_metainfo(), Suffix.METAINFO)
+        metainfo = base.metainfo or self._objects.put(Metainfo().export(), Suffix.METAINFO)
         reflog = self._write_reflog(
             Reference(root.digest, ReferenceKind.CATALOG, now),
             Reference(certificate, ReferenceKind.CERTIFICATE, now),
@@ -104,10 +104,3 @@ class Commit:
         data = path.read_bytes()
         repository.storage.put(REFLOG, data)
         return Digest.of(data, repository.options.algorithm)
-
-
-def _metainfo() -> bytes:
-    """The description of a repository whose owner has not said anything (format reference, section 6.3)."""
-    empty = dict.fromkeys(("administrator", "email", "organisation", "description", "url"), "")
-    document = {**empty, "recommended-stratum0": "", "recommended-stratum1s": [], "custom": {}}
-    return json.dumps(document, indent=2).encode() + b"\n"

@@ -5,20 +5,16 @@ Owns: the parameters ``CVMFS_S3_*``, their defaults and what is refused (CernVM-
 """
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cvmfs_graphdriver.publisher.errors import StorageError
+from cvmfs_graphdriver.publisher.assignments import Assignments
 
 __all__ = ["S3Settings"]
 
-_LIMIT = 1 << 16
-_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
-_YES, _NO = {"yes", "true", "on", "1"}, {"no", "false", "off", "0"}
 _ACLS = {
     *("private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read"),
     *("bucket-owner-read", "bucket-owner-full-control"),
@@ -47,20 +43,10 @@ class S3Settings:
     @classmethod
     def load(cls, file: Path) -> Self:
         """Read a configuration file. Raises StorageError: it cannot be read, or says what makes no sense."""
-        try:
-            with file.open("rb") as reader:
-                data = reader.read(_LIMIT + 1)
-            text = data.decode()
-        except OSError as error:
-            raise StorageError(f"cannot read the S3 configuration {file}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise StorageError(f"the S3 configuration {file} is no text") from error
-        if len(data) > _LIMIT:
-            raise StorageError(f"{file} is too big for an S3 configuration")
-        return cls._of(_Values(file, text))
+        return cls._of(Assignments.load(file, "CVMFS_S3_"))
 
     @classmethod
-    def _of(cls, values: "_Values") -> Self:
+    def _of(cls, values: Assignments) -> Self:
         flavor = values.text("FLAVOR", "awsv4").lower()
         if flavor != "awsv4":
             values.refuse("FLAVOR", f"{flavor} is not supported: only awsv4 is")
@@ -88,52 +74,3 @@ class S3Settings:
             acl=acl,
             proxy=values.text("PROXY", ""),
         )
-
-
-class _Values:
-    """The assignments of a file, each in a line of its own."""
-
-    def __init__(self, file: Path, text: str) -> None:
-        self._file = file
-        self._values = dict(self._assignments(text))
-
-    def _assignments(self, text: str) -> list[tuple[str, str]]:
-        found = []
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                words = shlex.split(line, comments=True)
-            except ValueError as error:
-                raise StorageError(f"{self._file}:{number}: {error}") from error
-            words = words[1:] if words[:1] == ["export"] else words
-            for word in words:
-                name, equals, value = word.partition("=")
-                if not equals or not _NAME.fullmatch(name):
-                    raise StorageError(f"{self._file}:{number}: this is no NAME=VALUE")
-                if "$" in value or "`" in value:
-                    raise StorageError(f"{self._file}:{number}: {name} must be written without $ and `")
-                found.append((name, value))
-        return found
-
-    def refuse(self, name: str, problem: str) -> None:
-        raise StorageError(f"{self._file}: CVMFS_S3_{name}: {problem}")
-
-    def text(self, name: str, default: str) -> str:
-        return self._values.get(f"CVMFS_S3_{name}", default)
-
-    def required(self, name: str) -> str:
-        value = self.text(name, "")
-        if not value:
-            self.refuse(name, "it is missing, and needed for a storage in S3")
-        return value
-
-    def number(self, name: str, default: int, most: int) -> int:
-        value = self.text(name, str(default))
-        if not (value.isascii() and value.isdigit()) or int(value) > most:
-            self.refuse(name, f"{value!r} is no number from 0 to {most}")
-        return int(value)
-
-    def boolean(self, name: str, *, default: bool) -> bool:
-        value = self.text(name, "yes" if default else "no").lower()
-        if value not in _YES | _NO:
-            self.refuse(name, f"{value!r} is neither yes nor no")
-        return value in _YES

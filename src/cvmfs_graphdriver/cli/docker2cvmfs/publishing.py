@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
-from cvmfs_graphdriver.cli.options import storage_option
+from cvmfs_graphdriver.cli.options import settings_option, storage_option
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
 from cvmfs_graphdriver.oci.platform import Platform
 from cvmfs_graphdriver.oci.thin_image import ManifestFormat
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.server_settings import load_server_settings
 from cvmfs_graphdriver.publisher.upstream import storage_at
 
 __all__ = ["Publishing", "publishing_options"]
@@ -28,13 +29,15 @@ class Publishing:
 
     storage: Path | None
     keys: Path
+    settings: Path | None
     layout: LayerLayout
     form: ManifestFormat
     platform: Platform | None
 
     def open(self, fqrn: str) -> Repository:
         """The repository, which must be there, with its keys; raises PublisherError, KeyringError."""
-        return Repository.open(fqrn, storage_at(self.storage, fqrn), self.keys)
+        options = load_server_settings(self.settings) if self.settings else None
+        return Repository.open(fqrn, storage_at(self.storage, fqrn), self.keys, options)
 
 
 _OPTIONS = (
@@ -55,6 +58,7 @@ _OPTIONS = (
         show_default=True,
         help="The directory of its keys.",
     ),
+    settings_option,
     click.option(
         "--format",
         "form",
@@ -76,13 +80,14 @@ def publishing_options(command: Callable[..., None]) -> Callable[..., None]:
         sub: str,
         storage: Path | None,
         keys: Path,
+        settings: Path | None,
         form: str,
         platform: Platform | None,
         unpacked_layout: bool,
         **options: Any,
     ) -> None:
         layout: LayerLayout = UnpackedLayout() if unpacked_layout else DirectoryLayout.parse(sub)
-        publishing = Publishing(storage, keys, layout, ManifestFormat(form), platform)
+        publishing = Publishing(storage, keys, settings, layout, ManifestFormat(form), platform)
         command(*arguments, publishing=publishing, **options)
 
     decorated: Callable[..., None] = with_publishing

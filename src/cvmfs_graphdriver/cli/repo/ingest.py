@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options, wait_option
 from cvmfs_graphdriver.conversion.tree import tree_entries
 from cvmfs_graphdriver.oci.layer import LayerStream
@@ -20,10 +21,20 @@ __all__ = ["command"]
 @click.argument("tar", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.argument("path")
 @click.option("--tag", default="", metavar="NAME", help="Name the new revision.")
+@settings_option
 @wait_option
 @json_option
 def command(
-    fqrn: str, storage: Path | None, keys: Path, tar: Path, path: str, tag: str, wait: float, *, as_json: bool
+    fqrn: str,
+    storage: Path | None,
+    keys: Path,
+    tar: Path,
+    path: str,
+    tag: str,
+    settings: Path | None,
+    wait: float,
+    *,
+    as_json: bool,
 ) -> None:
     """Publish what is in TAR as the directory PATH of REPO, in place of what is there.
 
@@ -33,7 +44,7 @@ def command(
 
     Example: cvmfs-graphdriver repo ingest images.example.org layer.tar.gz /layers/one
     """
-    repository = open_repository(fqrn, storage, keys)
+    repository = open_repository(fqrn, storage, keys, settings)
     notes: list[str] = []
     with click.open_file(os.fspath(tar), "rb") as source, Transaction(repository, wait=wait) as transaction:
         name = "standard input" if source is sys.stdin.buffer else os.fspath(tar)

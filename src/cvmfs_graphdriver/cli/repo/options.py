@@ -8,6 +8,7 @@ import click
 
 from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.server_settings import load_server_settings
 from cvmfs_graphdriver.publisher.upstream import storage_at
 
 __all__ = ["json_option", "keys_option", "open_repository", "repository_options", "wait_option"]
@@ -38,6 +39,7 @@ def repository_options(command: _Command) -> _Command:
     return fqrn_argument(storage_option(keys_option(command)))
 
 
-def open_repository(fqrn: str, storage: Path | None, keys: Path) -> Repository:
+def open_repository(fqrn: str, storage: Path | None, keys: Path, settings: Path | None = None) -> Repository:
     """The repository that the options name. Raises PublisherError, TrustError."""
-    return Repository.open(fqrn, storage_at(storage, fqrn), keys)
+    options = load_server_settings(settings) if settings else None
+    return Repository.open(fqrn, storage_at(storage, fqrn), keys, options)

@@ -1,0 +1,50 @@
+"""The stock server's settings of a repository, as far as they say how content is stored.
+
+Owns: the parameters of ``server.conf`` and what they mean here (CernVM-FS format reference, section 13.4).
+What such a file does not say has the stock server's default, which is not the one that fits images: so
+it is read only when it is asked for. Must not know: where repositories and their keys are.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from cvmfs_graphdriver.publisher.assignments import Assignments
+from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.repository.chunking import ChunkSizes
+from cvmfs_graphdriver.repository.entry import Compression
+
+__all__ = ["load_server_settings"]
+
+_MOST_CHUNK: Final = 1 << 30
+_COMPRESSIONS: Final = {"default": Compression.ZLIB, "zlib": Compression.ZLIB, "none": Compression.NONE}
+
+
+def load_server_settings(file: Path) -> RepositoryOptions:
+    """Read a file such as ``/etc/cvmfs/repositories.d/<fqrn>/server.conf``.
+
+    Raises StorageError: it cannot be read, or says what makes no sense.
+    """
+    values = Assignments.load(file, "CVMFS_")
+    compression = values.text("COMPRESSION_ALGORITHM", "default").lower()
+    if compression not in _COMPRESSIONS:
+        values.refuse("COMPRESSION_ALGORITHM", f"{compression!r} is none of {', '.join(_COMPRESSIONS)}")
+    return RepositoryOptions(
+        compression=_COMPRESSIONS[compression],
+        chunking=_chunk_sizes(values) if values.boolean("USE_FILE_CHUNKING", default=True) else None,
+        auto_tag=values.boolean("AUTO_TAG", default=True),
+        include_xattrs=values.boolean("INCLUDE_XATTRS", default=False),
+        ignore_special_files=values.boolean("IGNORE_SPECIAL_FILES", default=False),
+        break_cross_directory_hardlinks=values.boolean("IGNORE_XDIR_HARDLINKS", default=True),
+    )
+
+
+def _chunk_sizes(values: Assignments) -> ChunkSizes:
+    usual = ChunkSizes()
+    sizes = ChunkSizes(
+        values.number("MIN_CHUNK_SIZE", usual.minimum, _MOST_CHUNK),
+        values.number("AVG_CHUNK_SIZE", usual.average, _MOST_CHUNK),
+        values.number("MAX_CHUNK_SIZE", usual.maximum, _MOST_CHUNK),
+    )
+    if not 32 <= sizes.minimum < sizes.average < sizes.maximum:
+        values.refuse("AVG_CHUNK_SIZE", "it must lie between the least and the greatest size of a chunk")
+    return sizes

@@ -15,13 +15,14 @@ from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.ledger import Kind, Ledger, Record
 from cvmfs_graphdriver.client.quota import Quota
 from cvmfs_graphdriver.repository.digest import Digest
+from tests.client.storing import store
 
 MEGABYTE = 1024 * 1024
 
 
 def _put(cache: Cache, data: bytes, **options: object) -> Digest:
     digest = Digest.of(data)
-    with cache.store(digest, **options) as incoming:  # type: ignore[arg-type]
+    with store(cache, digest, **options) as incoming:
         incoming.write(data)
     return digest
 
@@ -49,7 +50,7 @@ def test_an_object_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     digest = Digest.of(b"abc")
     assert cache.open(digest) is None
-    with cache.store(digest) as incoming:
+    with store(cache, digest) as incoming:
         incoming.write(b"wrong")
         incoming.restart()
         incoming.write(b"ab")
@@ -59,7 +60,7 @@ def test_an_object_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     os.close(early)
     assert _get(cache, digest) == b"abc"
     assert (tmp_path / digest.text[:2] / digest.text[2:]).stat().st_mode & 0o777 == 0o600
-    with suppress(ZeroDivisionError), cache.store(Digest.of(b"x")) as incoming:
+    with suppress(ZeroDivisionError), store(cache, Digest.of(b"x")) as incoming:
         incoming.write(b"x" * (1 // 0))
     assert _files(tmp_path) == {digest.text}
     assert not list((tmp_path / "txn").iterdir())
@@ -157,7 +158,7 @@ def test_held_and_pinned_objects_stay(tmp_path: Path) -> None:
     pressure: list[int] = []
     with _with_quota(tmp_path, 4 * MEGABYTE) as (cache, quota):
         quota.on_pressure.append(lambda: pressure.append(1))
-        held = _put(cache, b"h" * MEGABYTE, kind=Kind.CATALOG, label="a catalog")
+        held = _put(cache, b"h" * MEGABYTE, kind=Kind.CATALOG, path="a catalog")
         pinned = _put(cache, b"p" * MEGABYTE)
         other = _put(cache, b"o" * MEGABYTE)
         assert quota.pin(pinned.text)
@@ -182,7 +183,7 @@ def test_big_objects_get_room_first(tmp_path: Path) -> None:
         for number in range(3):
             _put(cache, bytes([number]) * 9 * MEGABYTE)
         quota.flush()
-        with cache.store(Digest.of(b"big"), size=26 * MEGABYTE) as incoming:
+        with store(cache, Digest.of(b"big"), size=26 * MEGABYTE) as incoming:
             assert quota.used <= 14 * MEGABYTE
             incoming.write(b"big")
 
@@ -199,8 +200,8 @@ def test_what_is_open_can_be_read_after_it_was_evicted(tmp_path: Path) -> None:
 
 def test_ledger_knows_what_each_object_is(tmp_path: Path) -> None:
     with _with_quota(tmp_path, MEGABYTE) as (cache, quota):
-        one = _put(cache, b"content", label="file /a, object")
-        two = _put(cache, b"x" * 5, label="catalog of /", kind=Kind.CATALOG)
+        one = _put(cache, b"content", path="file /a, object")
+        two = _put(cache, b"x" * 5, path="catalog of /", kind=Kind.CATALOG)
         records = quota.records()
         assert [(r.digest, r.size, r.path, r.kind) for r in records] == [
             (one.text, 7, "file /a, object", Kind.REGULAR),
@@ -217,10 +218,11 @@ import sys
 from pathlib import Path
 from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.repository.digest import Digest
+from tests.client.storing import store
 cache = Cache(Path(sys.argv[1]), 10_000_000)
 for number in range(200):
     data = str(number % 150).encode() * 100
-    with cache.store(Digest.of(data)) as incoming:
+    with store(cache, Digest.of(data)) as incoming:
         incoming.write(data)
     cache.open(Digest.of(data))
 cache.close()
@@ -243,9 +245,10 @@ import os, signal
 from pathlib import Path
 from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.repository.digest import Digest
+from tests.client.storing import store
 cache = Cache(Path({str(directory)!r}), 10_000_000)
 def put(data, die=False):
-    with cache.store(Digest.of(data)) as incoming:
+    with store(cache, Digest.of(data)) as incoming:
         incoming.write(data)
         if die: os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -277,7 +280,7 @@ def test_after_a_crash_the_ledger_is_made_to_agree(tmp_path: Path) -> None:
 def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     _crash(tmp_path, "put(b'half', die=True)")
     assert len(list(tmp_path.glob("txn/*"))) == 1
-    with _with_quota(tmp_path, MEGABYTE) as (cache, _), cache.store(Digest.of(b"mine")) as incoming:
+    with _with_quota(tmp_path, MEGABYTE) as (cache, _), store(cache, Digest.of(b"mine")) as incoming:
         incoming.write(b"mine")
         for _ in range(100):
             if len(list(tmp_path.glob("txn/*"))) == 1:

@@ -1,7 +1,7 @@
 """Guesses of what will be read next."""
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cvmfs_graphdriver.client.revision import Node
@@ -9,115 +9,144 @@ from cvmfs_graphdriver.planes.readahead import ReadAhead
 from cvmfs_graphdriver.repository.entry import DirectoryEntry
 
 NOWHERE: Any = None
-BIG = 2 << 20
+BIG = 16 << 20
 
 
-def directory_of(inode: int, count: int, size: int = 100) -> list[Node]:
-    """The files of a directory; every tenth entry is no small file."""
-    nodes = []
-    for number in range(count):
-        mode = stat.S_IFDIR | 0o755 if number % 10 == 9 else stat.S_IFREG | 0o644
-        entry = DirectoryEntry(b"%d" % number, mode, size)
-        nodes.append(Node(b"/%d/%d" % (inode, number), inode * 1000 + number, inode, entry, NOWHERE))
-    return nodes
+class Forest:
+    """A tree in memory, a reader of it, and what is fetched ahead of him.
 
+    ``shape`` is the content of a directory: a number of bytes for a file, another shape for a directory.
+    """
 
-class Walk:
-    """A reader of listed directories, and what is fetched ahead of him."""
-
-    def __init__(self, *directories: tuple[int, int], size: int = 100) -> None:
-        self.directories = {inode: directory_of(inode, count, size) for inode, count in directories}
+    def __init__(self, *shape: Any) -> None:
+        self.nodes: dict[int, Node] = {}
+        self.listings: dict[int, list[Node]] = {}
         self.asked: list[int] = []
-        self.ahead = ReadAhead(self.children)
-        self.fetched: list[int] = []
+        self.root = self._grow(b"", 0, shape)
+        self.ahead = ReadAhead(self._children, self.nodes.__getitem__)
+        self.fetched: list[Node] = []
 
-    def children(self, inode: int) -> Sequence[Node]:
-        self.asked.append(inode)
-        return self.directories[inode]
+    def _grow(self, path: bytes, parent: int, shape: Any) -> Node:
+        inode = len(self.nodes) + 1
+        is_file = isinstance(shape, int)
+        mode = stat.S_IFREG | 0o644 if is_file else stat.S_IFDIR | 0o755
+        entry = DirectoryEntry(path.rpartition(b"/")[2], mode, shape if is_file else 4096)
+        node = self.nodes[inode] = Node(path, inode, parent or inode, entry, NOWHERE)
+        if not is_file:
+            self.listings[inode] = [
+                self._grow(b"%b/%d" % (path, number), inode, one) for number, one in enumerate(shape)
+            ]
+        return node
 
-    def files(self, inode: int) -> list[Node]:
-        return [node for node in self.directories[inode] if node.entry.is_regular]
+    def _children(self, node: Node) -> Sequence[Node]:
+        self.asked.append(node.inode)
+        return self.listings[node.inode]
 
-    def show(self, inode: int) -> list[int]:
-        return self.note(self.ahead.listed(inode, self.directories[inode]))
+    def walk(self, node: Node | None = None) -> Iterator[Node]:
+        """Files in the order in which tar reads them."""
+        for child in self.listings[(node or self.root).inode]:
+            if child.entry.is_directory:
+                yield from self.walk(child)
+            else:
+                yield child
 
-    def read(self, node: Node) -> list[int]:
-        return self.note(self.ahead.opened(node))
-
-    def note(self, nodes: Sequence[Node]) -> list[int]:
-        found = [node.inode for node in nodes]
+    def read(self, node: Node) -> Sequence[Node]:
+        found = self.ahead.opened(node)
         self.fetched += found
         return found
 
 
+def paths(nodes: Sequence[Node]) -> list[bytes]:
+    return [node.path for node in nodes]
+
+
 def test_a_few_files_in_order_cause_nothing() -> None:
-    walk = Walk((1, 50))
-    assert walk.show(1) == []
-    for node in walk.files(1)[:2]:
-        assert walk.read(node) == []
+    forest = Forest(*[100] * 50)
+    files = list(forest.walk())
+    for node in files[:3]:
+        assert not forest.read(node)
 
 
-def test_whoever_reads_on_gets_the_next_files_once() -> None:
-    walk = Walk((1, 300))
-    walk.show(1)
-    files = walk.files(1)
+def test_whoever_reads_on_gets_the_next_files_once_and_in_order() -> None:
+    forest = Forest(*[100, 100, [], 100] * 800)
+    files = list(forest.walk())
     for position, node in enumerate(files):
-        ahead = walk.read(node)
-        assert len(ahead) <= 48
-        assert all(inode > node.inode for inode in ahead), f"at {position}"
-    assert len(walk.fetched) == len(set(walk.fetched))
-    assert set(walk.fetched) == {node.inode for node in files[3:]}
+        forest.read(node)
+        ahead = len(forest.fetched) - max(0, position - 4)
+        assert ahead <= 2 * position + 2
+        assert ahead <= 513
+    assert paths(forest.fetched) == paths(files[5:])
+
+
+def test_files_that_are_not_reported_count_as_read() -> None:
+    forest = Forest(*[100] * 2000)
+    files = list(forest.walk())
+    waited = 0
+    for node in files:
+        if node not in forest.fetched:
+            waited += 1
+            forest.read(node)
+        elif forest.fetched.index(node) % 16 == 15:
+            forest.read(node)
+    assert waited < 10
+    assert len(forest.fetched) + waited == len(files)
+
+
+def test_a_walker_gets_the_files_of_the_following_directories() -> None:
+    forest = Forest([100] * 30, *[[100, [100, 100], 100]] * 100)
+    for node in forest.walk():
+        was_fetched = node in forest.fetched
+        forest.read(node)
+        assert was_fetched or node.path.startswith((b"/0/", b"/1/"))
+
+
+def test_who_reads_one_directory_gets_no_others() -> None:
+    forest = Forest([100] * 500, [100] * 500)
+    for node in list(forest.walk())[:500]:
+        forest.read(node)
+    assert len(forest.fetched) > 400
+    assert all(node.path.startswith(b"/0/") for node in forest.fetched)
 
 
 def test_reading_here_and_there_causes_nothing() -> None:
-    walk = Walk((1, 300))
-    walk.show(1)
-    files = walk.files(1)
+    forest = Forest(*[100] * 300)
+    files = list(forest.walk())
     for step in range(200):
-        assert walk.read(files[step * 7919 % len(files)]) == []
+        assert not forest.read(files[step * 7919 % len(files)])
 
 
-def test_a_walker_gets_the_files_of_the_next_directory_when_he_lists_it() -> None:
-    walk = Walk((1, 60), (2, 5), (3, 60))
-    for inode in (1, 2):
-        walk.show(inode)
-        for node in walk.files(inode):
-            walk.read(node)
-    assert walk.show(3) == [node.inode for node in walk.files(3)[:48]]
+def test_one_file_of_each_directory_causes_nothing() -> None:
+    forest = Forest(*[[100] * 10] * 100)
+    for node in list(forest.walk())[5::10]:
+        assert not forest.read(node)
+    assert not forest.asked
 
 
-def test_who_only_lists_gets_nothing() -> None:
-    walk = Walk(*((inode, 30) for inode in range(1, 100)))
-    for inode in range(1, 100):
-        assert walk.show(inode) == []
+def test_who_stops_reading_gets_no_more() -> None:
+    forest = Forest(*[100] * 100_000)
+    files = list(forest.walk())
+    for node in files[:1000]:
+        forest.read(node)
+    assert len(forest.fetched) <= 1000 + 512
 
 
 def test_guessing_stops_where_all_is_there() -> None:
-    walk = Walk((1, 300))
-    walk.show(1)
-    files = walk.files(1)
+    forest = Forest(*[100] * 300)
+    files = list(forest.walk())
     for node in files[:6]:
-        walk.read(node)
-    walk.ahead.missed()
-    before = len(walk.fetched)
+        forest.read(node)
+    forest.ahead.missed()
+    before = len(forest.fetched)
     for node in files[6:8]:
-        walk.read(node)
-    assert len(walk.fetched) == before
+        forest.read(node)
+    assert len(forest.fetched) == before
 
 
-def test_directories_that_the_kernel_lists_by_itself_are_asked_for() -> None:
-    walk = Walk((1, 100))
-    files = walk.files(1)
-    walk.read(files[0])
-    assert walk.asked == []
-    for node in files[1:20]:
-        walk.read(node)
-    assert walk.asked == [1]
-    assert walk.fetched
-
-
-def test_big_files_are_left_out() -> None:
-    walk = Walk((1, 100), size=BIG)
-    walk.show(1)
-    for node in walk.files(1):
-        assert walk.read(node) == []
+def test_big_files_are_left_out_and_others_limited_in_bytes() -> None:
+    forest = Forest(*[BIG] * 100)
+    for node in forest.walk():
+        assert not forest.read(node)
+    forest = Forest(*[1 << 20] * 500)
+    for position, node in enumerate(forest.walk()):
+        forest.read(node)
+        assert len(forest.fetched) - position <= 33

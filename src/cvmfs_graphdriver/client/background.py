@@ -31,6 +31,11 @@ class Background:
             self._start()
         self._tasks.put(task)
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks have not begun."""
+        return self._tasks.qsize()
+
     def close(self) -> None:
         """Wait for what was begun; what was not begun is forgotten."""
         self._closing = True

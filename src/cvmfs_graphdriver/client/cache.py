@@ -10,13 +10,13 @@ import fcntl
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from isal import isal_zlib
 
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.client.ledger import Kind, Record
+from cvmfs_graphdriver.client.ledger import Record
 from cvmfs_graphdriver.client.quota import Quota, objects_in
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 
@@ -34,8 +34,11 @@ class Incoming:
     ``make_room`` is called when the disk is full.
     """
 
-    def __init__(self, path: str, mode: int, make_room: Callable[[], None]) -> None:
+    def __init__(self, record: Record, path: str, mode: int, make_room: Callable[[], None]) -> None:
+        self.record = record
+        """What was known of it before it came."""
         self._path = path
+        self._named = False
         self._make_room = make_room
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         # Who finds the file unlocked may take it for left behind by a process that died.
@@ -71,8 +74,21 @@ class Incoming:
         """A descriptor for reading what was written; it belongs to the caller."""
         return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
+    def rename(self, path: str, mode: int) -> None:
+        """Give it its name; a directory that has to be made gets ``mode``. Raises OSError."""
+        try:
+            os.rename(self._path, path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), mode, exist_ok=True)
+            os.rename(self._path, path)
+        self._named = True
+
     def close(self) -> None:
+        """Give the descriptor back; without a name there will be no file."""
         os.close(self._descriptor)
+        if not self._named:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
 
 
 class Cache:
@@ -162,46 +178,33 @@ class Cache:
         if self.quota is not None:
             self.quota.note_gone(digest.text)
 
-    @contextmanager
-    def store(
-        self,
-        digest: Digest,
-        *,
-        size: int = 0,
-        label: str = "",
-        kind: Kind = Kind.REGULAR,
-        volatile: bool = False,
-    ) -> Iterator[Incoming]:
-        """Write an object: it appears when the block ends without an error, whole, else never.
+    def begin(self, record: Record) -> Incoming:
+        """Begin to write an object: it appears with ``commit``, whole, else never. Raises CacheError.
 
-        ``size`` is how many bytes it will have, if that is known; ``label`` says what it is; ``volatile``
-        objects go before others. Raises CacheError: the directory cannot be written to.
+        ``record`` says which, and what is known of it. Who begins it closes it in any case.
         """
-        if self.quota is not None and size >= _RESERVE_FROM:
-            self.quota.make_room(size)
-        temporary = f"{self._root}/{_TRANSACTIONS}/{digest}.{os.getpid()}.{next(self._numbers)}"
-        incoming = self._begin(temporary)
+        if self.quota is not None and record.size >= _RESERVE_FROM:
+            self.quota.make_room(record.size)
+        temporary = f"{self._root}/{_TRANSACTIONS}/{record.digest}.{os.getpid()}.{next(self._numbers)}"
         try:
-            yield incoming
-            self._rename(temporary, self.path(digest))
-        except BaseException as error:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            if isinstance(error, OSError):
-                raise CacheError(f"cannot store {digest} in the cache: {error.strerror}") from error
-            raise
-        finally:
-            incoming.close()
+            try:
+                return Incoming(record, temporary, self._file_mode, self._make_room)
+            except FileNotFoundError:
+                # Somebody wiped the directory while it is in use.
+                os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
+                return Incoming(record, temporary, self._file_mode, self._make_room)
+        except OSError as error:
+            raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
+
+    def commit(self, incoming: Incoming) -> None:
+        """Let an object appear that is whole and right. Raises CacheError."""
+        digest = incoming.record.digest
+        try:
+            incoming.rename(f"{self._root}/{digest[:2]}/{digest[2:]}", self._directory_mode)
+        except OSError as error:
+            raise CacheError(f"cannot store {digest} in the cache: {error.strerror}") from error
         if self.quota is not None:
-            record = Record(
-                digest.text,
-                incoming.size,
-                path=label,
-                kind=kind,
-                crc32=incoming.crc32,
-                volatile=volatile,
-            )
-            self.quota.note_stored(record)
+            self.quota.note_stored(incoming.record._replace(size=incoming.size, crc32=incoming.crc32))
 
     def objects(self) -> Iterator[tuple[str, int]]:
         """Every object that is there: digest as text, and size in bytes."""
@@ -212,24 +215,6 @@ class Cache:
         """Leave everything in order."""
         if self.quota is not None:
             self.quota.close()
-
-    def _begin(self, temporary: str) -> Incoming:
-        try:
-            try:
-                return Incoming(temporary, self._file_mode, self._make_room)
-            except FileNotFoundError:
-                # Somebody wiped the directory while it is in use.
-                os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
-                return Incoming(temporary, self._file_mode, self._make_room)
-        except OSError as error:
-            raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
-
-    def _rename(self, temporary: str, path: str) -> None:
-        try:
-            os.rename(temporary, path)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), self._directory_mode, exist_ok=True)
-            os.rename(temporary, path)
 
     def _make_room(self) -> None:
         """The disk is full before the quota is: half of what is there goes."""

@@ -26,6 +26,7 @@ from cvmfs_graphdriver.client.inodes import InodeTable
 from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network import Network, client_identifier
+from cvmfs_graphdriver.client.prefetcher import Prefetcher
 from cvmfs_graphdriver.client.recentlog import RecentLog
 from cvmfs_graphdriver.client.revision import Revision, Services
 from cvmfs_graphdriver.client.settings import RepositorySettings
@@ -125,8 +126,9 @@ class Client:
         self._fetcher = Fetcher(self.transfer, self.cache, self.counters)
         self.catalogs = Catalogs(self._fetcher, self.cache, inodes, settings.cache.open_catalogs)
         stack.callback(self.catalogs.close)
-        contents = Contents(self._fetcher, self.external)
-        stack.callback(contents.close)
+        prefetcher = Prefetcher(self._fetcher, self.transfer)
+        stack.callback(prefetcher.close)
+        contents = Contents(self._fetcher, prefetcher, self.external)
         logging.getLogger("cvmfs_graphdriver").addHandler(self.log)
         stack.callback(logging.getLogger("cvmfs_graphdriver").removeHandler, self.log)
         self._services = Services(

@@ -15,7 +15,7 @@ import pycurl
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.failover import Attempt, Failure, classify_status
-from cvmfs_graphdriver.client.proxies import DIRECT
+from cvmfs_graphdriver.client.proxies import DIRECT, Proxy
 from cvmfs_graphdriver.client.settings import NetworkSettings
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.errors import RepositoryError
@@ -69,6 +69,7 @@ class Connection:
         self._sink: Sink | None = None
         self._error: CvmfsGraphdriverError | None = None
         self._head = io.BytesIO()
+        self._standing: object = None
         self.received = 0
         """Bytes of the last request."""
         self._curl = curl = pycurl.Curl()
@@ -91,30 +92,42 @@ class Connection:
         """Close the connections that are kept alive."""
         self._curl.close()
 
-    def perform(
+    @property
+    def handle(self) -> pycurl.Curl:
+        """What makes an attempt that was prepared, if ``run`` is not called."""
+        return self._curl
+
+    def prepare(
         self, attempt: Attempt, path: str, sink: Sink, span: tuple[int, int] | None, timeout: float
-    ) -> Problem | None:
-        """One request; None if the sink has all of it and is content.
+    ) -> None:
+        """Set everything for one request.
 
         ``span`` is the bytes from one offset up to, and without, another one; ``timeout`` in seconds.
-        Raises what the sink raises about itself, for instance that the disk is full.
         """
         curl = self._curl
-        direct = attempt.proxy == DIRECT
         curl.setopt(pycurl.URL, f"{attempt.host}/{path}")
-        curl.setopt(pycurl.PROXY, "" if direct else attempt.proxy.url)
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000)))
-        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, int(timeout)))
-        curl.setopt(pycurl.HTTPHEADER, self._headers(path, no_cache=attempt.no_cache))
-        if span is None:
-            curl.unsetopt(pycurl.RANGE)
-        else:
-            curl.setopt(pycurl.RANGE, f"{span[0]}-{span[1] - 1}")
+        standing = (attempt.proxy, timeout, span, self._headers(path, no_cache=attempt.no_cache))
+        if standing != self._standing:
+            self._set(*standing)
+            self._standing = standing
         self._sink, self._error, self.received = sink, None, 0
         self._head.seek(0)
         self._head.truncate()
-        number, text = self._run()
-        problem = self._judge(number, text, direct=direct)
+
+    def run(self) -> tuple[int, str]:
+        """Make the request; libcurl's error number and text, 0 for none."""
+        try:
+            self._curl.perform()
+        except pycurl.error as error:
+            return error.args[0], error.args[1]
+        return 0, ""
+
+    def conclude(self, attempt: Attempt, sink: Sink, number: int, text: str) -> Problem | None:
+        """What came of the request; None if the sink has all of it and is content.
+
+        Raises what the sink raises about itself, for instance that the disk is full.
+        """
+        problem = self._judge(number, text, direct=attempt.proxy == DIRECT)
         if problem is not None:
             return problem
         try:
@@ -125,13 +138,17 @@ class Connection:
             return Problem(Failure.BAD_DATA, str(error), error=error)
         return None
 
-    def _run(self) -> tuple[int, str]:
-        """Libcurl's error number and text, 0 for none."""
-        try:
-            self._curl.perform()
-        except pycurl.error as error:
-            return error.args[0], error.args[1]
-        return 0, ""
+    def _set(self, proxy: Proxy, timeout: float, span: tuple[int, int] | None, headers: list[str]) -> None:
+        """What is often the same for many requests."""
+        curl = self._curl
+        curl.setopt(pycurl.PROXY, "" if proxy == DIRECT else proxy.url)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000)))
+        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, int(timeout)))
+        curl.setopt(pycurl.HTTPHEADER, headers)
+        if span is None:
+            curl.unsetopt(pycurl.RANGE)
+        else:
+            curl.setopt(pycurl.RANGE, f"{span[0]}-{span[1] - 1}")
 
     def _judge(self, number: int, text: str, *, direct: bool) -> Problem | None:
         """What went wrong on the way, None if nothing did; the sink may still be discontent."""

@@ -8,29 +8,26 @@ import os
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from cvmfs_graphdriver.client.background import Background
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
 from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.client.paths import shown
+from cvmfs_graphdriver.client.prefetcher import Arrived, Prefetcher
 from cvmfs_graphdriver.client.transfer import Transfer
-from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import Chunk, DirectoryEntry
 from cvmfs_graphdriver.repository.errors import CatalogError
 
 __all__ = ["Contents"]
 
-_PREFETCHERS = 4
-
 
 class Contents:
     """Opens regular files; safe for any number of threads. ``external`` leads to external servers."""
 
-    def __init__(self, fetcher: Fetcher, external: Transfer | None) -> None:
+    def __init__(self, fetcher: Fetcher, prefetcher: Prefetcher, external: Transfer | None) -> None:
         self._fetcher = fetcher
+        self._prefetcher = prefetcher
         self._external = external
-        self._prefetchers = Background(_PREFETCHERS, "prefetch")
 
     def open(
         self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk], *, volatile: bool
@@ -46,40 +43,50 @@ class Contents:
             raise ConfigurationError(
                 f"the content of {shown(path)} is on external servers; set CVMFS_EXTERNAL_URL"
             )
+        suffix = Suffix.PARTIAL if entry.is_chunked else Suffix.NONE
+        wanted, transfer = self._pieces_of(path, entry, suffix, volatile=volatile)
+
+        def fetch(piece: Chunk) -> int:
+            return self._fetcher.open(wanted(piece), transfer)
+
+        def prefetch(piece: Chunk) -> None:
+            self._prefetcher.submit(wanted(piece), transfer=transfer)
+
         if entry.is_chunked:
-            fetch = self._fetch_from(path, entry, Suffix.PARTIAL, volatile=volatile)
-            return OpenFile(chunks, fetch, self._prefetch(fetch))
-        fetch = self._fetch_from(path, entry, Suffix.NONE, volatile=volatile)
+            return OpenFile(chunks, fetch, prefetch)
         if entry.digest is not None:
-            whole = OpenFile((Chunk(0, entry.size, entry.digest),), fetch, self._prefetch(fetch))
+            whole = OpenFile((Chunk(0, entry.size, entry.digest),), fetch, prefetch)
             whole.fileno()
             return whole
         if entry.size:
             raise CatalogError(f"{shown(path)} has {entry.size} bytes, but neither an object nor chunks")
-        return OpenFile((), fetch, self._prefetch(fetch))
+        return OpenFile((), fetch, prefetch)
 
-    def prefetch(self, path: bytes, entry: DirectoryEntry, *, volatile: bool = False) -> bool:
-        """Begin to fetch a file that is one object, and do not wait; says whether there was a need to."""
+    def prefetch(
+        self, path: bytes, entry: DirectoryEntry, arrived: Arrived = os.close, *, volatile: bool = False
+    ) -> bool:
+        """Begin to fetch a file that is one object, and do not wait; says whether there was a need to.
+
+        ``arrived`` is given a descriptor when it has come.
+        """
         if entry.is_chunked or entry.digest is None or not entry.size or self._fetcher.has(entry.digest):
             return False
-        fetch = self._fetch_from(path, entry, Suffix.NONE, volatile=volatile)
-        self._prefetch(fetch)(Chunk(0, entry.size, entry.digest))
+        if entry.is_external and self._external is None:
+            return False
+        wanted, transfer = self._pieces_of(path, entry, Suffix.NONE, volatile=volatile)
+        self._prefetcher.submit(wanted(Chunk(0, entry.size, entry.digest)), arrived, transfer)
         return True
 
-    def close(self) -> None:
-        """Fetch nothing ahead any more."""
-        self._prefetchers.close()
-
-    def _fetch_from(
+    def _pieces_of(
         self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
-    ) -> Callable[[Chunk], int]:
-        """How to fetch a piece of this file."""
+    ) -> tuple[Callable[[Chunk], Wanted], Transfer | None]:
+        """What a piece of this file is to the fetcher, and the way to it if that is not the usual one."""
         label = f"file {shown(path)}, {'chunk' if suffix else 'object'}"
         transfer = self._external if entry.is_external else None
         external_path = quote(path[1:], safe="/~+:,@!$&'()*;=") if transfer else ""
 
-        def fetch(piece: Chunk) -> int:
-            wanted = Wanted(
+        def wanted(piece: Chunk) -> Wanted:
+            return Wanted(
                 ObjectName(piece.digest, suffix),
                 piece.size,
                 compression=entry.compression,
@@ -88,20 +95,5 @@ class Contents:
                 label=label,
                 volatile=volatile,
             )
-            return self._fetcher.open(wanted, transfer)
 
-        return fetch
-
-    def _prefetch(self, fetch: Callable[[Chunk], int]) -> Callable[[Chunk], None]:
-        def prefetch(piece: Chunk) -> None:
-            self._prefetchers.submit(lambda: _fetch_ahead(fetch, piece))
-
-        return prefetch
-
-
-def _fetch_ahead(fetch: Callable[[Chunk], int], piece: Chunk) -> None:
-    """Fetch into the cache; whoever needs the piece will see the error, if there is one."""
-    try:
-        os.close(fetch(piece))
-    except CvmfsGraphdriverError:
-        return
+        return wanted, transfer

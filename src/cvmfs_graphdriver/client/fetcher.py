@@ -7,19 +7,21 @@ not know: catalogs, paths, FUSE.
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from cvmfs_graphdriver.client.cache import Cache, Incoming
+from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.client.counters import Counters
-from cvmfs_graphdriver.client.ledger import Kind
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.client.ledger import Kind, Record
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.repository.compression import Decompressor
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import Compression
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
-__all__ = ["Fetcher", "Wanted"]
+__all__ = ["Download", "Fetcher", "Wanted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,46 +91,112 @@ class Fetcher:
         """Whether the object is in the cache, or on its way there."""
         return digest in self._running or self._cache.has(digest)
 
+    def begin(self, wanted: Wanted) -> "Download | None":
+        """Take it upon the caller to fetch an object that nobody waits for yet.
+
+        None if it is in the cache, or on its way there. The caller must end the download by ``keep`` or by
+        ``fail``. Raises CacheError.
+        """
+        digest = wanted.name.digest
+        mine: Future[None] = Future()
+        with self._lock:
+            if self._running.setdefault(digest, mine) is not mine:
+                return None
+        try:
+            if not self._cache.has(digest):
+                return Download(wanted, self._cache, lambda error: self._end(digest, mine, error))
+        except BaseException as error:
+            self._end(digest, mine, error)
+            raise
+        self._end(digest, mine, None)
+        return None
+
     def _lead(self, wanted: Wanted, size: int | None, transfer: Transfer, future: Future[None]) -> int:
         """Fetch for all who wait for ``future``."""
+        digest = wanted.name.digest
         try:
             # Whoever fetched it before may have finished since the cache was asked.
-            descriptor = self._cache.open(wanted.name.digest, size)
-            if descriptor is None:
-                descriptor = self._fetch(wanted, transfer)
+            descriptor = self._cache.open(digest, size)
+            if descriptor is not None:
+                self._end(digest, future, None)
+                return descriptor
+            download = Download(wanted, self._cache, lambda error: self._end(digest, future, error))
         except BaseException as error:
-            future.set_exception(error)
+            self._end(digest, future, error)
             raise
-        else:
+        try:
+            transfer.fetch(download.path, download, key=download.key, span=wanted.span)
+            return download.keep()
+        except BaseException as error:
+            download.fail(error)
+            raise
+
+    def _end(self, digest: Digest, future: Future[None], error: BaseException | None) -> None:
+        if error is None:
             future.set_result(None)
-            return descriptor
-        finally:
-            with self._lock:
-                del self._running[wanted.name.digest]
-
-    def _fetch(self, wanted: Wanted, transfer: Transfer) -> int:
-        digest = wanted.name.digest
-        key = int.from_bytes(digest.raw[:4], "little")
-        size = wanted.size if wanted.exact else 0
-        label, kind = wanted.label, wanted.kind
-        with self._cache.store(
-            digest, size=size, label=label, kind=kind, volatile=wanted.volatile
-        ) as incoming:
-            sink = _Verified(wanted, incoming)
-            transfer.fetch(wanted.path or wanted.name.path, sink, key=key, span=wanted.span)
-            return incoming.reopen()
+        else:
+            future.set_exception(error)
+        with self._lock:
+            del self._running[digest]
 
 
-class _Verified:
-    """A sink that decompresses into a file and checks digest and size."""
+class Download:
+    """An object on its way into the cache, for all who want it: a sink that decompresses and verifies.
 
-    def __init__(self, wanted: Wanted, incoming: Incoming) -> None:
-        self._wanted = wanted
-        self._incoming = incoming
-        self.begin()
+    ``ended`` is called once, with the error if there is one, when the object can be had or cannot.
+    """
+
+    def __init__(self, wanted: Wanted, cache: Cache, ended: Callable[[BaseException | None], None]) -> None:
+        self.wanted = wanted
+        self._cache = cache
+        self._ended = ended
+        self._incoming = cache.begin(
+            Record(
+                wanted.name.digest.text,
+                wanted.size if wanted.exact else 0,
+                path=wanted.label,
+                kind=wanted.kind,
+                volatile=wanted.volatile,
+            )
+        )
+
+    @property
+    def path(self) -> str:
+        """Where servers have it."""
+        return self.wanted.path or self.wanted.name.path
+
+    @property
+    def key(self) -> int:
+        """What decides where it is sharded."""
+        return int.from_bytes(self.wanted.name.digest.raw[:4], "little")
+
+    def keep(self) -> int:
+        """It came, and is right: let it appear; returns a descriptor of it.
+
+        Raises CacheError: it is still to be ended by ``fail``.
+        """
+        try:
+            descriptor = self._incoming.reopen()
+        except OSError as error:
+            raise CacheError(f"cannot read {self.wanted.name} from the cache: {error.strerror}") from error
+        try:
+            self._cache.commit(self._incoming)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._incoming.close()
+        self._ended(None)
+        return descriptor
+
+    def fail(self, error: BaseException) -> None:
+        """It cannot be had, or not be kept."""
+        self._incoming.close()
+        self._ended(error)
+
+    # A sink
 
     def begin(self) -> None:
-        wanted = self._wanted
+        wanted = self.wanted
         self._hasher = wanted.name.digest.algorithm.new()
         self._decompressor = Decompressor(wanted.compression, limit=wanted.size)
         self._incoming.restart()
@@ -138,10 +206,10 @@ class _Verified:
         try:
             self._incoming.write(self._decompressor.feed(data))
         except FormatError as error:
-            raise FormatError(f"{self._wanted.label} {self._wanted.name}: {error}") from error
+            raise FormatError(f"{self.wanted.label} {self.wanted.name}: {error}") from error
 
     def finish(self) -> None:
-        wanted = self._wanted
+        wanted = self.wanted
         if self._hasher.digest() != wanted.name.digest.raw:
             raise DigestMismatchError(f"{wanted.label} {wanted.name}: the bytes do not have this digest")
         try:

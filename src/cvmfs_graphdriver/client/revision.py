@@ -5,6 +5,7 @@ catalog it comes from, so what was found in one revision stays complete and unmi
 moved on to the next. Must not know: FUSE, where bytes come from.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -14,6 +15,7 @@ from cvmfs_graphdriver.client.contents import Contents
 from cvmfs_graphdriver.client.generations import Generations
 from cvmfs_graphdriver.client.inodes import ROOT_INODE
 from cvmfs_graphdriver.client.openfile import OpenFile
+from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.repository.digest import Digest, PathKey
 from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -179,9 +181,12 @@ class Revision:
         chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
         return self._services.contents.open(node.path, node.entry, chunks, volatile=self._volatile)
 
-    def prefetch(self, node: Node) -> bool:
-        """Begin to fetch a regular file's object, and do not wait; says whether it was not there."""
-        return self._services.contents.prefetch(node.path, node.entry, volatile=self._volatile)
+    def prefetch(self, node: Node, arrived: Arrived = os.close) -> bool:
+        """Begin to fetch a regular file's object, and do not wait; says whether it was not there.
+
+        ``arrived`` is given a descriptor when it has come.
+        """
+        return self._services.contents.prefetch(node.path, node.entry, arrived, volatile=self._volatile)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, variables expanded."""

@@ -8,21 +8,22 @@ next is decided by ``failover``; one attempt is made by ``connection``.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 from cvmfs_graphdriver.client.connection import Connection, Problem, Sink
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import NotFoundError, UnreachableError
-from cvmfs_graphdriver.client.failover import Attempt, Failover
+from cvmfs_graphdriver.client.failover import Attempt, Failover, Job
 from cvmfs_graphdriver.client.proxies import DIRECT
 from cvmfs_graphdriver.client.settings import NetworkSettings
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
-__all__ = ["Memory", "Transfer"]
+__all__ = ["Errand", "Memory", "Transfer"]
 
 _CONNECTIONS = 16
+_SPARE = 12
+"""How many of them may be in use for what nobody waits for."""
 _REASONS = 3
 """How many of several reasons an error names."""
 
@@ -50,6 +51,23 @@ class Memory:
         return bytes(self._buffer)
 
 
+class Errand:
+    """One transfer on its way from its first attempt to its last."""
+
+    __slots__ = ("attempt", "job", "path", "problems", "sink", "span", "started")
+
+    def __init__(self, path: str, sink: Sink, span: tuple[int, int] | None, job: Job) -> None:
+        self.path = path
+        self.sink = sink
+        self.span = span
+        self.job = job
+        self.started = time.monotonic()
+        self.attempt: Attempt | None = job.first(self.started)
+        """What is to be tried next."""
+        self.problems: dict[str, Problem] = {}
+        """What happened so far, by where."""
+
+
 class Transfer:
     """Fetches from the servers of one repository; safe for any number of threads.
 
@@ -74,6 +92,7 @@ class Transfer:
         self._identifier = identifier
         self._counters = counters
         self._slots = threading.BoundedSemaphore(_CONNECTIONS)
+        self._spare = threading.BoundedSemaphore(_SPARE)
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -93,20 +112,50 @@ class Transfer:
         Raises NotFoundError: servers answer and none has it. UnreachableError: no server delivers it. What
         the sink raises, if no server has better bytes.
         """
-        job = self.failover.job(key)
-        attempt: Attempt | None = job.first(time.monotonic())
-        problems: dict[str, Problem] = {}
-        with self._connection() as connection:
-            while attempt is not None:
-                if self._closing.wait(attempt.delay):
-                    raise UnreachableError(f"{path}: the client is being closed")
-                problem = self._try(connection, attempt, path, sink, span)
-                if problem is None:
+        self.finish(self.errand(path, sink, key=key, span=span))
+
+    def errand(self, path: str, sink: Sink, *, key: int = 0, span: tuple[int, int] | None = None) -> "Errand":
+        """A transfer that is still to be made; the parameters are those of ``fetch``."""
+        return Errand(path, sink, span, self.failover.job(key))
+
+    def finish(self, errand: "Errand") -> None:
+        """Make the attempts that are left. Raises as ``fetch`` does."""
+        connection = self.borrow()
+        try:
+            while errand.attempt is not None:
+                if self._closing.wait(errand.attempt.delay):
+                    raise UnreachableError(f"{errand.path}: the client is being closed")
+                self.prepare(errand, errand.attempt, connection)
+                if self.conclude(errand, errand.attempt, connection, *connection.run()):
                     return
-                self._counters.add(f"failure:{problem.failure.name.lower()}")
-                problems[_where(attempt)] = problem
-                attempt = job.failed(attempt, problem.failure, time.monotonic())
-        raise _summary(path, problems)
+        finally:
+            self.give_back(connection)
+        raise _summary(errand.path, errand.problems)
+
+    def prepare(self, errand: "Errand", attempt: Attempt, connection: Connection) -> None:
+        """Set everything for an attempt, which is then made by ``connection``'s handle."""
+        timeout = self.timeout_direct if attempt.proxy == DIRECT else self.timeout
+        self._poll()
+        errand.started = time.monotonic()
+        errand.sink.begin()
+        connection.prepare(attempt, errand.path, errand.sink, errand.span, timeout)
+
+    def conclude(
+        self, errand: "Errand", attempt: Attempt, connection: Connection, number: int, text: str
+    ) -> bool:
+        """Whether an attempt that ended with this error of libcurl was a success; if not, there is a next.
+
+        Raises what the sink raises about itself.
+        """
+        problem = connection.conclude(attempt, errand.sink, number, text)
+        now = time.monotonic()
+        if problem is None:
+            self._counters.add_download(connection.received, now - errand.started)
+            return True
+        self._counters.add(f"failure:{problem.failure.name.lower()}")
+        errand.problems[_where(attempt)] = problem
+        errand.attempt = errand.job.failed(attempt, problem.failure, now)
+        return False
 
     def leave(self, host: str) -> None:
         """Go on to the next server if ``host`` is in use: it delivers, but cannot be believed."""
@@ -128,33 +177,35 @@ class Transfer:
         for connection in connections:
             connection.close()
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        with self._slots:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            connection = connection or Connection(self._settings, self._identifier)
-            try:
-                yield connection
-            finally:
-                with self._lock:
-                    keep = not self._closing.is_set()
-                    if keep:
-                        self._idle.append(connection)
-                if not keep:
-                    connection.close()
+    def borrow(self) -> Connection:
+        """A connection for the caller alone, as soon as there are not too many in use."""
+        self._slots.acquire()
+        return self._take()
 
-    def _try(
-        self, connection: Connection, attempt: Attempt, path: str, sink: Sink, span: tuple[int, int] | None
-    ) -> Problem | None:
-        timeout = self.timeout_direct if attempt.proxy == DIRECT else self.timeout
-        self._poll()
-        started = time.monotonic()
-        sink.begin()
-        problem = connection.perform(attempt, path, sink, span, timeout)
-        if problem is None:
-            self._counters.add_download(connection.received, time.monotonic() - started)
-        return problem
+    def try_to_borrow(self) -> Connection | None:
+        """The same, or None if there are too many in use already; some are kept for who has to wait."""
+        if self._spare.acquire(blocking=False):
+            if self._slots.acquire(blocking=False):
+                return self._take()
+            self._spare.release()
+        return None
+
+    def give_back(self, connection: Connection, *, spare: bool = False) -> None:
+        """The end of ``borrow``, or of ``try_to_borrow``, which was ``spare``."""
+        with self._lock:
+            keep = not self._closing.is_set()
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
+        self._slots.release()
+        if spare:
+            self._spare.release()
+
+    def _take(self) -> Connection:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        return connection or Connection(self._settings, self._identifier)
 
 
 def _where(attempt: Attempt) -> str:

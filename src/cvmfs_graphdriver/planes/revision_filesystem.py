@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cvmfs_graphdriver.client.counters import Counters
@@ -30,10 +30,10 @@ from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.wire import FOREVER, ROOT_NODE, StatFs
 from cvmfs_graphdriver.planes.attributes import attributes_of
+from cvmfs_graphdriver.planes.feeder import Feeder, Store
 from cvmfs_graphdriver.planes.listing import Listing, Listings
 from cvmfs_graphdriver.planes.openfiles import OpenFiles
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap
-from cvmfs_graphdriver.planes.readahead import ReadAhead
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.repository.errors import CatalogError
 
@@ -61,14 +61,19 @@ class RevisionFilesystem:
     """Answers for the tree given last. Implements ``kernel.fuse.filesystem.Filesystem``."""
 
     def __init__(
-        self, tree: Tree, presentation: Presentation, statfs: Callable[[], StatFs], counters: Counters
+        self,
+        tree: Tree,
+        presentation: Presentation,
+        statfs: Callable[[], StatFs],
+        counters: Counters,
+        store: Store,
     ) -> None:
         self._counters = counters
         self._presentation = presentation
         self._statfs = statfs
         self._files = OpenFiles(presentation.open_files)
         self._listings = Listings(_LISTED)
-        self._ahead = ReadAhead(lambda inode: self._tree.children(self._node(inode)))
+        self._feeder = Feeder(lambda: self._tree, store)
         self._lock = threading.Lock()
         self._trees: OrderedDict[int, Tree] = OrderedDict()
         self._tree = tree
@@ -84,6 +89,7 @@ class RevisionFilesystem:
 
     def close(self) -> None:
         """Close all files."""
+        self._feeder.close()
         self._files.close()
 
     # Operations
@@ -132,6 +138,8 @@ class RevisionFilesystem:
 
     def readdirplus(self, node: int, offset: int, size: int) -> bytes:
         """Entries of a directory with their attributes."""
+        if offset:
+            self._feeder.listed(node)  # who asks for more has seen what was there
         return self._listing(node, offset).plus(offset, size)
 
     def getxattr(self, node: int, name: bytes, gid: int) -> bytes:
@@ -182,12 +190,8 @@ class RevisionFilesystem:
 
     def _open(self, node: Node) -> OpenFile:
         self._counters.add("opens")
-        self._prefetch(self._ahead.opened(node))
+        self._feeder.opened(node)
         return self._tree.open(node)
-
-    def _prefetch(self, nodes: Sequence[Node]) -> None:
-        if nodes and not sum(map(self._tree.prefetch, nodes)):
-            self._ahead.missed()
 
     # Directories
 
@@ -206,7 +210,6 @@ class RevisionFilesystem:
             raise RefusalError(errno.ENOTDIR)
         self._counters.add("directory_opens")
         children = tree.children(directory)
-        self._prefetch(self._ahead.listed(inode, children))
         ttl = _ROOT_TTL if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode
         unknown = wire.no_entry()  # the kernel knows the directory itself, and its parent

@@ -20,6 +20,7 @@ from cvmfs_graphdriver.client.settings import PresentationSettings, load_setting
 from cvmfs_graphdriver.client.talk import Talk
 from cvmfs_graphdriver.client.talksocket import serve_talk
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.fuse.device import offer_content
 from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
@@ -60,7 +61,7 @@ def serve_repository(
     _look_for_garbage_seldom()
     client = Client(settings)
     try:
-        _Service(request, client, settings.presentation).run(device, inflight, ready)
+        _Service(request, client, settings.presentation, device).run(inflight, ready)
     finally:
         client.close()
 
@@ -74,18 +75,25 @@ def _look_for_garbage_seldom() -> None:
 class _Service:
     """What serves one repository in this process."""
 
-    def __init__(self, request: MountRequest, client: Client, presentation: PresentationSettings) -> None:
+    def __init__(
+        self, request: MountRequest, client: Client, presentation: PresentationSettings, device: int
+    ) -> None:
         self._request = request
         self._client = client
         self._settings = presentation
+        self._device = device
         self._stop = threading.Event()
         self._filesystem = RevisionFilesystem(
-            self._shown(client.mount()), self._presentation(), self._statfs, client.counters
+            self._shown(client.mount()),
+            self._presentation(),
+            self._statfs,
+            client.counters,
+            lambda inode, content: offer_content(device, inode, content),
         )
 
-    def run(self, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
+    def run(self, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
         """Serve until the end."""
-        server = Server(device, self._served(), inflight)
+        server = Server(self._device, self._served(), inflight)
         ready(
             {
                 "suid": self._request.suid or self._settings.suid,

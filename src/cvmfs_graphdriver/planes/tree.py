@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cvmfs_graphdriver.client.openfile import OpenFile
+from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.client.revision import Node
 
 __all__ = ["Tree"]
@@ -45,8 +46,11 @@ class Tree(Protocol):
         """Open a regular file."""
         ...
 
-    def prefetch(self, node: Node) -> bool:
-        """Begin to fetch a regular file's content, and do not wait; says whether it was not there."""
+    def prefetch(self, node: Node, arrived: Arrived) -> bool:
+        """Begin to fetch a regular file's content, and do not wait; says whether it was not there.
+
+        ``arrived`` is given a descriptor of it when it has come.
+        """
         ...
 
     def readlink(self, node: Node) -> bytes:

@@ -15,6 +15,7 @@ Overlayfs never asks whether the root of a layer is opaque; who stacks layers mu
 from collections.abc import Mapping, Sequence
 
 from cvmfs_graphdriver.client.openfile import OpenFile
+from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.client.revision import Node
 from cvmfs_graphdriver.kernel.overlay import (
     MARK,
@@ -92,9 +93,9 @@ class OverlayTree:
         """Open a regular file."""
         return self._tree.open(node)
 
-    def prefetch(self, node: Node) -> bool:
+    def prefetch(self, node: Node, arrived: Arrived) -> bool:
         """Begin to fetch a regular file's content."""
-        return self._tree.prefetch(node)
+        return self._tree.prefetch(node, arrived)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link."""

@@ -13,7 +13,7 @@ from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.mount import MountFlag, Place, mount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
 
-__all__ = ["mount_device", "open_device", "set_readahead"]
+__all__ = ["mount_device", "offer_content", "open_device", "set_readahead"]
 
 _DEVICE = "/dev/fuse"
 
@@ -63,3 +63,15 @@ def set_readahead(target: Place, size: int) -> bool:
         Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb").write_text(f"{size // 1024}\n")
         return True
     return False
+
+
+def offer_content(device: int, node: int, content: bytes) -> bool:
+    """Give the kernel a whole file for its page cache, unasked; says whether it took it.
+
+    It does not if it does not know the node. May wait until a READ of the same file is answered.
+    """
+    try:
+        os.writev(device, [wire.store_header(node, 0, len(content)), content])
+    except OSError:
+        return False
+    return True

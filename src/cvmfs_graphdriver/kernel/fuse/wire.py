@@ -39,6 +39,7 @@ __all__ = [
     "invalidate_inode",
     "no_entry",
     "reply_header",
+    "store_header",
 ]
 
 ROOT_NODE = 1
@@ -67,6 +68,7 @@ _dirent = struct.Struct("=QQII")
 _statfs_out = struct.Struct("=5Q4I24x")
 _init_in = struct.Struct("=IIII")
 _init_out = struct.Struct("=IIIIHHIIHH32x")
+_store = struct.Struct("=QQI4x")
 _inval_inode = struct.Struct("=Qqq")
 
 
@@ -155,6 +157,7 @@ class Notification(IntEnum):
     """What a server says without being asked."""
 
     INVAL_INODE = 2
+    STORE = 4
     INC_EPOCH = 8  # protocol 7.44, Linux 6.16
 
 
@@ -313,6 +316,12 @@ def directory_entry_plus(name: bytes, inode: int, mode: int, following: int, loo
 def invalidate_inode(node: int) -> bytes:
     """A whole notification: what is cached of this node's attributes and content is to be forgotten."""
     return _notification(Notification.INVAL_INODE, _inval_inode.pack(node, 0, 0))
+
+
+def store_header(node: int, offset: int, size: int) -> bytes:
+    """The head of a notification that gives the kernel ``size`` bytes of a file, which must follow it."""
+    body = _store.pack(node, offset, size)
+    return _reply_header.pack(_reply_header.size + len(body) + size, Notification.STORE, 0) + body
 
 
 def increment_epoch() -> bytes:

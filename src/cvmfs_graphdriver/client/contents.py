@@ -67,11 +67,15 @@ class Contents:
     ) -> bool:
         """Begin to fetch a file that is one object, and do not wait; says whether there was a need to.
 
-        ``arrived`` is given a descriptor when it has come.
+        ``arrived`` is given a descriptor when it has come, at once if it is there.
         """
-        if entry.is_chunked or entry.digest is None or not entry.size or self._fetcher.has(entry.digest):
+        if entry.is_chunked or entry.digest is None or not entry.size:
             return False
         if entry.is_external and self._external is None:
+            return False
+        descriptor = self._fetcher.cached(entry.digest, entry.size)
+        if descriptor is not None:
+            arrived(descriptor)
             return False
         wanted, transfer = self._pieces_of(path, entry, Suffix.NONE, volatile=volatile)
         self._prefetcher.submit(wanted(Chunk(0, entry.size, entry.digest)), arrived, transfer)

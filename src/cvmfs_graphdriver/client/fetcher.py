@@ -87,9 +87,9 @@ class Fetcher:
         """See that the object is in the cache. Raises as ``open`` does."""
         os.close(self.open(wanted))
 
-    def has(self, digest: Digest) -> bool:
-        """Whether the object is in the cache, or on its way there."""
-        return digest in self._running or self._cache.has(digest)
+    def cached(self, digest: Digest, size: int) -> int | None:
+        """A descriptor of the object, None if it is not in the cache. Raises CacheError."""
+        return self._cache.open(digest, size)
 
     def begin(self, wanted: Wanted) -> "Download | None":
         """Take it upon the caller to fetch an object that nobody waits for yet.

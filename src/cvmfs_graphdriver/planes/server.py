@@ -4,6 +4,7 @@ Owns: what such a process consists of: a client, the tree that is shown, the ser
 that looks for new revisions. Must not know: who forked it, and who forks the next one if it dies.
 """
 
+import ctypes
 import gc
 import logging
 import os
@@ -11,7 +12,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.errors import ClientError
@@ -41,6 +42,9 @@ _log = logging.getLogger(__name__)
 _RESERVED_FILES = 512
 """Descriptors that are not for users' files: catalogs, connections, the device."""
 
+_OPEN_FILES = 1024
+"""Opening a file that the kernel asks for again costs less than keeping thousands of them open."""
+_M_ARENA_MAX = -8
 _BLOCK = 512
 _PAUSE = 1.0
 """The least time between two looks for a new revision, in seconds."""
@@ -59,11 +63,18 @@ def serve_repository(
     log_as_told(settings.operation)
     run_as_told(settings.operation)
     _look_for_garbage_seldom()
+    _share_one_heap()
     client = Client(settings)
     try:
         _Service(request, client, settings.presentation, device).run(inflight, ready)
     finally:
         client.close()
+
+
+def _share_one_heap() -> None:
+    """Dozens of threads that hardly ever run at once need no heap each (mallopt(3))."""
+    with suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _look_for_garbage_seldom() -> None:
@@ -153,7 +164,7 @@ class _Service:
             uids=uids,
             gids=gids,
             world_readable=shown.world_readable,
-            open_files=max(16, min(wanted, hard - _RESERVED_FILES)),
+            open_files=max(16, min(wanted, hard - _RESERVED_FILES, _OPEN_FILES)),
         )
 
     def _statfs(self) -> StatFs:

@@ -8,18 +8,55 @@ import pytest
 
 from demo.daemons import DockerEngine, plugin_tarball
 from demo.installation import Installation
+from tests.conformance.life import Life, LifeInDocker, LifeInProtocol
+from tests.graphdriver.plugin_process import running_plugin
 from tests.support import PROJECT
 
 
-@pytest.fixture(scope="session", params=["overlay2", "ours"])
-def engine(request: pytest.FixtureRequest, installation: Installation) -> Iterator[DockerEngine]:
-    """A dockerd with one of the two drivers."""
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="cvmfs-conformance-", dir="/var/tmp") as name:
-        scratch = Path(name)
-        (scratch / "etc").mkdir()
-        with DockerEngine(scratch, request.param, installation) as running:
-            if request.param == "ours":
-                running.start_with_plugin(plugin_tarball(PROJECT), scratch / "etc")
-            else:
-                running.start("overlay2")
-            yield running
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def stock(scratch: Path, installation: Installation) -> Iterator[DockerEngine]:
+    """A dockerd with overlay2."""
+    with DockerEngine(scratch, "stock", installation) as running:
+        running.start("overlay2")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ours(scratch: Path, installation: Installation) -> Iterator[DockerEngine]:
+    """A dockerd with our plugin."""
+    (scratch / "etc").mkdir()
+    with DockerEngine(scratch, "ours", installation) as running:
+        running.start_with_plugin(plugin_tarball(PROJECT), scratch / "etc")
+        yield running
+
+
+@pytest.fixture(scope="session", params=["stock", "ours"])
+def engine(request: pytest.FixtureRequest) -> DockerEngine:
+    """One of the two."""
+    found: DockerEngine = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def overlay2(stock: DockerEngine) -> Life:
+    """What the others are compared with."""
+    return LifeInDocker(stock)
+
+
+@pytest.fixture(scope="session", params=["docker", "protocol"])
+def life(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Life]:
+    """Our driver below Docker, and called by the protocol."""
+    if request.param == "docker":
+        yield LifeInDocker(request.getfixturevalue("ours"))
+    else:
+        directory = scratch / "protocol"
+        directory.mkdir()
+        with running_plugin(directory) as plugin:
+            plugin.init()
+            yield LifeInProtocol(plugin)

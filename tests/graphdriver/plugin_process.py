@@ -42,6 +42,7 @@ class Plugin:
         self.base = directory / "mnt"
         self.home = self.base / "cvmfs:latest"  # Docker makes the home of a driver's name and tag
         self.etc = directory / "etc"
+        self.commit = directory / "commit"
         self._socket = directory / "plugin.sock"
         self._log = directory / "log"
         self.base.mkdir()
@@ -52,6 +53,7 @@ class Plugin:
         """Start it, and wait until it listens."""
         command = [sys.executable, "-c", "from cvmfs_graphdriver.cli.main import main; main()", "plugin"]
         command += ["--socket", str(self._socket), "--base", str(self.base), "--etc", str(self.etc)]
+        command += ["--commit", str(self.commit)]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._wrapper, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL

@@ -20,6 +20,7 @@ _HERE = "cvmfs_graphdriver.cli"
         "metrics": f"{_HERE}.metrics:command",
         "mount": f"{_HERE}.mount:command",
         "plugin": f"{_HERE}.plugin:command",
+        "publisher": f"{_HERE}.publisher:command",
         "repo": f"{_HERE}.repo:command",
         "status": f"{_HERE}.status:command",
         "talk": f"{_HERE}.talk:command",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
 from cvmfs_graphdriver.layers.idmap import Owners
@@ -36,7 +37,14 @@ __all__ = ["command"]
     show_default=True,
     help="Configuration of CernVM-FS, normally the host's /etc/cvmfs.",
 )
-def command(socket: Path, base: Path, etc: Path) -> None:
+@click.option(
+    "--commit",
+    type=click.Path(path_type=Path),
+    default=Path("/minio_ext_config"),
+    show_default=True,
+    help="Where config.json may be, which says to whom new layers are handed for publishing.",
+)
+def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
     """Serve Docker's graph driver protocol until SIGTERM; for use inside the plugin."""
     level = os.environ.get("LOG_LEVEL", "info").upper()
     logging.basicConfig(
@@ -52,6 +60,7 @@ def command(socket: Path, base: Path, etc: Path) -> None:
             _overrides(home) | _maps(home, owners),
             unsuited="containers have user namespaces" if owners.users.ranges or owners.groups.ranges else "",
         ),
+        LayerCommit(commit),
     )
 
 

@@ -5,14 +5,20 @@ the behaviour of overlay2), and what survives of an Init when this process is ki
 so its arguments are kept beside the layers and read again at the next start. Must not know: HTTP.
 """
 
+import io
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError, NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
@@ -24,8 +30,10 @@ from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import LayerMounts
-from cvmfs_graphdriver.layers.store import LayerStore
-from cvmfs_graphdriver.planes.plane import Plane
+from cvmfs_graphdriver.layers.store import Layer, LayerStore
+from cvmfs_graphdriver.oci.thin import LayerLocation, ThinImage, ThinLayer
+from cvmfs_graphdriver.oci.thin_image import thin_layer
+from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 
 __all__ = ["GraphDriver"]
 
@@ -48,11 +56,13 @@ class _Ready:
 class GraphDriver:
     """The driver below ``base``, the plugin's propagated mount.
 
-    ``make_plane`` is given the driver's home, and who owns containers' files on this disk.
+    ``make_plane`` is given the driver's home, and who owns containers' files on this disk; ``commit`` is who
+    publishes containers' layers.
     """
 
-    def __init__(self, base: Path, make_plane: Callable[[Path, Owners], Plane]) -> None:
+    def __init__(self, base: Path, make_plane: Callable[[Path, Owners], Plane], commit: LayerCommit) -> None:
         self._base = base
+        self._commit = commit
         self._make_plane = make_plane
         self._ready: _Ready | None = None
         self._new: set[str] = set()
@@ -129,6 +139,7 @@ class GraphDriver:
             ("Native Overlay Diff", "true"),
             ("Data Plane", f"{now.plane.name} ({now.plane.why})" if now.plane.why else now.plane.name),
             ("CVMFS Mount Method", now.options.mount_method.value),
+            self._commit.status(),
             *now.plane.status(),
         ]
         return {"Status": [list(row) for row in rows]}
@@ -149,7 +160,11 @@ class GraphDriver:
             raise DriverOptionError(
                 f"--storage-opt {min(options)} is not supported by this driver for single containers"
             )
-        layer = self._now().store.create(_text(arguments, "ID"), arguments.get("Parent") or None)
+        layer = self._now().store.create(
+            _text(arguments, "ID"),
+            arguments.get("Parent") or None,
+            container=call.method == "GraphDriver.CreateReadWrite",
+        )
         self._new.add(layer.id)
         return {}
 
@@ -192,7 +207,36 @@ class GraphDriver:
                 f"a difference can be had to the layer right below only, which for {layer.id} is "
                 f"{layer.parent or 'none'} and not {parent or 'none'}"
             )
+        published = self._published(layer)
+        if published is not None:
+            return Streamed(lambda out: copyfileobj(io.BytesIO(published), out))
         return Streamed(lambda out: write_diff(layer.diff, out, now.owners))
+
+    def _published(self, layer: Layer) -> bytes | None:
+        """The layer of an image that a container's layer becomes if it is published; None if it is not.
+
+        Only what lies on thin layers is: an image that is whole in its registry stays so.
+        """
+        if not (layer.is_container and self._commit.is_configured and any(os.scandir(layer.diff))):
+            return None
+        now = self._now()
+        below = [each for each in now.store.ancestry(layer.id) if not each.is_container]
+        if all(each.thin is None for each in below):
+            return None
+        with tempfile.TemporaryFile(dir=now.store.home) as file:
+            write_diff(layer.diff, file, now.owners)
+            file.seek(0)
+            new = self._commit.publish(file, self._is_visible)
+        return None if new is None else thin_layer(_upon(below, new).dump())
+
+    def _is_visible(self, location: LayerLocation) -> bool:
+        """Whether this node has a revision with that layer, or can get one."""
+        try:
+            self._now().plane.directory(LayerPath(location.repository, location.path))
+        except CvmfsGraphdriverError as error:
+            _log.debug("%s is not here yet: %s", location.url, error)
+            return False
+        return True
 
     def _changes(self, call: Call) -> Reply:
         now, arguments = self._now(), call.arguments()
@@ -222,6 +266,20 @@ class GraphDriver:
 
     def _diff_size(self, call: Call) -> Reply:
         return {"Size": size_of(self._now().store.get(_text(call.arguments(), "ID")).diff)}
+
+
+def _upon(below: list[Layer], new: ThinLayer) -> ThinImage:
+    """The thin layer that stands for ``new``, and for all below it if that is thin altogether."""
+    thin = [each.thin for each in below]
+    origin = next(each.origin for each in thin if each is not None)
+    parts = [new]
+    if None not in thin:
+        parts += [part for each in thin if each is not None for part in reversed(each.layers)]
+    layers: list[ThinLayer] = []
+    for part in parts:  # the uppermost of each is enough
+        if all(part.digest != other.digest and part.location != other.location for other in layers):
+            layers.append(part)
+    return ThinImage(tuple(reversed(layers)), origin)
 
 
 def _id_map(arguments: Mapping[str, Any], name: str) -> IdMap:

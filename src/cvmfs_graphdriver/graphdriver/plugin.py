@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed
 from cvmfs_graphdriver.layers.idmap import Owners
@@ -29,11 +30,13 @@ _PAUSE = 0.2
 """Seconds before a killed driver is started again."""
 
 
-def run_plugin(socket: Path, base: Path, make_plane: Callable[[Path, Owners], Plane]) -> None:
+def run_plugin(
+    socket: Path, base: Path, make_plane: Callable[[Path, Owners], Plane], commit: LayerCommit
+) -> None:
     """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``."""
     if os.getpid() == 1:
         _become_init()
-    driver = GraphDriver(base, make_plane)
+    driver = GraphDriver(base, make_plane, commit)
     failure = _guard(driver.recover)
     if failure:
         _log.error("cannot go on with the layers of before: %s", failure["Err"])

@@ -31,7 +31,11 @@ class Source:
 
 
 def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
-    """What lies below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError."""
+    """What lies below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError.
+
+    A thin layer may name what the thin layers below it name, too, so that it can be understood alone: each
+    is taken once, at its uppermost place, which hides all of it below; and overlayfs takes none twice.
+    """
     found: list[Source] = []
     for layer in ancestry:
         thin = layer.thin
@@ -39,6 +43,7 @@ def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
             found.append(Source(directory=layer.diff))
         else:
             found += [Source(location=part.location) for part in reversed(thin.layers)]
+    found = list(dict.fromkeys(found))
     if len(found) > LAYER_LIMIT:
         raise LayerStateError(
             f"{len(found)} layers are more than the {LAYER_LIMIT} that can lie over one another: "

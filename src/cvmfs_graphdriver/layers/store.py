@@ -8,6 +8,7 @@ Owns: the directory ``<home>`` of a graph driver, in which the state on disk is 
     <home>/<id>/parent    a symbolic link to the layer below; absent for a base layer
     <home>/<id>/filling   present while a layer's content is taken in
     <home>/<id>/complete  present once the layer never changes again
+    <home>/<id>/container present for a layer that belongs to a container, and not to an image
     <home>/<id>/thin.json present for a thin layer: which layers of repositories it stands for
     <home>/.new-*         a layer that is being made or removed; rubbish, once nobody does
 
@@ -71,6 +72,11 @@ class Layer:
     def is_complete(self) -> bool:
         """Whether nothing may write to the layer any more."""
         return (self.directory / "complete").exists()
+
+    @property
+    def is_container(self) -> bool:
+        """Whether the layer is a container's own: what it holds becomes an image's layer by a copy only."""
+        return (self.directory / "container").exists()
 
     @property
     def is_half_filled(self) -> bool:
@@ -145,7 +151,7 @@ class LayerStore:
                 raise LayerStateError(f"the layers below {identity} do not end: {self.home} is damaged")
         return found
 
-    def create(self, identity: str, parent: str | None) -> Layer:
+    def create(self, identity: str, parent: str | None, *, container: bool = False) -> Layer:
         """Make an empty layer above ``parent``, which is complete from now on.
 
         Raises LayerStateError, NoSuchLayerError.
@@ -160,6 +166,8 @@ class LayerStore:
                 (new / name).mkdir()
                 (new / name).chmod(mode)
                 os.chown(new / name, *self._owner)
+            if container:
+                (new / "container").touch()
             if below is not None:
                 (new / "parent").symlink_to(f"../{below.id}")
                 below.complete()

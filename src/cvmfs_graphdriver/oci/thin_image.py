@@ -16,7 +16,7 @@ from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.model import Descriptor, Image, MediaType
 from cvmfs_graphdriver.oci.thin import THIN_FILE, ThinImage
 
-__all__ = ["ManifestFormat", "PackedImage", "pack_thin_image"]
+__all__ = ["ManifestFormat", "PackedImage", "pack_thin_image", "thin_layer"]
 
 _ORIGIN: Final = "org.cernvm.thin-image.origin"
 _VERSION: Final = "org.cernvm.thin-image.version"
@@ -50,7 +50,7 @@ class PackedImage:
 
 def pack_thin_image(source: Image, thin: ThinImage, form: ManifestFormat) -> PackedImage:
     """Wrap a descriptor into an image with the configuration of the image it stands for."""
-    tar = _tar(thin.dump())
+    tar = thin_layer(thin.dump())
     stored = zlib.compressobj(0, zlib.DEFLATED, _GZIP_FORMAT)
     layer = stored.compress(tar) + stored.flush()
     config = _config(source, ContentDigest.of(tar), thin)
@@ -85,7 +85,7 @@ def _config(source: Image, diff_id: ContentDigest, thin: ThinImage) -> bytes:
     return _dump(config)
 
 
-def _tar(content: bytes) -> bytes:
+def thin_layer(content: bytes) -> bytes:
     """A tar archive of ``thin.json`` alone, owned by root, of no particular time."""
     member = tarfile.TarInfo(THIN_FILE.decode())
     member.size = len(content)

@@ -12,6 +12,7 @@ __all__ = [
     "MissingObjectError",
     "PublisherError",
     "StorageError",
+    "UploadError",
 ]
 
 
@@ -55,3 +56,9 @@ class KeyringError(PublisherError):
     """A key or certificate that publishing needs is missing or unusable."""
 
     exit_code: ClassVar[int] = 44
+
+
+class UploadError(PublisherError):
+    """A layer that was uploaded to be published is not what it should be, or does not get published."""
+
+    exit_code: ClassVar[int] = 47

@@ -1,0 +1,155 @@
+"""Layers that nodes upload to a bucket, on their way into a repository (format reference, section 18.4).
+
+Owns: what becomes of an object named by 64 hexadecimal digits: a tar, plain or compressed, whose SHA-256 they
+must be, is published as ``/layers/<digits>``; then, or when it is refused, it is deleted. All of it can be
+done again: what is published is there, what is not is still in the bucket. Must not know: who asks.
+
+An upload that is refused stops no other; a store or a repository that fails stops all until the next attempt.
+"""
+
+import hashlib
+import logging
+import re
+import tempfile
+import threading
+from collections import OrderedDict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Final
+
+from cvmfs_graphdriver.conversion.tree import tree_entries
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.publisher.bucket import Bucket, BucketObject
+from cvmfs_graphdriver.publisher.catalogs import OpenCatalogs
+from cvmfs_graphdriver.publisher.contents import read_object
+from cvmfs_graphdriver.publisher.errors import BusyError, StorageError, UploadError
+from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.transaction import Transaction
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.entry import CatalogReference
+
+__all__ = ["LayerUploads"]
+
+_log = logging.getLogger(__name__)
+
+_NAME: Final = re.compile(r"[0-9a-f]{64}")
+_BATCH: Final = 32
+"""Layers in one transaction: so many wait for the slowest of them."""
+_REMEMBERED: Final = 10_000
+_READ: Final = 1 << 20
+_WAIT: Final = 60.0
+
+
+class LayerUploads:
+    """The uploads in ``bucket`` for ``repository``; ``limit`` is how many bytes one may have."""
+
+    def __init__(self, bucket: Bucket, repository: Repository, *, limit: int) -> None:
+        self._bucket = bucket
+        self._repository = repository
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._refused: OrderedDict[str, tuple[str, str]] = OrderedDict()
+
+    def status(self, name: str) -> str:
+        """What became of an upload: ``done``, ``publishing``, ``failed: REASON`` or ``unknown``.
+
+        Raises StorageError, FormatError.
+        """
+        if not _NAME.fullmatch(name):
+            return "unknown"
+        if self._is_published(name):
+            return "done"
+        etag = self._bucket.etag(name)
+        refused = self._refused.get(name)
+        if refused is not None and etag in (None, refused[0]):
+            return f"failed: {refused[1]}"
+        return "unknown" if etag is None else "publishing"
+
+    def publish(self) -> int:
+        """Publish what is waiting; returns how many layers that was.
+
+        Raises StorageError, BusyError: nothing of it is published then, or lost.
+        """
+        waiting = [
+            each
+            for each in self._bucket.objects("")
+            if _NAME.fullmatch(each.key) and self._refused.get(each.key, ("", ""))[0] != each.etag
+        ]
+        return sum(self._publish(waiting[start : start + _BATCH]) for start in range(0, len(waiting), _BATCH))
+
+    def _publish(self, waiting: list[BucketObject]) -> int:
+        new = 0
+        with Transaction(self._repository, wait=_WAIT) as transaction:
+            for each in waiting:
+                path = _path(each.key)
+                if transaction.lookup(path) is not None:
+                    continue
+                try:
+                    self._ingest(each, transaction, path)
+                    new += 1
+                except (StorageError, BusyError):
+                    raise
+                except CvmfsGraphdriverError as error:
+                    self._refuse(each, str(error))
+            if new:
+                manifest = transaction.publish()
+                _log.info("published %d layers in revision %d", new, manifest.revision)
+        self._bucket.delete(each.key for each in waiting)
+        return new
+
+    def _ingest(self, upload: BucketObject, transaction: Transaction, path: bytes) -> None:
+        notes: list[str] = []
+        with tempfile.TemporaryFile(prefix="upload-") as file:
+            self._fetch(upload, file)
+            file.seek(0)
+            transaction.ingest(path, tree_entries(LayerStream(f"the upload {upload.key}", file), notes))
+        for note in notes:
+            _log.info("%s: %s", upload.key, note)
+
+    def _fetch(self, upload: BucketObject, file: IO[bytes]) -> None:
+        """Copy an upload to a file. Raises UploadError: it is not what its name says."""
+        reader = self._bucket.open(upload.key)
+        if reader is None:
+            raise UploadError(f"the upload {upload.key} was deleted before it could be published")
+        hasher, size = hashlib.sha256(), 0
+        with reader:
+            while data := reader.read(_READ):
+                size += len(data)
+                if size > self._limit:
+                    raise UploadError(f"the upload {upload.key} has more than {self._limit} bytes")
+                hasher.update(data)
+                try:
+                    file.write(data)
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot keep the upload {upload.key} in {tempfile.gettempdir()}: {error.strerror}"
+                    ) from error
+        if hasher.hexdigest() != upload.key:
+            raise UploadError(
+                f"the upload {upload.key} has the SHA-256 {hasher.hexdigest()}, which is not its name"
+            )
+
+    def _refuse(self, upload: BucketObject, reason: str) -> None:
+        _log.warning("refused %s: %s", upload.key, reason)
+        self._refused[upload.key] = upload.etag, " ".join(reason.split())
+        while len(self._refused) > _REMEMBERED:
+            self._refused.popitem(last=False)
+
+    def _is_published(self, name: str) -> bool:
+        """Whether the newest revision has the layer."""
+        repository = self._repository
+        manifest = repository.manifest()
+
+        def fetch(digest: Digest, file: Path) -> None:
+            file.write_bytes(read_object(repository.storage, ObjectName(digest, Suffix.CATALOG)))
+
+        with self._lock, ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="status-")))
+            root = CatalogReference(b"", manifest.root, manifest.root_size)
+            catalogs = OpenCatalogs(root, directory=scratch, fetch=fetch, now=manifest.timestamp)
+            return stack.enter_context(catalogs).lookup(_path(name)) is not None
+
+
+def _path(name: str) -> bytes:
+    return b"/layers/" + name.encode()

@@ -10,6 +10,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,19 @@ def test_what_is_in_use_is_not_removed(engine: DockerEngine, container: Containe
     with pytest.raises(DaemonError, match="conflict"):
         engine.docker("rmi", "base:1")
     assert container.do("cat /f") == "file"
+
+
+def test_many_containers_at_once(engine: DockerEngine, base: str) -> None:
+    """Each has its own layer, and all have the same below; nothing is left when they are gone."""
+    script = "echo $0 >> /f; rm /d/one; ls /d; cat /f"
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(lambda n: engine.run(base, "sh", "-ec", script, str(n)), range(16)))
+    assert said == [b"sub\ntwo\nfile\n%d\n" % number for number in range(16)]
+    assert run(engine, base, "cat /f /d/one") == "file\n1\n"
+
+
+def test_a_size_needs_a_file_system_with_project_quotas(engine: DockerEngine, base: str) -> None:
+    with pytest.raises(DaemonError, match="(?i)storage-opt|quota"):
+        engine.run(base, "true", options=("--storage-opt", "size=100M"))
+    with pytest.raises(DaemonError, match="(?i)unknown option"):
+        engine.run(base, "true", options=("--storage-opt", "colour=red"))

@@ -49,6 +49,10 @@ test-matrix: plugin $(NEWER_DOCKER)  ## The tests of what Docker does, with Dock
 	$(BIN)/python -m pytest $(ON_DOCKERS)
 	$(BIN)/python -m pytest $(ON_DOCKERS) --docker-root $(NEWER_DOCKER)
 
+.PHONY: reliability
+reliability: venv  ## The tests of faults; writes their table to docs/reliability.md
+	RELIABILITY_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
+
 .PHONY: bench
 bench: venv plugin  ## Benchmarks, as ratios against a peer in the same run
 	$(BIN)/python -m benchmarks

@@ -1,11 +1,8 @@
 """Names to addresses: messages, a name server that answers, does not, or lies."""
 
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,41 +13,7 @@ from cvmfs_graphdriver.client.dns import Addresses, Resolver, decode_answer, enc
 from cvmfs_graphdriver.client.names import ProxyNames
 from cvmfs_graphdriver.client.proxies import ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.settings import NetworkSettings, load_settings
-
-
-def _answer(question: bytes, records: list[tuple[int, int, bytes]], flags: int = 0x8180) -> bytes:
-    number = question[:2]
-    head = number + struct.pack("!HHHHH", flags, 1, len(records), 0, 0)
-    body = question[12:]
-    for kind, ttl, data in records:
-        body += b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data
-    return head + body
-
-
-@contextmanager
-def _name_server(reply: Callable[[bytes], bytes | None]) -> Iterator[str]:
-    """A name server on loopback; gives its place."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(0.02)
-        stop = threading.Event()
-
-        def serve() -> None:
-            while not stop.is_set():
-                try:
-                    data, peer = sock.recvfrom(4096)
-                except TimeoutError:
-                    continue
-                if (answer := reply(data)) is not None:
-                    sock.sendto(answer, peer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            stop.set()
-            thread.join()
+from tests.nameserver import Reply, answer, name_server, records
 
 
 def _settings(tmp_path: Path, **overrides: str) -> NetworkSettings:
@@ -63,20 +26,12 @@ def _settings(tmp_path: Path, **overrides: str) -> NetworkSettings:
     return load_settings("a.b", tmp_path, values).network
 
 
-def _records(kinds: dict[int, list[tuple[int, bytes]]]) -> Callable[[bytes], bytes]:
-    def reply(question: bytes) -> bytes:
-        (kind,) = struct.unpack("!H", question[-4:-2])
-        return _answer(question, [(kind, ttl, data) for ttl, data in kinds.get(kind, [])])
-
-    return reply
-
-
 V4, V6 = socket.inet_aton("10.0.0.7"), socket.inet_pton(socket.AF_INET6, "2001:db8::7")
 
 
 def test_a_name_server_of_ones_own_is_asked(tmp_path: Path) -> None:
     other = socket.inet_aton("10.0.0.8")
-    with _name_server(_records({1: [(600, V4), (90, other)], 28: [(700, V6)]})) as server:
+    with name_server(records({1: [(600, V4), (90, other)], 28: [(700, V6)]})) as server:
         found = Resolver(_settings(tmp_path, CVMFS_DNS_SERVER=server)).resolve("squid.example.org")
         assert found.found == ("10.0.0.7", "10.0.0.8")
         assert 80 < found.expires - time.monotonic() <= 90
@@ -87,7 +42,7 @@ def test_a_name_server_of_ones_own_is_asked(tmp_path: Path) -> None:
 
 
 def test_family_that_is_not_there_and_limits_of_ttl(tmp_path: Path) -> None:
-    with _name_server(_records({28: [(5, V6)]})) as server:
+    with name_server(records({28: [(5, V6)]})) as server:
         found = Resolver(_settings(tmp_path, CVMFS_DNS_SERVER=server)).resolve("squid.example.org")
         assert found.found == ("2001:db8::7",)
         assert 55 < found.expires - time.monotonic() <= 60
@@ -96,17 +51,17 @@ def test_family_that_is_not_there_and_limits_of_ttl(tmp_path: Path) -> None:
 
 
 def test_name_servers_that_do_not_help(tmp_path: Path) -> None:
-    replies: list[Callable[[bytes], bytes | None]] = [
+    replies: list[Reply] = [
         lambda _: None,
         lambda question: question,
         lambda question: question[:5],
-        lambda question: b"\0\0" + _answer(question, [(1, 60, V4)])[2:],
-        lambda question: _answer(question, [(1, 60, b"toolong")]),
-        lambda question: _answer(question, [(1, 60, V4)], flags=0x8380),
-        lambda question: _answer(question, [], flags=0x8183),
+        lambda question: b"\0\0" + answer(question, [(1, 60, V4)])[2:],
+        lambda question: answer(question, [(1, 60, b"toolong")]),
+        lambda question: answer(question, [(1, 60, V4)], flags=0x8380),
+        lambda question: answer(question, [], flags=0x8183),
     ]
     for reply in replies:
-        with _name_server(reply) as server:
+        with name_server(reply) as server:
             wanted = _settings(tmp_path, CVMFS_DNS_SERVER=server, CVMFS_DNS_TIMEOUT="0.05")
             started = time.monotonic()
             assert Resolver(wanted).resolve("squid.example.org").found == ()
@@ -114,14 +69,14 @@ def test_name_servers_that_do_not_help(tmp_path: Path) -> None:
 
 
 def test_lost_questions_are_repeated(tmp_path: Path) -> None:
-    answers = _records({1: [(60, V4)]})
+    answers = records({1: [(60, V4)]})
     seen: list[bytes] = []
 
     def reply(question: bytes) -> bytes | None:
         seen.append(question)
         return answers(question) if len(seen) % 2 == 0 else None
 
-    with _name_server(reply) as server:
+    with name_server(reply) as server:
         wanted = _settings(tmp_path, CVMFS_DNS_SERVER=server, CVMFS_DNS_TIMEOUT="0.1")
         assert Resolver(wanted).resolve("squid.example.org").found == ("10.0.0.7",)
 

@@ -1,15 +1,11 @@
 """Two real squids and two real nginx servers: what dies is left, what is back is used again."""
 
 import hashlib
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +14,9 @@ import pytest
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.failover import Failure
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from demo.containment import contained
 from tests.client.fixture import UnpackedRepository, unpack
 from tests.client.test_revision import read, walk
+from tests.daemons import Daemon, nginx, open_to_daemons, squid
 
 if TYPE_CHECKING:
     from cvmfs_graphdriver.client.revision import Node
@@ -28,107 +24,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     not (shutil.which("squid") and shutil.which("nginx")), reason="squid and nginx are not installed"
 )
-
-_SQUID = """
-http_port 127.0.0.1:{port}
-pid_filename none
-access_log none
-cache_log {directory}/cache.log
-cache deny all
-cache_mem 8 MB
-coredump_dir {directory}
-acl all_of_loopback dst 127.0.0.0/8
-http_access allow all_of_loopback
-http_access deny all
-shutdown_lifetime 0 seconds
-pinger_enable off
-"""
-_NGINX = """
-daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
-events {{ worker_connections 64; }}
-http {{
-    access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;
-    fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
-    keepalive_timeout 1d; keepalive_requests 100000;
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
-}}
-"""
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-class Daemon:
-    """A server that can be killed, stopped and started again, always at the same port."""
-
-    def __init__(self, command: list[str], port: int) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-        self._command = command
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            contained(*self._command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        for _ in range(200):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.05)
-        self.kill()
-        pytest.fail(f"{self._command[0]} does not start")
-
-    def kill(self) -> None:
-        """Without a word, and with all that it started."""
-        self._process.kill()
-        self._process.wait()
-
-    def freeze(self) -> None:
-        """It goes on listening, and says nothing."""
-        for process in _below(self._process.pid):
-            os.kill(process, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        for process in _below(self._process.pid):
-            os.kill(process, signal.SIGCONT)
-
-
-def _below(process: int) -> Iterator[int]:
-    """The children of a process, and theirs."""
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from _below(child)
-
-
-@contextmanager
-def _squid(directory: Path) -> Iterator[Daemon]:
-    directory.mkdir(mode=0o777)
-    directory.chmod(0o777)
-    port = _free_port()
-    config = directory / "squid.conf"
-    config.write_text(_SQUID.format(port=port, directory=directory))
-    daemon = Daemon(["squid", "-N", "-f", str(config), "-n", f"test{port}"], port)
-    try:
-        yield daemon
-    finally:
-        daemon.kill()
-
-
-@contextmanager
-def _nginx(directory: Path, root: Path) -> Iterator[Daemon]:
-    directory.mkdir()
-    port = _free_port()
-    config = directory / "nginx.conf"
-    config.write_text(_NGINX.format(port=port, directory=directory, root=root))
-    daemon = Daemon(["nginx", "-c", str(config), "-e", str(directory / "error.log")], port)
-    try:
-        yield daemon
-    finally:
-        daemon.kill()
 
 
 class Site:
@@ -187,14 +82,12 @@ def parts(
     directory = tmp_path_factory.mktemp("site")
     repository = unpack("lite-sha1-zlib", directory / "repository")
     shutil.copytree(repository.directory, directory / "second")
-    for parent in (directory, *directory.parents):
-        if str(parent).startswith("/tmp/"):
-            parent.chmod(0o755)
+    open_to_daemons(directory)
     with (
-        _squid(directory / "squid1") as one,
-        _squid(directory / "squid2") as two,
-        _nginx(directory / "nginx1", repository.directory) as three,
-        _nginx(directory / "nginx2", directory / "second") as four,
+        squid(directory / "squid1") as one,
+        squid(directory / "squid2") as two,
+        nginx(directory / "nginx1", repository.directory) as three,
+        nginx(directory / "nginx2", directory / "second") as four,
     ):
         yield repository, (one, two, three, four)
 

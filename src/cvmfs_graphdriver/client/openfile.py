@@ -78,6 +78,13 @@ class OpenFile:
         for index in range(len(self._pieces)):
             self._open(index)
 
+    @property
+    def is_evicted(self) -> bool:
+        """Whether a piece that is open has left the cache, so that its bytes stay on the disk for us alone."""
+        with self._lock:
+            held = list(self._held.values())
+        return any(os.fstat(each.number).st_nlink == 0 for each in held)
+
     def close(self) -> None:
         """Give all descriptors back."""
         with self._lock:

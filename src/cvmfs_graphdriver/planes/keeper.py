@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 _READAHEAD = 4 << 20
 _GO = b"1"
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 _PATIENCE = 10.0
 """Seconds that a server must have lived for its successor to be started without delay."""
 

@@ -21,10 +21,12 @@ class OpenFiles:
         self._limit = limit
         self._lock = threading.Lock()
         self._files: OrderedDict[int, OpenFile] = OrderedDict()
+        self._used: set[int] = set()
 
     def get(self, inode: int, open_file: Callable[[], OpenFile]) -> OpenFile:
         """The open file of an inode; ``open_file`` opens it if it is not open."""
         with self._lock:
+            self._used.add(inode)
             file = self._files.get(inode)
             if file is not None:
                 self._files.move_to_end(inode)
@@ -38,6 +40,18 @@ class OpenFiles:
         for dropped in surplus:
             dropped.close()
         return file
+
+    def let_go(self) -> None:
+        """Close what has left the cache and was not read since the last call: its room must become free."""
+        with self._lock:
+            used, self._used = self._used, set()
+            files = list(self._files.items())
+        for inode, file in files:
+            if inode not in used and file.is_evicted:
+                with self._lock:
+                    dropped = self._files.get(inode) is file and self._files.pop(inode)
+                if dropped:
+                    dropped.close()
 
     def close(self) -> None:
         """Close all files."""

@@ -92,6 +92,10 @@ class RevisionFilesystem:
         self._feeder.close()
         self._files.close()
 
+    def let_go(self) -> None:
+        """Close files that have left the cache and that nobody reads; who does later gets them fetched again."""
+        self._files.let_go()
+
     # Operations
 
     def lookup(self, parent: int, name: bytes) -> bytes:

@@ -45,6 +45,8 @@ _RESERVED_FILES = 512
 _OPEN_FILES = 1024
 """Opening a file that the kernel asks for again costs less than keeping thousands of them open."""
 _M_ARENA_MAX = -8
+_SWEEP = 60.0
+"""Seconds between two looks for open files that have left the cache, and that nobody reads."""
 _BLOCK = 512
 _PAUSE = 1.0
 """The least time between two looks for a new revision, in seconds."""
@@ -113,6 +115,7 @@ class _Service:
         )
         follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
         follower.start()
+        threading.Thread(target=self._let_go, name="janitor", daemon=True).start()
         with self._talk(server):
             server.serve()
         self._stop.set()
@@ -185,6 +188,11 @@ class _Service:
                 self._show_newest(server)
             except CvmfsGraphdriverError as error:
                 _log.warning("cannot look for a new revision: %s", error)
+
+    def _let_go(self) -> None:
+        """Close files that were evicted, since the kernel never says that it has done with one."""
+        while not self._stop.wait(_SWEEP):
+            self._filesystem.let_go()
 
     def _show_newest(self, server: Server) -> Revision | None:
         """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh`` does."""

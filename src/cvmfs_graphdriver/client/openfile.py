@@ -80,7 +80,7 @@ class OpenFile:
 
     @property
     def is_evicted(self) -> bool:
-        """Whether a piece that is open has left the cache, so that its bytes stay on the disk for us alone."""
+        """Whether an open piece has left the cache, so that its bytes stay on the disk for us alone."""
         with self._lock:
             held = list(self._held.values())
         return any(os.fstat(each.number).st_nlink == 0 for each in held)

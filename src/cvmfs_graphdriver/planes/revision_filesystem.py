@@ -93,7 +93,7 @@ class RevisionFilesystem:
         self._files.close()
 
     def let_go(self) -> None:
-        """Close files that have left the cache and that nobody reads; who does later gets them fetched again."""
+        """Close files that have left the cache and that nobody reads; they can be fetched again."""
         self._files.let_go()
 
     # Operations

@@ -56,10 +56,6 @@ class Links:
             if name != self._all[0].parent.name:
                 shutil.rmtree(cache / "links" / name, ignore_errors=True)
 
-    def has(self, wanted: StoredObject) -> bool:
-        """Whether overlayfs would find the object without asking."""
-        return os.path.exists(f"{self._first}/{os.fsdecode(wanted.path)}")
-
     def add(self, wanted: StoredObject, path: str) -> None:
         """Link to an object's file. Raises FileNotFoundError: it has left the cache; OSError."""
         for place in (self._second, self._first):

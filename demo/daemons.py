@@ -185,7 +185,8 @@ class DockerEngine:
         with tempfile.TemporaryDirectory(dir=self.directory) as plugin:
             subprocess.run(["tar", "--extract", "--file", tarball, "--directory", plugin], check=True)
             self.docker("plugin", "create", name, plugin)
-        self.docker("plugin", "set", name, f"cvmfs_ext_config.source={etc}", *settings)
+        sources = [f"{mount}.source={etc}" for mount in ("cvmfs_ext_config", "minio_ext_config")]
+        self.docker("plugin", "set", name, *sources, *settings)
         self.docker("plugin", "enable", name)
         self.stop()
         self.start(name, *options)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.publisher.autocatalogs import Weights
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
@@ -28,7 +29,7 @@ def settings(tmp_path: Path, text: str) -> RepositoryOptions:
 
 def test_what_a_stock_file_says_and_leaves_out(tmp_path: Path) -> None:
     assert settings(tmp_path, STOCK) == RepositoryOptions(
-        auto_tag=True, include_xattrs=False, ignore_special_files=False, break_cross_directory_hardlinks=True
+        catalog_weights=None, auto_tag=True, include_xattrs=False, break_cross_directory_hardlinks=True
     )
 
 
@@ -39,6 +40,8 @@ def test_every_parameter(tmp_path: Path) -> None:
     CVMFS_IGNORE_XDIR_HARDLINKS='false'
     CVMFS_AUTO_TAG=0
     CVMFS_COMPRESSION_ALGORITHM=none
+    CVMFS_AUTOCATALOGS=true
+    CVMFS_AUTOCATALOGS_MAX_WEIGHT=5000
     CVMFS_MIN_CHUNK_SIZE=1000
     CVMFS_AVG_CHUNK_SIZE=2000
     CVMFS_MAX_CHUNK_SIZE=4000
@@ -46,6 +49,7 @@ def test_every_parameter(tmp_path: Path) -> None:
     assert settings(tmp_path, text) == RepositoryOptions(
         compression=Compression.NONE,
         chunking=ChunkSizes(1000, 2000, 4000),
+        catalog_weights=Weights(most=5000, least=1000),
         ignore_special_files=True,
     )
     assert settings(tmp_path, "CVMFS_USE_FILE_CHUNKING=false").chunking is None

@@ -84,6 +84,10 @@ class OpenCatalogs:
         self._open[path] = _OpenCatalog(catalog)
         self._touch(parent, links=1)
 
+    def adopt(self, catalog: CatalogWriter) -> None:
+        """Take over a filled catalog whose mountpoint the catalog above it has already."""
+        self._open[catalog.mountpoint] = _OpenCatalog(catalog)
+
     def put(self, path: bytes, entry: DirectoryEntry) -> None:
         """Put an entry that is no directory at its place, instead of what is there.
 

@@ -19,10 +19,11 @@ write those; ``break_cross_directory_hardlinks`` gives what it does: one group f
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from cvmfs_graphdriver.publisher.autocatalogs import Weights, split_catalog
 from cvmfs_graphdriver.publisher.errors import IngestError
 from cvmfs_graphdriver.publisher.objects import ObjectWriter, PendingContent
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
@@ -121,6 +122,10 @@ class TreeIngest:
         if broken:
             self.notes.append(f"broke up {broken} hard-link groups that cross directories")
         return root
+
+    def split(self, weights: Weights, new_catalog: Callable[[bytes], CatalogWriter]) -> list[CatalogWriter]:
+        """Move parts of a big tree that is finished into catalogs of their own."""
+        return split_catalog(self._catalog, self._loader, weights, new_catalog)
 
     # Entries as they come
 

@@ -6,6 +6,7 @@ and special files are kept, as images need them. Must not know: where settings a
 
 from dataclasses import dataclass
 
+from cvmfs_graphdriver.publisher.autocatalogs import Weights
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.compression import Engine
 from cvmfs_graphdriver.repository.digest import Algorithm
@@ -16,12 +17,16 @@ __all__ = ["RepositoryOptions"]
 
 @dataclass(frozen=True, slots=True)
 class RepositoryOptions:
-    """``ttl`` in seconds; ``whitelist_days`` is how long a signature of the whitelist is good."""
+    """``ttl`` in seconds; ``whitelist_days`` is how long a signature of the whitelist is good.
+
+    Without ``catalog_weights``, a tree is one catalog, however big it is.
+    """
 
     algorithm: Algorithm = Algorithm.SHA1
     compression: Compression = Compression.ZLIB
     engine: Engine = Engine.ISAL
     chunking: ChunkSizes | None = ChunkSizes()  # noqa: RUF009 - frozen
+    catalog_weights: Weights | None = Weights()  # noqa: RUF009 - frozen
     ttl: int = 240
     whitelist_days: int = 30
     garbage_collectable: bool = True

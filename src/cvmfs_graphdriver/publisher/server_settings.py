@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.publisher.assignments import Assignments
+from cvmfs_graphdriver.publisher.autocatalogs import Weights
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.entry import Compression
@@ -16,6 +17,7 @@ from cvmfs_graphdriver.repository.entry import Compression
 __all__ = ["load_server_settings"]
 
 _MOST_CHUNK: Final = 1 << 30
+_MOST_ENTRIES: Final = 1 << 31
 _COMPRESSIONS: Final = {"default": Compression.ZLIB, "zlib": Compression.ZLIB, "none": Compression.NONE}
 
 
@@ -31,10 +33,19 @@ def load_server_settings(file: Path) -> RepositoryOptions:
     return RepositoryOptions(
         compression=_COMPRESSIONS[compression],
         chunking=_chunk_sizes(values) if values.boolean("USE_FILE_CHUNKING", default=True) else None,
+        catalog_weights=_weights(values) if values.boolean("AUTOCATALOGS", default=False) else None,
         auto_tag=values.boolean("AUTO_TAG", default=True),
         include_xattrs=values.boolean("INCLUDE_XATTRS", default=False),
         ignore_special_files=values.boolean("IGNORE_SPECIAL_FILES", default=False),
         break_cross_directory_hardlinks=values.boolean("IGNORE_XDIR_HARDLINKS", default=True),
+    )
+
+
+def _weights(values: Assignments) -> Weights:
+    usual = Weights()
+    return Weights(
+        most=max(1, values.number("AUTOCATALOGS_MAX_WEIGHT", usual.most, _MOST_ENTRIES)),
+        least=max(1, values.number("AUTOCATALOGS_MIN_WEIGHT", usual.least, _MOST_ENTRIES)),
     )
 
 

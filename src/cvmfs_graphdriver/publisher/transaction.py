@@ -97,8 +97,12 @@ class Transaction:
             tree = TreeIngest(catalog, self._objects, self._repository.options, now=self._now)
             tree.take(entries)
             root = tree.finish()
+            weights = self._repository.options.catalog_weights
+            nested = tree.split(weights, self._catalogs.new_catalog) if weights else []
             with self._lock:
                 self._catalogs.mount(catalog, root)
+                for one in nested:
+                    self._catalogs.adopt(one)
                 self.notes += tree.notes
         except BaseException:
             catalog.abandon()

@@ -25,6 +25,7 @@ from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 __all__ = ["Conversion", "convert", "describe", "distinct_layers"]
 
 _MAX_THIN_LAYER = 2 << 20
+_MARKER = b"/.cvmfscatalog"
 _PARALLEL = 3
 """Layers fetched at once: enough to hide a registry's delays; the cores are busy with fewer."""
 
@@ -121,11 +122,15 @@ def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout
 
 
 def _make_catalogs(transaction: Transaction, layers: Sequence[Layer], layout: LayerLayout) -> None:
-    """Give the directories above layers catalogs of their own, if they are new."""
+    """Give the directories above layers catalogs of their own, if they are new.
+
+    They get the stock tools' marker, too, which no container sees: it is outside of every layer.
+    """
     for layer in layers:
         for path in layout.catalogs(layer.descriptor.digest):
             if transaction.lookup(path) is None:
                 transaction.ingest(path, ())
+                transaction.write_file(path + _MARKER, b"")
 
 
 def _ingest(

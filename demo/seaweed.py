@@ -24,7 +24,8 @@ from demo.daemons import DaemonError
 __all__ = ["KEY", "SECRET", "Seaweed", "seaweed"]
 
 KEY, SECRET = "publisher", "not-a-secret-at-all"
-_PATIENCE = 30.0
+_PATIENCE = 60.0
+_ATTEMPTS = 3
 _RIGHTS = {
     "identities": [
         {"name": "anonymous", "actions": ["Read"]},
@@ -113,9 +114,13 @@ class Seaweed:
                 if probe.put_if("probe", b"x", etag=probe.etag("probe")) is not None:
                     return
             except CvmfsGraphdriverError as error:
-                if time.monotonic() > deadline:
+                ended = self.process is None or self.process.poll() is not None
+                if ended or time.monotonic() > deadline:
                     self.kill()
-                    raise DaemonError(f"weed does not begin to answer: {error}") from error
+                    tail = (self.place / "log").read_text(errors="replace")[-1500:]
+                    raise DaemonError(
+                        f"weed does not begin to answer; the end of its log:\n{tail}"
+                    ) from error
                 time.sleep(0.2)
 
 
@@ -123,8 +128,15 @@ class Seaweed:
 def seaweed(place: Path, *, domain: str = "s3.example.org") -> Iterator[Seaweed]:
     """A running store below ``place``; buckets are also at ``BUCKET.domain``, through it as a proxy."""
     place.mkdir(parents=True, exist_ok=True)
-    store = Seaweed(place, _free_ports(8), domain)
-    store.start()
+    for attempt in range(_ATTEMPTS):  # a port may be taken by somebody else meanwhile
+        store = Seaweed(place, _free_ports(8), domain)
+        try:
+            store.start()
+            break
+        except DaemonError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            shutil.rmtree(place / "data")
     try:
         yield store
     finally:

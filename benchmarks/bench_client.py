@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 from benchmarks.pairs import Figure, Pair, Result
 from benchmarks.tree import FQRN, copy_tree, publish_tree
@@ -24,16 +25,21 @@ from cvmfs_graphdriver.planes.request import MountRequest
 
 _PORT = 18_127
 _BIG = 500 << 20
+_BIGGEST = 48_000_000
+_MILLION = 1_000_000
+_RANDOM = 1000
+_SMALL = 64 << 10
 
 
 def run() -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="cvmfs-bench-", dir="/var/tmp") as scratch:
         home = Path(scratch)
-        tree = copy_tree(home / "tree")
+        tree = copy_tree(home / "tree", biggest=_BIGGEST)
         with (home / "tree" / "big").open("wb") as file:
             for _ in range(_BIG >> 20):
                 file.write(os.urandom(1 << 20))
-        publish_tree(tree.path, home / "www" / "cvmfs" / FQRN, home / "keys")
+        publish_tree(tree.path, home / "www" / "cvmfs" / FQRN, home / "keys", links=_MILLION)
+        os.link(home / "tree" / "big", home / "www" / "big")
         print(f"{tree.entries} entries, {tree.size >> 20} MiB, and one file of {_BIG >> 20} MiB")
         with _nginx(home):
             return _Bench(home).run()
@@ -52,8 +58,11 @@ class _Bench:
     def run(self) -> list[Result]:
         self.walk("find -ls", "find {} -ls > /dev/null", first=3, again=2)
         self.walk("tar c", "tar cf - --exclude=./big -C {} . | cat > /dev/null", first=2.2, again=1.5)
+        self.at_random()
+        self.chunked()
         self.sequential()
         self.mounting()
+        self.million()
         return self.results
 
     def walk(self, what: str, command: str, *, first: float, again: float) -> None:
@@ -66,6 +75,48 @@ class _Bench:
             self.results.append(
                 Figure(f"resident memory of the server after {what}", _resident(keeper) / 1e6, "MB", 120)
             )
+
+    def at_random(self) -> None:
+        """Small files here and there: nothing may be fetched that nobody reads."""
+        files = sorted(
+            path.relative_to(self.local)
+            for path in self.local.rglob("*")
+            if path.is_file() and not path.is_symlink() and 0 < path.stat().st_size <= _SMALL
+        )
+        chosen = Random(1).sample(files, _RANDOM)
+        listing = self.home / "chosen"
+        listing.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in chosen))
+        command = f"cd {{}} && xargs -0 cat < {listing} > /dev/null"
+        with self.mounted(new=True):
+            before = self.downloads()
+            ours = self.timed(command, self.ours, cold=True)
+            fetched = self.downloads() - before
+            peer = self.timed(command, self.local, cold=True)
+        self.results.append(
+            Pair(f"{_RANDOM} files at random, empty client cache, cold", ours, peer, ours / peer)
+        )
+        self.results.append(Figure("objects fetched for one file at random", fetched / _RANDOM, "", 1.1))
+
+    def downloads(self) -> int:
+        return int(os.getxattr(self.mount, "user.ndownload"))
+
+    def chunked(self) -> None:
+        """A big file in chunks, against fetching the same bytes from the same server."""
+        url = f"http://127.0.0.1:{_PORT}/big"
+        with self.mounted(new=True):
+            ours = self.timed("cat {}/big > /dev/null", self.ours, cold=True)
+            peer = self.timed(f"curl -s {url} > /dev/null", self.local, cold=True)
+        self.results.append(
+            Pair("sequential read, empty client cache, cold (peer: curl)", ours, peer, ours / peer)
+        )
+
+    def million(self) -> None:
+        with self.mounted(new=True) as keeper:
+            subprocess.run(["find", self.mount / "links", "-ls"], stdout=subprocess.DEVNULL, check=True)
+            resident = _resident(keeper) / 1e6
+        self.results.append(
+            Figure("resident memory after find -ls in a million entries", resident, "MB", 150)
+        )
 
     def sequential(self) -> None:
         command = "cat {}/big > /dev/null"

@@ -34,8 +34,8 @@ class Tree:
     size: int
 
 
-def copy_tree(target: Path, *, entries: int = 50_000) -> Tree:
-    """Copy files of this machine below ``target`` until there are so many entries."""
+def copy_tree(target: Path, *, entries: int = 50_000, biggest: int = _BIG) -> Tree:
+    """Copy files of this machine of up to ``biggest`` bytes below ``target`` until there are so many entries."""
     count, total = 1, 0
     target.mkdir(parents=True)
     for directory, names, files in os.walk(_SOURCE):
@@ -46,7 +46,7 @@ def copy_tree(target: Path, *, entries: int = 50_000) -> Tree:
         for name in sorted(files):
             source = os.path.join(directory, name)
             status = os.lstat(source)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= _BIG:
+            if stat.S_ISREG(status.st_mode) and status.st_size <= biggest:
                 total += status.st_size
             elif not stat.S_ISLNK(status.st_mode):
                 continue

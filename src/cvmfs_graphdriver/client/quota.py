@@ -289,7 +289,7 @@ def _open_ledger(path: Path) -> Ledger:
     try:
         ledger = Ledger(path)
         try:
-            ledger.records()
+            ledger.used()  # reads all of it, and a mount does not wait for every row
         except CacheError:
             ledger.close()
             raise

@@ -35,7 +35,7 @@ class Tree:
 
 
 def copy_tree(target: Path, *, entries: int = 50_000, biggest: int = _BIG) -> Tree:
-    """Copy files of this machine of up to ``biggest`` bytes below ``target`` until there are so many entries."""
+    """Copy files of this machine, of up to ``biggest`` bytes, below ``target``: so many entries."""
     count, total = 1, 0
     target.mkdir(parents=True)
     for directory, names, files in os.walk(_SOURCE):
@@ -88,12 +88,27 @@ def pack_tree(target: Path, *, entries: int = 50_000, size: int = 1_400_000_000)
     return Tree(target, len(names), total)
 
 
-def publish_tree(tree: Path, storage: Path, keys: Path) -> None:
-    """Make a repository in ``storage`` whose directory ``/tree`` is the tree."""
+def publish_tree(tree: Path, storage: Path, keys: Path, *, links: int = 0) -> None:
+    """Make a repository in ``storage`` whose directory ``/tree`` is the tree.
+
+    Besides, ``/links`` has so many symbolic links, a thousand in a directory, in one catalog.
+    """
     repository = create_repository(FQRN, LocalStorage.create(storage), keys)
     with Transaction(repository) as transaction:
         transaction.ingest(b"/tree", _entries(os.fsencode(tree)))
+        if links:
+            transaction.ingest(b"/links", _links_only(links))
         transaction.publish()
+
+
+def _links_only(count: int) -> Iterator[tuple[TreeEntry, None]]:
+    yield TreeEntry(b"", stat.S_IFDIR | 0o755, 0, 0, 1, 0), None
+    for number in range(count):
+        directory = b"/%d" % (number // 1000)
+        if number % 1000 == 0:
+            yield TreeEntry(directory, stat.S_IFDIR | 0o755, 0, 0, 1, 0), None
+        path = b"%b/link%d" % (directory, number)
+        yield TreeEntry(path, stat.S_IFLNK | 0o777, 0, 0, 1, 0, symlink=b"target"), None
 
 
 def _entries(root: bytes) -> Iterator[tuple[TreeEntry, "_Content | None"]]:

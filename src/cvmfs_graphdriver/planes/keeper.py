@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 _READAHEAD = 4 << 20
 _GO = b"1"
+_GLANCE = 1000
+"""Milliseconds between two looks at a server that lives."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 _PATIENCE = 10.0
 """Seconds that a server must have lived for its successor to be started without delay."""
@@ -114,6 +116,7 @@ class _Keeper:
         self.device = open_device()
         self._inflight = InFlight(request.threads)
         self._server = 0
+        self._lingering: list[int] = []
         self._ours, self._theirs = socket.socketpair()
 
     def start(self) -> dict[str, Any]:
@@ -133,8 +136,7 @@ class _Keeper:
         delay = 0.0
         while True:
             started = time.monotonic()
-            _, status = os.waitpid(self._server, 0)
-            code = os.waitstatus_to_exitcode(status)
+            code = self._wait()
             if code == 0 or self._is_over():
                 return
             lived = time.monotonic() - started
@@ -145,6 +147,29 @@ class _Keeper:
             )
             time.sleep(delay)
             self._fork()
+
+    def _wait(self) -> int:
+        """Wait for the server's end; returns its exit code, or the negative number of a signal.
+
+        A thread of a server that was killed may still wait, in the kernel, for a page that somebody is
+        reading: until that READ is answered, which is the next server's work. So a server counts as ended
+        when its first thread has.
+        """
+        descriptor = os.pidfd_open(self._server)
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            while True:
+                poll.poll(_GLANCE)
+                self._lingering = [pid for pid in self._lingering if not os.waitpid(pid, os.WNOHANG)[0]]
+                ended, status = os.waitpid(self._server, os.WNOHANG)
+                if ended:
+                    return os.waitstatus_to_exitcode(status)
+                if _is_zombie(self._server):
+                    self._lingering.append(self._server)
+                    return -signal.SIGKILL
+        finally:
+            os.close(descriptor)
 
     def _prepare_log(self) -> None:
         """Log where its servers do. Only now, since reading the configuration takes its time."""
@@ -202,6 +227,11 @@ class _Keeper:
             return False
         self._theirs.sendall(json.dumps(values).encode() + b"\n")
         return True
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether the first thread of a child has ended."""
+    return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
 
 
 def _die(failure: threading.ExceptHookArgs) -> None:

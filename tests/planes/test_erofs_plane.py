@@ -399,6 +399,16 @@ def test_a_process_that_starts_anew(home: Home, tmp_path: Path) -> None:
         assert [path.name for path in (home.path / "cvmfs/.images").iterdir()] == [image.name]
 
 
+def test_a_repository_that_was_mounted_for_the_other_plane(home: Home, tmp_path: Path) -> None:
+    """What was made of it goes on; a new chain has it mounted with a trigger."""
+    fuse = FusePlane(home.path / "cvmfs", home.etc, home.overrides)
+    with stacked(fuse, [MIDDLE, BASE], tmp_path / "by fuse") as by_fuse:
+        with home.plane.lower([MIDDLE, BASE]) as lower:
+            assert lower.data
+        with stacked(home.plane, [MIDDLE, BASE], tmp_path / "by erofs") as by_erofs:
+            assert seen(by_erofs) == seen(by_fuse)
+
+
 def test_a_damaged_image_is_made_anew(home: Home, tmp_path: Path) -> None:
     with stacked(home.plane, [MIDDLE, BASE], tmp_path / "stack") as merged:
         truth = seen(merged)

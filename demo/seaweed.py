@@ -26,6 +26,8 @@ __all__ = ["KEY", "SECRET", "Seaweed", "seaweed"]
 KEY, SECRET = "publisher", "not-a-secret-at-all"
 _PATIENCE = 60.0
 _ATTEMPTS = 3
+_NO_MORE = ("-s3.port.iceberg=0", "-s3.port.lance=0")
+"""What else it would serve, at ports that only one of it can have."""
 _RIGHTS = {
     "identities": [
         {"name": "anonymous", "actions": ["Read"]},
@@ -85,7 +87,7 @@ class Seaweed:
         ports = [f"-{name}={port}" for name, port in zip((*names, *grpc), self.ports, strict=True)]
         command = [
             *(program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
-            *("-filer", "-s3", f"-s3.config={rights}", f"-s3.domainName={self.domain}", "-s3.port.iceberg=0"),
+            *("-filer", "-s3", f"-s3.config={rights}", f"-s3.domainName={self.domain}", *_NO_MORE),
             *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=0"),
             f"-filer.localSocket={self.place / 'filer.sock'}",
         ]

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from cvmfs_graphdriver.oci.thin import ThinImage
+from cvmfs_graphdriver.publisher.creation import create_repository
+from cvmfs_graphdriver.publisher.upstream import create_storage
+from demo.seaweed import Seaweed
 from tests.images import CONFIG, TestLayer, push, skopeo, tar_of, write_layout
 from tests.publisher.site import FQRN, Site
 from tests.registry import PASSWORD, USERNAME, RegistryServer, free_port, run_registry
@@ -331,3 +334,14 @@ class TestBadInput:
             assert small.status == 0, small.complaint
         finally:
             subprocess.run(["umount", disk], check=True)
+
+
+def test_a_repository_in_s3(server: RegistryServer, image: str, tmp_path: Path, s3: Seaweed) -> None:
+    configuration, keys = s3.configuration("docker2cvmfs"), tmp_path / "keys"
+    create_repository(FQRN, create_storage(configuration, FQRN), keys)
+    words = ["make-thin", "-i", image, "-o", f"{server.host}/thin/s3:1", "-r", FQRN]
+    words += ["--storage", str(configuration), "--keys", str(keys), "--json"]
+    done = _run(*words)
+    assert done.status == 0, done.complaint
+    assert json.loads(done.out)["new_layers"] == len(_LAYERS)
+    assert json.loads(_run(*words).out)["shared_layers"] == len(_LAYERS)

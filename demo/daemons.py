@@ -174,6 +174,17 @@ class DockerEngine:
         self._stack.close()
         self._process = None
 
+    def kill(self) -> None:
+        """End it, its containers and its plugins without a word, as a crash of the machine would.
+
+        What lies in /run is gone after such a crash.
+        """
+        if self._process is not None:
+            self._process.kill()
+        self.stop()
+        (self.directory / "docker.pid").unlink(missing_ok=True)
+        shutil.rmtree(self.directory / "exec", ignore_errors=True)
+
     def start_with_plugin(
         self, tarball: Path, etc: Path, *options: str, name: str = "cvmfs", settings: Sequence[str] = ()
     ) -> None:

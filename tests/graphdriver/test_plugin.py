@@ -3,12 +3,11 @@
 import os
 import signal
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.graphdriver.plugin_process import Plugin, running_plugin
+from tests.graphdriver.plugin_process import running_plugin
 
 pytestmark = pytest.mark.root
 
@@ -27,7 +26,7 @@ def test_a_killed_driver_is_started_again_by_process_1() -> None:
         init = plugin.pid
         (driver,) = children(init)
         os.kill(driver, signal.SIGKILL)
-        assert eventually_exists(plugin, "base")
+        assert plugin.call("GraphDriver.Exists", ID="base") == {"Exists": True}, "the call waits meanwhile"
         assert children(init) != [driver]
         assert "ended with -9 and is started again" in plugin.log
 
@@ -40,11 +39,21 @@ def test_sigterm_ends_process_1_too() -> None:
         assert plugin.kill(signal.SIGTERM) == 0
 
 
-def eventually_exists(plugin: Plugin, identity: str) -> bool:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return bool(plugin.call("GraphDriver.Exists", ID=identity)["Exists"])
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+def test_layers_whose_calls_were_never_answered_are_nobodys() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="driver-", dir="/var/tmp") as directory,
+        running_plugin(Path(directory), as_init=True) as plugin,
+    ):
+        plugin.init()
+        for identity in ("base", "made", "removed"):
+            plugin.call("GraphDriver.Create", ID=identity)
+        (unanswered,) = Path(directory).rglob(".unanswered")
+        assert list(unanswered.iterdir()) == [], "all calls were answered"
+        (driver,) = children(plugin.pid)
+        os.kill(driver, signal.SIGSTOP)
+        for identity in ("made", "removed"):
+            (unanswered / identity).touch()
+        os.kill(driver, signal.SIGKILL)
+        there = [plugin.call("GraphDriver.Exists", ID=each)["Exists"] for each in ("base", "made", "removed")]
+        assert there == [True, False, False]
+        assert list(unanswered.iterdir()) == []

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfileobj
@@ -21,6 +21,7 @@ from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError, NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
+from cvmfs_graphdriver.graphdriver.journal import Journal
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
 from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
 from cvmfs_graphdriver.layers.apply import apply_layer
@@ -30,7 +31,7 @@ from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import LayerMounts
-from cvmfs_graphdriver.layers.store import Layer, LayerStore
+from cvmfs_graphdriver.layers.store import Layer, LayerStore, check_identity
 from cvmfs_graphdriver.oci.thin import LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.thin_image import thin_layer
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
@@ -39,6 +40,7 @@ __all__ = ["GraphDriver"]
 
 _log = logging.getLogger(__name__)
 _KEPT = ".init.json"
+_JOURNAL = ".unanswered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class GraphDriver:
         self._make_plane = make_plane
         self._ready: _Ready | None = None
         self._new: set[str] = set()
+        self._journal = Journal(base / _JOURNAL)
         self._calls: dict[str, Callable[[Call], Reply | Streamed]] = {
             "Plugin.Activate": lambda _: {"Implements": ["GraphDriver"]},
             "GraphDriver.Init": self._init,
@@ -90,6 +93,11 @@ class GraphDriver:
         kept = self._base / _KEPT
         if kept.exists():
             self._prepare(json.loads(kept.read_bytes()))
+            for identity in self._journal.unanswered():
+                _log.warning("nobody owns the layer %s any more, which is removed", identity)
+                self._now().mounts.drop(identity)
+                self._now().store.remove(identity)
+                self._journal.forget(identity)
             _log.info("went on with the layers in %s", self._now().store.home)
 
     def answer(self, call: Call) -> Reply | Streamed:
@@ -109,6 +117,7 @@ class GraphDriver:
     def _init(self, call: Call) -> Reply:
         arguments = call.arguments()
         self._prepare(arguments)
+        self._now().store.clean_containers()
         kept = self._base / _KEPT
         temporary = kept.with_suffix(".new")
         temporary.write_text(json.dumps(arguments))
@@ -160,19 +169,19 @@ class GraphDriver:
             raise DriverOptionError(
                 f"--storage-opt {min(options)} is not supported by this driver for single containers"
             )
-        layer = self._now().store.create(
-            _text(arguments, "ID"),
-            arguments.get("Parent") or None,
-            container=call.method == "GraphDriver.CreateReadWrite",
-        )
+        store, identity = self._now().store, check_identity(_text(arguments, "ID"))
+        container = call.method == "GraphDriver.CreateReadWrite"
+        with nullcontext() if store.exists(identity) else self._journal.during(identity):
+            layer = store.create(identity, arguments.get("Parent") or None, container=container)
         self._new.add(layer.id)
         return {}
 
     def _remove(self, call: Call) -> Reply:
         now, identity = self._now(), _text(call.arguments(), "ID")
         self._new.discard(identity)
-        now.mounts.drop(identity)
-        now.store.remove(identity)
+        with self._journal.during(check_identity(identity)):
+            now.mounts.drop(identity)
+            now.store.remove(identity)
         return {}
 
     def _get(self, call: Call) -> Reply:

@@ -18,7 +18,7 @@ from pathlib import Path
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
-from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed
+from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.planes.plane import Plane
 
@@ -34,6 +34,7 @@ def run_plugin(
     socket: Path, base: Path, make_plane: Callable[[Path, Owners], Plane], commit: LayerCommit
 ) -> None:
     """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``."""
+    listener = listen(socket)  # before there is a driver: while one is started anew, calls wait for it
     if os.getpid() == 1:
         _become_init()
     driver = GraphDriver(base, make_plane, commit)
@@ -46,13 +47,14 @@ def run_plugin(
         failure = _guard(lambda: replies.append(driver.answer(call)), call.method)
         return failure if failure is not None else replies[0]
 
-    server = PluginServer(socket, answer, _guard)
+    server = PluginServer(listener, answer, _guard)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     try:
         server.serve_forever(poll_interval=0.1)
     finally:
         server.server_close()
+        socket.unlink(missing_ok=True)
 
 
 def _guard(action: Callable[[], None], what: str = "the graph driver") -> Reply | None:

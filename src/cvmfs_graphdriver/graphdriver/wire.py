@@ -7,6 +7,7 @@ after. Follows Docker's "Graph driver plugins" (docs: engine/extend). Must not k
 
 import json
 import os
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
@@ -20,12 +21,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from cvmfs_graphdriver.graphdriver.errors import RequestError
 
-__all__ = ["Call", "PluginServer", "Reply", "Streamed"]
+__all__ = ["Call", "PluginServer", "Reply", "Streamed", "listen"]
 
 _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _BODY_LIMIT = 1 << 20
 _LINE_LIMIT = 256
 _STREAMED = "GraphDriver.Diff"
+_BACKLOG = 128
 
 Reply = Mapping[str, Any]
 """A reply's JSON object."""
@@ -201,30 +203,34 @@ class _Handler(BaseHTTPRequestHandler):
         """The driver says what there is to say."""
 
 
+def listen(place: Path) -> socket.socket:
+    """A socket at ``place`` on which Docker's connections wait until a server takes them."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(os.fspath(place))
+    listener.listen(_BACKLOG)
+    return listener
+
+
 class PluginServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     """Serves a plugin's socket; every connection has a thread of its own."""
 
     daemon_threads = True
-    request_queue_size = 128
 
     def __init__(
         self,
-        socket: Path,
+        listener: socket.socket,
         answer: Callable[[Call], Reply | Streamed],
         guard: Callable[[Callable[[], None]], Reply | None],
     ) -> None:
         """``answer`` never raises; ``guard`` runs an action and gives the failure's reply, if it fails."""
-        socket.parent.mkdir(parents=True, exist_ok=True)
-        socket.unlink(missing_ok=True)
+        super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
         self.answer = answer
         self.guard = guard
-        self._socket = socket
-        super().__init__(os.fspath(socket), _Handler)
 
     def stop(self) -> None:
         """End ``serve_forever``, from any thread or a signal handler."""
         threading.Thread(target=self.shutdown, daemon=True).start()
-
-    def server_close(self) -> None:
-        super().server_close()
-        self._socket.unlink(missing_ok=True)

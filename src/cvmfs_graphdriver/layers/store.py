@@ -31,12 +31,13 @@ from typing import Any
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.oci.thin import ThinImage
 
-__all__ = ["Layer", "LayerStore"]
+__all__ = ["Layer", "LayerStore", "check_identity"]
 
 _log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _NEW = ".new-"
+_INIT = "-init"
 _DEPTH_LIMIT = 1000
 
 
@@ -133,6 +134,17 @@ class LayerStore:
                 _log.warning("the layer %s was left half filled and is removed", entry.name)
                 self.remove(entry.name)
 
+    def clean_containers(self) -> None:
+        """Remove what prepares a container that is not there: Docker's ``ID-init`` without ``ID``.
+
+        To be called when Docker has just begun, and makes no container.
+        """
+        for entry in list(os.scandir(self.home)):
+            container = entry.name.removesuffix(_INIT)
+            if container != entry.name and not self.exists(container):
+                _log.warning("the layer %s has lost its container and is removed", entry.name)
+                self.remove(entry.name)
+
     def exists(self, identity: str) -> bool:
         return _ID.fullmatch(identity) is not None and (self.home / identity / "diff").is_dir()
 
@@ -156,7 +168,7 @@ class LayerStore:
 
         Raises LayerStateError, NoSuchLayerError.
         """
-        _check(identity)
+        check_identity(identity)
         below = self.get(parent) if parent else None
         new = self.home / f"{_NEW}{secrets.token_hex(8)}"
         try:
@@ -184,7 +196,7 @@ class LayerStore:
 
     def remove(self, identity: str) -> None:
         """Remove a layer that is not mounted; one that is not there is removed already."""
-        _check(identity)
+        check_identity(identity)
         gone = self.home / f"{_NEW}{secrets.token_hex(8)}"
         try:
             (self.home / identity).rename(gone)
@@ -195,9 +207,11 @@ class LayerStore:
         _remove_tree(gone)
 
 
-def _check(identity: str) -> None:
+def check_identity(identity: str) -> str:
+    """The identity, which can be the name of a directory. Raises LayerStateError: it cannot."""
     if not _ID.fullmatch(identity):
         raise LayerStateError(f"{identity[:80]!r} cannot be the id of a layer")
+    return identity
 
 
 def _remove_tree(path: Path) -> None:

@@ -1,0 +1,217 @@
+"""kill -9 at any instant of Docker's work, to the driver or to everything: afterwards all commands work.
+
+``KILLS`` says how many times each (default: 25). No mount is left, and nothing half made. A whole layer may
+be: Docker gives a layer to a driver before it writes down that it has it, so what it forgets in between is
+known to nobody, as with overlay2. That is rare, and the tests say how rare.
+"""
+
+import io
+import os
+import random
+import signal
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from cvmfs_graphdriver.kernel.mountinfo import mounts_below
+from cvmfs_graphdriver.layers.store import Layer
+from demo.daemons import DaemonError, DockerEngine, plugin_tarball
+from demo.installation import HERE
+from tests.end_to_end.conftest import Scene
+from tests.images import TestLayer, push, tar_of, write_layout
+from tests.support import PROJECT
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+KILLS = int(os.environ.get("KILLS", "25"))
+_BUSYBOX = Path("/bin/busybox")
+_PATIENCE = 20.0
+
+
+@pytest.fixture(scope="module")
+def images(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A small image of three layers, normal and thin."""
+    shell = tarfile.TarInfo("bin/sh")
+    shell.type, shell.linkname = tarfile.SYMTYPE, "busybox"
+    base = tar_of({"bin": None, "bin/busybox": _BUSYBOX.read_bytes(), "bin/sh": shell})
+    more = [
+        tar_of({f"d{number}": None, **{f"d{number}/f{n}": os.urandom(3000) for n in range(200)}})
+        for number in range(2)
+    ]
+    layout = tmp_path_factory.mktemp("layout")
+    config = {"Cmd": ["sh"], "Env": ["PATH=/bin"]}
+    write_layout(layout, [TestLayer(executable(base)), *map(TestLayer, more)], config=config)
+    normal, thin = f"{scene.stage.registry}/kill:1", f"{scene.stage.registry}/kill:1-thin"
+    push(layout, normal)
+    scene.stage.convert(normal, thin)
+    return normal, thin
+
+
+def executable(tar: bytes) -> bytes:
+    """The same archive, its files to be executed."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(tar)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old:
+            member.mode = 0o755
+            new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    return out.getvalue()
+
+
+@pytest.fixture
+def engine(scene: Scene, images: tuple[str, str]) -> Iterator[DockerEngine]:
+    with DockerEngine(scene.stage.scratch, "killed", HERE) as engine:
+        engine.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
+        for image in images:
+            engine.docker("pull", "--quiet", image)
+        yield engine
+
+
+class Work:
+    """What Docker is busy with: pulls, builds, commits and runs, in any order, whether they succeed or no."""
+
+    def __init__(self, engine: DockerEngine, images: tuple[str, str], context: Path) -> None:
+        self.engine = engine
+        self.normal, self.thin = images
+        self.context = context
+        self.done = 0
+        (context / "Dockerfile").write_text(
+            f"FROM {self.thin}\nRUN busybox cp -r /d0 /copy\nCOPY Dockerfile /\n"
+        )
+
+    def pull(self) -> None:
+        with suppress(DaemonError):
+            self.engine.docker("rmi", "--force", self.normal)
+        self.engine.docker("pull", "--quiet", self.normal)
+
+    def build(self) -> None:
+        self.engine.docker(
+            "build", "--quiet", "--no-cache", "--network", "none", "--tag", "built", str(self.context)
+        )
+
+    def commit(self) -> None:
+        name = self.engine.docker(
+            "create", "--network", "none", self.thin, "sh", "-c", "busybox rm -r /d1; echo x > /made"
+        )
+        self.engine.docker("start", "--attach", name)
+        self.engine.docker("commit", name, "committed")
+        self.engine.docker("rm", name)
+
+    def run(self) -> None:
+        self.engine.run(self.normal, "busybox", "ls", "/d0")
+
+    @contextmanager
+    def going_on(self, choose: random.Random) -> Iterator[None]:
+        stop = threading.Event()
+
+        def go_on() -> None:
+            while not stop.is_set():
+                with suppress(DaemonError):
+                    choose.choice([self.pull, self.build, self.commit, self.run])()
+                    self.done += 1
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def check(self) -> None:
+        """All commands work."""
+        engine = self.engine
+        engine.docker("images")
+        engine.docker("ps", "--all")
+        for image in (self.normal, self.thin):
+            if not engine.docker("images", "--quiet", image):
+                engine.docker("pull", "--quiet", image)
+            assert engine.run(image, "busybox", "ls", "/d1").count(b"\n") == 200
+        for image in ("built", "committed"):
+            if engine.docker("images", "--quiet", image):
+                assert engine.run(image, "busybox", "ls", "/d0").count(b"\n") == 200
+                engine.docker("rmi", "--force", image)
+        for container in engine.docker("ps", "--all", "--quiet").split():
+            engine.docker("rm", "--force", container)
+
+
+def in_time(action: Callable[[], object]) -> None:
+    """An action that works soon, if not at once."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            action()
+        except DaemonError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def driver_of(engine: DockerEngine) -> int:
+    """The process of the plugin that speaks with Docker: the child of the one that supervises it."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            with suppress(OSError):
+                words = (place / "cmdline").read_bytes().split(b"\0")
+                root = os.readlink(place / "root")
+                parent = int((place / "stat").read_bytes().rpartition(b")")[2].split()[1])
+                if b"plugin" in words and any(b"cvmfs_graphdriver.cli.main" in word for word in words):
+                    found[int(place.name)] = parent, root
+    (driver,) = (pid for pid, (parent, _) in found.items() if parent in found and ours(pid, engine))
+    return driver
+
+
+def ours(pid: int, engine: DockerEngine) -> bool:
+    """Whether a process sees this engine's plugin directory mounted."""
+    return os.fsencode(engine.directory) in Path(f"/proc/{pid}/mountinfo").read_bytes()
+
+
+def check_left_over(engine: DockerEngine) -> None:
+    """Nothing is left when Docker has no image and no container."""
+    for container in engine.docker("ps", "--all", "--quiet").split():
+        engine.docker("rm", "--force", container)
+    engine.docker("system", "prune", "--all", "--force", "--volumes")
+    (home,) = (path for path in engine.plugin_home().iterdir() if path.is_dir() and path.name[0] != ".")
+    mounted = Path(f"/proc/{driver_of(engine)}/mountinfo").read_text()
+    assert not [line for line in mounted.splitlines() if line.split()[4].endswith("/merged")]
+    layers = [Layer(path.name, path) for path in home.iterdir() if (path / "diff").exists()]
+    assert not [path for path in home.iterdir() if path.name.startswith(".new")]
+    assert not [layer.id for layer in layers if layer.is_half_filled or layer.id.endswith("-init")]
+    forgotten = [layer.id for layer in layers]
+    print("layers that Docker forgot:", len(forgotten), "after", KILLS, "kills")
+    assert len(forgotten) <= max(2, KILLS // 5), forgotten
+
+
+def test_the_driver_is_killed(engine: DockerEngine, images: tuple[str, str], tmp_path: Path) -> None:
+    choose = random.Random(1)
+    work = Work(engine, images, tmp_path)
+    for _ in range(KILLS):
+        driver = driver_of(engine)
+        with work.going_on(choose):
+            time.sleep(choose.uniform(0, 2))
+            os.kill(driver, signal.SIGKILL)
+        in_time(lambda: engine.docker("info"))
+        in_time(work.check)
+    assert work.done
+    check_left_over(engine)
+
+
+def test_everything_is_killed(engine: DockerEngine, images: tuple[str, str], tmp_path: Path) -> None:
+    choose = random.Random(2)
+    work = Work(engine, images, tmp_path)
+    for _ in range(KILLS):
+        with work.going_on(choose):
+            time.sleep(choose.uniform(0, 2))
+            engine.kill()
+        engine.start("cvmfs")
+        work.check()
+    assert work.done
+    check_left_over(engine)
+    assert not [mount for mount in mounts_below(engine.directory) if mount.filesystem == b"overlay"]

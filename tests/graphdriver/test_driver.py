@@ -315,6 +315,11 @@ def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
         ("GraphDriver.Nonsense", {}, "no call"),
         ("GraphDriver.Init", {"Home": "/etc"}, "not below"),
         ("GraphDriver.Init", {"Home": str(plugin.home), "Opts": ["what.is=this"]}, "'what.is' is unknown"),
+        (
+            "GraphDriver.Init",
+            {"Home": str(plugin.home), "Opts": ["cvmfsMountMethod=external"]},
+            "cvmfsMountMethod=external is not supported",
+        ),
     ):
         with pytest.raises(RefusedError, match=message):
             plugin.call(method, **arguments)

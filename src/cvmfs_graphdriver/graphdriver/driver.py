@@ -147,7 +147,7 @@ class GraphDriver:
             ("Supports d_type", str(now.backing.d_type).lower()),
             ("Native Overlay Diff", "true"),
             ("Data Plane", f"{now.plane.name} ({now.plane.why})" if now.plane.why else now.plane.name),
-            ("CVMFS Mount Method", now.options.mount_method.value),
+            ("CVMFS Mount Method", "internal"),
             self._commit.status(),
             *now.plane.status(),
         ]

@@ -5,21 +5,13 @@ Owns: names, values and what is refused. Must not know: what they are used for.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
 
-__all__ = ["DriverOptions", "MountMethod"]
+__all__ = ["DriverOptions"]
 
 _TRUE, _FALSE = {"1", "t", "true", "yes", "on"}, {"0", "f", "false", "no", "off"}
-
-
-class MountMethod(StrEnum):
-    """Who mounts repositories: the plugin itself, or the host, below ``/cvmfs``."""
-
-    INTERNAL = "internal"
-    EXTERNAL = "external"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +19,6 @@ class DriverOptions:
     """All options with their defaults."""
 
     override_kernel_check: bool = False
-    mount_method: MountMethod = MountMethod.INTERNAL
 
     @classmethod
     def parse(cls, options: Iterable[str]) -> Self:
@@ -35,20 +26,20 @@ class DriverOptions:
 
         Raises DriverOptionError: an unknown option, or a value that it cannot have.
         """
-        check, method = False, MountMethod.INTERNAL
+        check = False
         for option in options:
             name, _, value = option.partition("=")
             match name.strip().lower():
                 case "overlay2.override_kernel_check" | "overlay.override_kernel_check":
                     check = _boolean(name, value)
                 case "cvmfsmountmethod":
-                    method = _method(value)
+                    _check_method(value)
                 case _:
                     raise DriverOptionError(
                         f"storage-opt {name!r} is unknown; known are overlay2.override_kernel_check and "
                         "cvmfsMountMethod"
                     )
-        return cls(check, method)
+        return cls(check)
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -58,10 +49,15 @@ def _boolean(name: str, value: str) -> bool:
     return text in _TRUE
 
 
-def _method(value: str) -> MountMethod:
-    try:
-        return MountMethod(value.strip().lower())
-    except ValueError as error:
-        raise DriverOptionError(
-            f"storage-opt cvmfsMountMethod must be internal or external, not {value!r}"
-        ) from error
+def _check_method(value: str) -> None:
+    """Docs: adr/no-external-mounts.md."""
+    match value.strip().lower():
+        case "internal":
+            return
+        case "external":
+            raise DriverOptionError(
+                "storage-opt cvmfsMountMethod=external is not supported: a repository that others mount "
+                "shows deletions of layers as files; leave the option out, the plugin mounts what it needs"
+            )
+        case _:
+            raise DriverOptionError(f"storage-opt cvmfsMountMethod must be internal, not {value!r}")

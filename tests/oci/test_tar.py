@@ -398,3 +398,20 @@ def test_damage_anywhere_is_refused_or_harmless(archive: bytes, data: st.DataObj
     damaged[start : start + 512] = _with_checksum(bytes(damaged[start : start + 512]))
     with contextlib.suppress(LayerFormatError):
         _read(bytes(damaged))
+
+
+def test_a_hole_that_fills_all_disks_is_refused() -> None:
+    info = tarfile.TarInfo("giant")
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "giant",
+        "GNU.sparse.realsize": str(1 << 62),
+    }
+    content = f"1\n{(1 << 62) - 1}\n1\n".encode().ljust(512, b"\0") + b"x"
+    info.size = len(content)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(LayerFormatError, match="holes of its files above 1 TiB"):
+        list(TarReader("the layer", io.BytesIO(out.getvalue())))

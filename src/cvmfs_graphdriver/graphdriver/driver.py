@@ -31,7 +31,7 @@ from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import LayerMounts
-from cvmfs_graphdriver.layers.store import Layer, LayerStore, check_identity
+from cvmfs_graphdriver.layers.store import INIT, Layer, LayerStore, check_identity
 from cvmfs_graphdriver.oci.thin import LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.thin_image import thin_layer
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
@@ -186,7 +186,13 @@ class GraphDriver:
 
     def _get(self, call: Call) -> Reply:
         arguments = call.arguments()
-        path = self._now().mounts.get(_text(arguments, "ID"), arguments.get("MountLabel") or "")
+        now, identity = self._now(), _text(arguments, "ID")
+        try:
+            path = now.mounts.get(identity, arguments.get("MountLabel") or "")
+        except CvmfsGraphdriverError:
+            if identity in self._new and identity.endswith(INIT):
+                now.store.remove(identity)  # Docker gives up making the container, and forgets this layer
+            raise
         return {"Dir": str(path)}
 
     def _put(self, call: Call) -> Reply:

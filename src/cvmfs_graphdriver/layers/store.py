@@ -31,13 +31,14 @@ from typing import Any
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.oci.thin import ThinImage
 
-__all__ = ["Layer", "LayerStore", "check_identity"]
+__all__ = ["INIT", "Layer", "LayerStore", "check_identity"]
 
 _log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _NEW = ".new-"
-_INIT = "-init"
+INIT = "-init"
+"""What Docker calls the layer that prepares a container, after the container's own."""
 _DEPTH_LIMIT = 1000
 
 
@@ -140,7 +141,7 @@ class LayerStore:
         To be called when Docker has just begun, and makes no container.
         """
         for entry in list(os.scandir(self.home)):
-            container = entry.name.removesuffix(_INIT)
+            container = entry.name.removesuffix(INIT)
             if container != entry.name and not self.exists(container):
                 _log.warning("the layer %s has lost its container and is removed", entry.name)
                 self.remove(entry.name)

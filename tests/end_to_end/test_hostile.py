@@ -1,0 +1,195 @@
+"""Hostile thin images and layers through docker pull, load and run: refused, and nothing is left.
+
+Holes of exbibytes are refused, too (tests/oci/test_tar.py), but not tried here: dockerd itself reads all
+their zeros, whatever the storage driver.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from demo.daemons import DaemonError, DockerEngine
+from tests.end_to_end.conftest import Scene
+from tests.images import TestLayer, push, skopeo, tar_of, write_layout
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+DIGEST = "a" * 64
+EVIL = "evil-was-here"
+
+
+def thin(*layers: tuple[str, str], **members: object) -> bytes:
+    listed = [{"digest": digest, "url": url} for digest, url in layers]
+    return json.dumps({"version": "1.0", "origin": "", "layers": listed, **members}).encode()
+
+
+def numbered(count: int) -> list[tuple[str, str]]:
+    return [(f"{number:064x}", f"cvmfs://images.example.org/layers/{number:064x}") for number in range(count)]
+
+
+THIN_IMAGES: dict[str, tuple[bytes, str]] = {
+    "a path upwards": (thin((DIGEST, "cvmfs://images.example.org/layers/../../etc")), "leads upwards"),
+    "an absolute path": (thin((DIGEST, "/etc")), "the scheme '' is unknown"),
+    "a file": (thin((DIGEST, "file:///etc")), "the scheme 'file' is unknown"),
+    "another scheme": (thin((DIGEST, "https://example.org/layer")), "the scheme 'https' is unknown"),
+    "no repository": (thin((DIGEST, "cvmfs:///layers/x")), "no name of a repository"),
+    "a repository upwards": (thin((DIGEST, "cvmfs://../layers/x")), "no name of a repository"),
+    "the repository itself": (thin((DIGEST, "cvmfs://images.example.org/")), "names no directory"),
+    "ten thousand layers": (thin(*numbered(10_000)), "thin.json"),
+    "too many layers": (thin(*numbered(501)), "501 layers"),
+    "no layers": (thin(), "0 layers"),
+    "the same layer twice": (thin(*numbered(1), *numbered(1)), "same digest"),
+    "the same place twice": (thin((DIGEST, numbered(1)[0][1]), *numbered(1)), "same location"),
+    "no digest": (thin(("x", numbered(1)[0][1])), "x"),
+    "half a document": (thin(*numbered(3))[:-20], "thin.json"),
+    "something else": (b'["version", "1.0"]', "thin.json"),
+    "nesting": (b'{"layers":' + b"[" * 100_000, "thin.json"),
+    "a hundred megabytes": (thin(*numbered(1), comment=" " * (100 << 20)), "thin.json"),
+    "the future": (thin(*numbered(1), min_version="2.0"), "install a newer one"),
+}
+
+
+def header(name: str, kind: bytes = tarfile.REGTYPE, **values: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = kind, 0o755
+    for key, value in values.items():
+        setattr(info, key, value)
+    return info
+
+
+def cut(tar: bytes) -> bytes:
+    return tar[: len(tar) // 2]
+
+
+def claiming(name: str, size: int) -> bytes:
+    """A member whose header claims another size than there is."""
+    info = header(name, size=size)
+    return info.tobuf(tarfile.PAX_FORMAT) + b"x" * 512 + bytes(1024)
+
+
+LAYERS: dict[str, bytes] = {
+    "a path upwards": tar_of({f"../../../../../../../var/tmp/{EVIL}": b"x"}),
+    "a path upwards in the middle": tar_of({"d": None, f"d/../../{EVIL}": b"x"}),
+    "a file through a link": tar_of(
+        {
+            "way": header("way", tarfile.SYMTYPE, linkname="/var/tmp"),
+            f"way/{EVIL}": b"x",
+        }
+    ),
+    "a link replaced on the way": tar_of(
+        {
+            "d": None,
+            "x": header("d", tarfile.SYMTYPE, linkname="/var/tmp"),
+            f"d/{EVIL}": b"x",
+        }
+    ),
+    "a hard link upwards": tar_of({"x": header("x", tarfile.LNKTYPE, linkname="../../../../etc/passwd")}),
+    "a hard link through a link": tar_of(
+        {
+            "way": header("way", tarfile.SYMTYPE, linkname="/etc"),
+            "x": header("x", tarfile.LNKTYPE, linkname="way/passwd"),
+        }
+    ),
+    "a whiteout upwards": tar_of({".wh...": b""}),
+    "a size beyond all": claiming("big", 1 << 60),
+    "half an archive": cut(tar_of({f"f{number}": bytes(10_000) for number in range(20)})),
+    "a device that cannot be": tar_of(
+        {"x": header("x", tarfile.BLKTYPE, devmajor=0o777777, devminor=0o777777)}
+    ),
+}
+ALLOWED = {"a whiteout upwards"}
+"""A name that means nothing: overlay2 takes it for nothing, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    engine: DockerEngine
+    registry: str
+    place: Path
+
+    def image(self, layer: bytes) -> str:
+        """The name of an image of one layer, in the registry."""
+        write_layout(self.place / "layout", [TestLayer(layer)])
+        name = f"{self.registry}/hostile:1"
+        push(self.place / "layout", name)
+        return name
+
+    def layers(self) -> set[str]:
+        (home,) = (
+            path for path in self.engine.plugin_home().iterdir() if path.is_dir() and path.name[0] != "."
+        )
+        return {path.name for path in home.iterdir() if (path / "diff").exists() or path.name[:4] == ".new"}
+
+    def written(self) -> list[Path]:
+        return [*Path("/var/tmp").glob(EVIL), *Path("/tmp").glob(EVIL), *self.engine.directory.rglob(EVIL)]
+
+
+@pytest.fixture
+def attack(ours: DockerEngine, scene: Scene, tmp_path: Path) -> Iterator[Attack]:
+    attack = Attack(ours, scene.stage.registry, tmp_path)
+    before = attack.layers()
+    yield attack
+    assert attack.layers() == before
+    assert attack.written() == []
+
+
+def refused(engine: DockerEngine, *command: str) -> str:
+    with pytest.raises(DaemonError) as caught:
+        engine.docker(*command)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("what", THIN_IMAGES)
+def test_thin_images(what: str, attack: Attack) -> None:
+    document, reason = THIN_IMAGES[what]
+    name = attack.image(tar_of({"thin.json": document}))
+    assert reason in refused(attack.engine, "pull", name)
+    assert not attack.engine.docker("images", "--quiet", name)
+
+
+def test_a_repository_without_key(attack: Attack) -> None:
+    name = attack.image(tar_of({"thin.json": thin((DIGEST, "cvmfs://unknown.example.org/layers/x"))}))
+    attack.engine.docker("pull", "--quiet", name)
+    said = refused(attack.engine, "run", "--rm", name, "true")
+    assert "unknown.example.org: no server is configured" in said
+    assert "CVMFS_SERVER_URL" in said
+    attack.engine.docker("rmi", "--force", name)
+
+
+def test_a_layer_that_is_not_there(attack: Attack) -> None:
+    name = attack.image(tar_of({"thin.json": thin((DIGEST, "cvmfs://images.example.org/layers/nothing"))}))
+    attack.engine.docker("pull", "--quiet", name)
+    assert "no layer cvmfs://images.example.org/layers/nothing" in refused(
+        attack.engine, "run", "--rm", name, "true"
+    )
+    attack.engine.docker("rmi", "--force", name)
+
+
+@pytest.mark.parametrize("what", LAYERS)
+def test_layers(what: str, attack: Attack) -> None:
+    name = attack.image(LAYERS[what])
+    if what in ALLOWED:
+        attack.engine.docker("pull", "--quiet", name)
+        attack.engine.docker("rmi", "--force", name)
+        return
+    assert len(refused(attack.engine, "pull", name).splitlines()[-1]) > 40
+    assert not attack.engine.docker("images", "--quiet", name)
+
+
+@pytest.mark.parametrize("what", ["a path upwards", "a hard link upwards", "half an archive"])
+def test_loaded_archives(what: str, attack: Attack) -> None:
+    write_layout(attack.place / "layout", [TestLayer(LAYERS[what])])
+    archive = attack.place / "image.tar"
+    skopeo(
+        "copy",
+        "--quiet",
+        "--insecure-policy",
+        f"oci:{attack.place}/layout:latest",
+        f"docker-archive:{archive}:evil:1",
+    )
+    assert len(refused(attack.engine, "load", "--input", str(archive)).splitlines()[-1]) > 40
+    assert not attack.engine.docker("images", "--quiet", "evil:1")

@@ -237,6 +237,12 @@ class DockerEngine:
         (found,) = (self.directory / "data" / "plugins").glob("*/propagated-mount")
         return found
 
+    def driver_home(self) -> Path:
+        """Where the plugin keeps its layers: what begins with a dot beside it is the plugin's own."""
+        places = self.plugin_home().iterdir()
+        (found,) = (path for path in places if path.is_dir() and not path.name.startswith("."))
+        return found
+
     def _own_etc(self) -> Path:
         """A copy of /etc/docker, where dockerd writes a key: certificates of registries are heeded."""
         etc = self.directory / "etc"

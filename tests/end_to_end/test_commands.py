@@ -204,5 +204,5 @@ def layers(engine: DockerEngine) -> set[str]:
     if "overlay2" in engine.docker("info"):
         home = engine.directory / "data/overlay2"
     else:
-        (home,) = (path for path in engine.plugin_home().iterdir() if path.is_dir())
+        home = engine.driver_home()
     return {path.name for path in home.iterdir()} - {"l", "cvmfs", "cache"}

@@ -119,9 +119,7 @@ class Attack:
         return name
 
     def layers(self) -> set[str]:
-        (home,) = (
-            path for path in self.engine.plugin_home().iterdir() if path.is_dir() and path.name[0] != "."
-        )
+        home = self.engine.driver_home()
         return {path.name for path in home.iterdir() if (path / "diff").exists() or path.name[:4] == ".new"}
 
     def written(self) -> list[Path]:

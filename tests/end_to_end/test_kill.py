@@ -178,7 +178,7 @@ def check_left_over(engine: DockerEngine) -> None:
     for container in engine.docker("ps", "--all", "--quiet").split():
         engine.docker("rm", "--force", container)
     engine.docker("system", "prune", "--all", "--force", "--volumes")
-    (home,) = (path for path in engine.plugin_home().iterdir() if path.is_dir() and path.name[0] != ".")
+    home = engine.driver_home()
     mounted = Path(f"/proc/{driver_of(engine)}/mountinfo").read_text()
     assert not [line for line in mounted.splitlines() if line.split()[4].endswith("/merged")]
     layers = [Layer(path.name, path) for path in home.iterdir() if (path / "diff").exists()]

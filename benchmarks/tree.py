@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 
@@ -93,7 +94,8 @@ def publish_tree(tree: Path, storage: Path, keys: Path, *, links: int = 0) -> No
 
     Besides, ``/links`` has so many symbolic links, a thousand in a directory, in one catalog.
     """
-    repository = create_repository(FQRN, LocalStorage.create(storage), keys)
+    one_catalog_each = RepositoryOptions(catalog_weights=None)
+    repository = create_repository(FQRN, LocalStorage.create(storage), keys, one_catalog_each)
     with Transaction(repository) as transaction:
         transaction.ingest(b"/tree", _entries(os.fsencode(tree)))
         if links:

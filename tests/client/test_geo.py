@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_graphdriver.client.geo import SEPARATOR, geo_path, parse_order
+from tests.repository.mutations import mutations
 
 
 def test_question() -> None:
@@ -29,3 +30,15 @@ def test_any_answer_is_an_order_or_refused(data: bytes) -> None:
     except ValueError:
         return
     assert sorted(order) == [0, 1]
+
+
+def test_damaged_answers_are_an_order_or_refused() -> None:
+    orders = 0
+    for data in mutations([b"2,1,3\n", b"1,2,3", b"3,2,1\n"], 100_000):
+        try:
+            order = parse_order(data, 3)
+        except ValueError:
+            continue
+        assert sorted(order) == [0, 1, 2]
+        orders += 1
+    assert 100 < orders < 90_000

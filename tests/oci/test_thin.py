@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ThinImageFormatError
 from cvmfs_graphdriver.oci.thin import LayerLocation, ThinImage, ThinLayer
+from tests.repository.mutations import mutations
 
 _A, _B = "a" * 64, "b" * 64
 
@@ -153,3 +154,13 @@ def test_no_location_leads_out_of_its_repository(text: str) -> None:
         assert len(parts) > 1
         assert not {b"", b".", b".."} & set(parts[1:])
         assert LayerLocation.parse(location.url) == location
+
+
+def test_damaged_documents_are_read_or_refused() -> None:
+    refused = 0
+    for data in mutations([_document(), _document(comment="c", layers=[])], 100_000):
+        try:
+            ThinImage.parse(data)
+        except ThinImageFormatError:
+            refused += 1
+    assert 20_000 < refused < 100_000

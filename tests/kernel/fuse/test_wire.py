@@ -17,6 +17,7 @@ from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import Attributes, InitFlag, StatFs
 from tests.kernel.fuse.memory import MemoryFilesystem
+from tests.repository.mutations import mutations
 
 ATTRIBUTES = Attributes(7, stat.S_IFREG | 0o600, size=5)
 
@@ -95,3 +96,23 @@ def test_any_request_gets_one_well_formed_reply(
     assert length == len(reply)
     assert unique == 77
     assert -4096 < error <= 0
+
+
+def test_damaged_requests_get_one_well_formed_reply(server: tuple[Server, InFlight, int]) -> None:
+    served, inflight, reading = server
+    buffer = inflight.slots[0].buffer
+    bodies = [
+        b"name\0",
+        init(7, 31, 0),
+        struct.pack("=QQI", 1, 0, 4096),
+        struct.pack("=I4x", 0) + b"user.a\0",
+    ]
+    opcodes = [opcode for opcode in range(61) if opcode not in (2, 36, 42)]
+    for number, body in enumerate(mutations(bodies, 100_000)):
+        request = wire.HEADER.pack(40 + len(body), opcodes[number % len(opcodes)], 77, number % 9, 0, 0, 0, 0)
+        buffer[: len(request) + len(body)] = request + body
+        served._serve(buffer)
+        reply = os.read(reading, 1 << 20)
+        length, error, unique = struct.unpack_from("=IiQ", reply)
+        assert (length, unique) == (len(reply), 77)
+        assert -4096 < error <= 0

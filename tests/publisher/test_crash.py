@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,28 +15,8 @@ from cvmfs_graphdriver.publisher.errors import PublisherError, StorageError
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import Transaction
+from tests.publisher.endless import endless_publisher
 from tests.publisher.site import FQRN, Site, file
-from tests.support import PROJECT
-
-# Publishes one revision after the other, each with a file that tells its number, until it is killed.
-PUBLISHER = """
-import sys, random
-from pathlib import Path
-from cvmfs_graphdriver.publisher import objects
-from cvmfs_graphdriver.publisher.local import LocalStorage
-from cvmfs_graphdriver.publisher.repository import Repository
-from tests.publisher.site import FQRN, file
-objects._WORTH_WORKERS = int(sys.argv[3])
-repository = Repository.open(FQRN, LocalStorage(Path(sys.argv[1])), Path(sys.argv[2]))
-print("ready", flush=True)
-while True:
-    with Transaction(repository, wait=10) as transaction:
-        number = repository.manifest().revision + 1
-        content = random.Random(number).randbytes(20_000)
-        files = [file(f"/{name}", b"%d %d" % (number, name) + content) for name in range(30)]
-        transaction.ingest(b"/layers/%d" % (number % 3), [file("/number", b"%d" % number), *files])
-        transaction.publish()
-"""
 
 
 def newest(site: Site) -> int:
@@ -54,22 +33,17 @@ def test_a_publisher_that_is_killed_anywhere(tmp_path: Path, workers: int) -> No
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     for _ in range(10):
-        command = [sys.executable, "-c", PUBLISHER, str(site.storage), str(site.keys), str(workers)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, cwd=PROJECT, env={**os.environ, "TMPDIR": str(scratch)}
-        ) as process:
-            try:
-                assert process.stdout is not None
-                assert process.stdout.readline() == b"ready\n"
-                time.sleep(dice.uniform(0, 0.5))
-            finally:
-                process.send_signal(signal.SIGKILL)
+        with endless_publisher(site.storage, site.keys, workers, TMPDIR=str(scratch)) as process:
+            time.sleep(dice.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it published until it was killed"
         number = newest(site)
         assert number >= before
         assert site.findings() == []
         if number > 1:
             assert site.tree(b"/layers/%d" % (number % 3))[b"/number"][1] == b"%d" % number
         before = number
+    assert before > 1
     with Transaction(site.open(), wait=10) as transaction:
         transaction.ingest(b"/after", [file("/f")])
         transaction.publish()

@@ -4,8 +4,6 @@ import os
 import random
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +29,8 @@ from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.upstream import create_storage, open_storage, storage_at
 from demo.seaweed import Seaweed
+from tests.publisher.endless import endless_publisher
 from tests.publisher.site import FQRN, Site, directory, file, hardlink, symlink
-from tests.support import PROJECT
 
 KILLS = int(os.environ.get("KILLS", "10"))
 """How many times a publisher is killed; 50 and more for a long night."""
@@ -230,47 +228,16 @@ def test_a_publisher_that_lost_its_lock_changes_nothing(site: S3Site) -> None:
     assert site.findings() == []
 
 
-# Publishes one revision after the other until it is killed.
-PUBLISHER = """
-import sys, random
-from pathlib import Path
-from cvmfs_graphdriver.publisher import objects
-from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.publisher.upstream import storage_at
-from tests.publisher.site import FQRN, file
-objects._WORTH_WORKERS = int(sys.argv[3])
-repository = Repository.open(FQRN, storage_at(Path(sys.argv[1]), FQRN), Path(sys.argv[2]))
-print("ready", flush=True)
-while True:
-    with Transaction(repository, wait=10) as transaction:
-        number = repository.manifest().revision + 1
-        content = random.Random(number).randbytes(20_000)
-        files = [file(f"/{name}", b"%d %d" % (number, name) + content) for name in range(30)]
-        transaction.ingest(b"/layers/%d" % (number % 3), [file("/number", b"%d" % number), *files])
-        transaction.publish()
-"""
-
-
-def publisher(site: S3Site, workers: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", PUBLISHER, str(site.configuration), str(site.keys), str(workers)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=PROJECT, env=os.environ
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    return process
-
-
 def test_a_publisher_that_is_killed_anywhere(site: S3Site) -> None:
     site.clock = time.time()
     site.open().resign()
     dice = random.Random(1)
     before = 1
     for number in range(KILLS):
-        with publisher(site, workers=(1 << 30) * (number % 2)) as process:
+        with endless_publisher(site.configuration, site.keys, (1 << 30) * (number % 2)) as process:
             time.sleep(dice.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it published until it was killed"
         now = site.open().manifest().revision
         assert now >= before
         assert site.findings() == []
@@ -286,7 +253,7 @@ def test_the_store_fails_amidst_a_publish(tmp_path: Path, s3: Seaweed) -> None:
     site = S3Site(Site(tmp_path), s3, MAX_RETRIES="1", TIMEOUT="3")
     site.clock = time.time()
     site.open().resign()
-    with publisher(site, workers=0) as process:
+    with endless_publisher(site.configuration, site.keys, 0) as process:
         time.sleep(1)
         s3.kill()
         _, errors = process.communicate(timeout=60)

@@ -5,7 +5,6 @@ be: Docker gives a layer to a driver before it writes down that it has it, so wh
 known to nobody, as with overlay2. That is rare, and the tests say how rare.
 """
 
-import io
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from demo.daemons import DaemonError, DockerEngine, plugin_tarball
 from demo.installation import HERE
 from tests.end_to_end.conftest import Scene
 from tests.images import TestLayer, push, tar_of, write_layout
+from tests.layers.trees import tar_of as executables
 from tests.support import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
@@ -38,28 +38,18 @@ def images(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
     """A small image of three layers, normal and thin."""
     shell = tarfile.TarInfo("bin/sh")
     shell.type, shell.linkname = tarfile.SYMTYPE, "busybox"
-    base = tar_of({"bin": None, "bin/busybox": _BUSYBOX.read_bytes(), "bin/sh": shell})
+    base = executables(("bin", None), ("bin/busybox", _BUSYBOX.read_bytes()), shell)
     more = [
         tar_of({f"d{number}": None, **{f"d{number}/f{n}": os.urandom(3000) for n in range(200)}})
         for number in range(2)
     ]
     layout = tmp_path_factory.mktemp("layout")
     config = {"Cmd": ["sh"], "Env": ["PATH=/bin"]}
-    write_layout(layout, [TestLayer(executable(base)), *map(TestLayer, more)], config=config)
+    write_layout(layout, [TestLayer(base), *map(TestLayer, more)], config=config)
     normal, thin = f"{scene.stage.registry}/kill:1", f"{scene.stage.registry}/kill:1-thin"
     push(layout, normal)
     scene.stage.convert(normal, thin)
     return normal, thin
-
-
-def executable(tar: bytes) -> bytes:
-    """The same archive, its files to be executed."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(tar)) as old, tarfile.open(fileobj=out, mode="w") as new:
-        for member in old:
-            member.mode = 0o755
-            new.addfile(member, old.extractfile(member) if member.isreg() else None)
-    return out.getvalue()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from cvmfs_graphdriver.client.inodes import ROOT_INODE
 from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.repository.digest import Digest, PathKey
-from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.entry import LISTED_ELSEWHERE, DirectoryEntry
 from cvmfs_graphdriver.repository.errors import CatalogError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.variables import expand_variables
@@ -25,7 +25,6 @@ from cvmfs_graphdriver.repository.xattr import parse_xattrs
 
 __all__ = ["Magic", "Node", "Revision", "Services", "Totals"]
 
-_ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT.value
 _DEPTH_LIMIT = 4096
 """No path can have more components."""
 _NODE_BYTES = 1024
@@ -217,7 +216,7 @@ class Revision:
     def _inside(self, directory: Node) -> Mount:
         """The catalog that lists a directory: for a mountpoint the nested one."""
         mount = directory.mount
-        if directory.entry.flags.value & _ELSEWHERE:
+        if directory.entry.flags.value & LISTED_ELSEWHERE:
             reference = mount.nested_at(directory.path)
             if reference is not None:
                 return self._services.catalogs.mount(reference)

@@ -22,11 +22,9 @@ from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.oci.layer import LayerStream
 from cvmfs_graphdriver.publisher.bucket import Bucket, BucketObject
 from cvmfs_graphdriver.publisher.catalogs import OpenCatalogs
-from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError, UploadError
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference
 
 __all__ = ["LayerUploads"]
@@ -141,13 +139,12 @@ class LayerUploads:
         repository = self._repository
         manifest = repository.manifest()
 
-        def fetch(digest: Digest, file: Path) -> None:
-            file.write_bytes(read_object(repository.storage, ObjectName(digest, Suffix.CATALOG)))
-
         with self._lock, ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="status-")))
             root = CatalogReference(b"", manifest.root, manifest.root_size)
-            catalogs = OpenCatalogs(root, directory=scratch, fetch=fetch, now=manifest.timestamp)
+            catalogs = OpenCatalogs(
+                root, directory=scratch, fetch=repository.fetch_catalog, now=manifest.timestamp
+            )
             return stack.enter_context(catalogs).lookup(_path(name)) is not None
 
 

@@ -7,20 +7,19 @@ publisher service (format reference, section 18.4). Must not know: what a layer 
 import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
 import urllib3
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.oci.digest import ContentDigest
-from cvmfs_graphdriver.oci.thin import LayerLocation, ThinLayer
-from cvmfs_graphdriver.publisher.errors import UploadError
+from cvmfs_graphdriver.oci.thin import REPOSITORY_NAME, LayerLocation, ThinLayer
+from cvmfs_graphdriver.publisher.errors import UploadError, innermost
 from cvmfs_graphdriver.publisher.s3_settings import S3Settings
 
 __all__ = ["CommitSettings", "LayerCommit"]
@@ -30,7 +29,6 @@ _log = logging.getLogger(__name__)
 _FILE: Final = "config.json"
 _LIMIT: Final = 1 << 16
 _BUCKET: Final = "layers"
-_REPOSITORY: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
 _PATIENCE: Final = 600.0
 """Seconds that publishing may take, and seeing it on this node after that."""
 _UNKNOWN: Final = 60.0
@@ -67,7 +65,7 @@ class CommitSettings:
         if not all(isinstance(text, str) and text for text in texts) or not isinstance(https, bool):
             raise UploadError(f"{file}: all values are texts, and SSL is true or false")
         key, secret, host, repository, status_url = texts
-        if not _REPOSITORY.fullmatch(repository):
+        if not REPOSITORY_NAME.fullmatch(repository):
             raise UploadError(f"{file}: CvmfsRepo {repository!r} is no name of a repository")
         if urlsplit(status_url).scheme not in {"http", "https"}:
             raise UploadError(f"{file}: PublishStatusURL {status_url!r} is no URL")
@@ -164,13 +162,9 @@ def _ask(http: urllib3.PoolManager, settings: CommitSettings, name: str) -> str:
         finally:
             reply.close()
     except urllib3.exceptions.HTTPError as error:
-        reason = _innermost(error)
-        raise UploadError(f"cannot ask the publisher at {url}: {reason}; check that it runs") from error
+        raise UploadError(
+            f"cannot ask the publisher at {url}: {innermost(error)}; check that it runs"
+        ) from error
     if reply.status != 200:
         raise UploadError(f"the publisher at {url} answers {reply.status}: {text[:300]}")
     return text
-
-
-def _innermost(error: BaseException) -> Any:
-    reason = getattr(error, "reason", None)
-    return _innermost(reason) if isinstance(reason, BaseException) else error

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,8 +235,8 @@ class GraphDriver:
         if not (layer.is_container and self._commit.is_configured and any(os.scandir(layer.diff))):
             return None
         now = self._now()
-        below = [each for each in now.store.ancestry(layer.id) if not each.is_container]
-        if all(each.thin is None for each in below):
+        below = [each.thin for each in now.store.ancestry(layer.id) if not each.is_container]
+        if not any(below):
             return None
         with tempfile.TemporaryFile(dir=now.store.home) as file:
             write_diff(layer.diff, file, now.owners)
@@ -283,13 +283,16 @@ class GraphDriver:
         return {"Size": size_of(self._now().store.get(_text(call.arguments(), "ID")).diff)}
 
 
-def _upon(below: list[Layer], new: ThinLayer) -> ThinImage:
-    """The thin layer that stands for ``new``, and for all below it if that is thin altogether."""
-    thin = [each.thin for each in below]
-    origin = next(each.origin for each in thin if each is not None)
+def _upon(below: Sequence[ThinImage | None], new: ThinLayer) -> ThinImage:
+    """The thin layer that stands for ``new``, and for all below it if that is thin altogether.
+
+    ``below`` has None for a normal layer, but something else, too.
+    """
+    thin = [each for each in below if each is not None]
+    origin = thin[0].origin
     parts = [new]
-    if None not in thin:
-        parts += [part for each in thin if each is not None for part in reversed(each.layers)]
+    if len(thin) == len(below):
+        parts += [part for each in thin for part in reversed(each.layers)]
     layers: list[ThinLayer] = []
     for part in parts:  # the uppermost of each is enough
         if all(part.digest != other.digest and part.location != other.location for other in layers):

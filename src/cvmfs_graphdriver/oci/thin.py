@@ -13,7 +13,7 @@ from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.document import Document
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatError
 
-__all__ = ["THIN_FILE", "LayerLocation", "ThinImage", "ThinLayer"]
+__all__ = ["REPOSITORY_NAME", "THIN_FILE", "LayerLocation", "ThinImage", "ThinLayer"]
 
 THIN_FILE = b"thin.json"
 """The only file of a thin image's layer."""
@@ -21,7 +21,7 @@ THIN_FILE = b"thin.json"
 _SCHEME = "cvmfs://"
 _VERSION = (1, 0)
 _VERSION_FORM = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,4})*", re.ASCII)
-_REPOSITORY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
+REPOSITORY_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
 _MAX_REPOSITORY = 60
 _MAX_PATH = 4095
 _MAX_COMPONENT = 255
@@ -57,7 +57,7 @@ class LayerLocation:
                 f"the scheme {scheme[:40]!r} is unknown; layers are read from {_SCHEME}REPOSITORY/PATH only"
             )
         repository, _, rest = url.removeprefix(_SCHEME).partition("/")
-        if not _REPOSITORY.fullmatch(repository) or len(repository) > _MAX_REPOSITORY:
+        if not REPOSITORY_NAME.fullmatch(repository) or len(repository) > _MAX_REPOSITORY:
             raise refuse(f"{repository[:100]!r} is no name of a repository")
         try:
             parts = [part for part in rest.encode().split(b"/") if part]

@@ -126,9 +126,9 @@ class ErofsPlane:
         return self._fuse.status()
 
     def _part(self, paths: Sequence[LayerPath], held: ExitStack) -> Lower:
-        layers = [self._find(path, held) for path in paths]
+        settings = {fqrn: self._settings(fqrn) for fqrn in dict.fromkeys(path.fqrn for path in paths)}
+        layers = [self._find(path, settings[path.fqrn], held) for path in paths]
         image = self._image(layers, held)
-        settings = {layer.path.fqrn: layer.settings for layer in layers}
         caches = {each.cache.directory: None for each in settings.values()}
         links = [link_directories(cache) for cache in caches]
         for pair in links:
@@ -142,14 +142,16 @@ class ErofsPlane:
 
     # Layers
 
-    def _find(self, path: LayerPath, held: ExitStack) -> _Layer:
-        """Open a layer and ask which catalog lists it."""
-        settings = self._fuse.settings(path.fqrn)
+    def _settings(self, fqrn: str) -> RepositorySettings:
+        """A repository's configuration, if images can show what it demands."""
+        settings = self._fuse.settings(fqrn)
         shown = settings.presentation
         if shown.world_readable or shown.claim_ownership or shown.uid_map or shown.gid_map:
-            raise _UnsuitedError(
-                f"the configuration of {path.fqrn} shows owners or modes that are not stored"
-            )
+            raise _UnsuitedError(f"the configuration of {fqrn} shows owners or modes that are not stored")
+        return settings
+
+    def _find(self, path: LayerPath, settings: RepositorySettings, held: ExitStack) -> _Layer:
+        """Open a layer and ask which catalog lists it."""
         descriptor = self._fuse.open(path)
         held.callback(os.close, descriptor)
         try:

@@ -17,14 +17,13 @@ from cvmfs_graphdriver.kernel.overlay import OPAQUE_MARK, escape_xattr, hidden_b
 from cvmfs_graphdriver.planes.objectnames import InodeName, StoredObject, redirect_to
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest
-from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.entry import LISTED_ELSEWHERE, DirectoryEntry
 from cvmfs_graphdriver.repository.errors import CatalogError
 from cvmfs_graphdriver.repository.variables import expand_variables
 from cvmfs_graphdriver.repository.xattr import parse_xattrs
 
 __all__ = ["CatalogAt", "LayerTree", "flatten"]
 
-_ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT.value
 _NAME_LIMIT = 255
 _LAST = 2**32 - 1
 _MISSING = b"missing"
@@ -105,7 +104,7 @@ def _load(layer: LayerTree) -> _Loaded:
             if each.is_directory:
                 child = children[name] = _directory(each)
                 path = here.path + b"/" + name
-                source = layer.nested(path) if each.flags.value & _ELSEWHERE else here.source
+                source = layer.nested(path) if each.flags.value & LISTED_ELSEWHERE else here.source
                 pending.append(_Pending(child, path, source))
             elif each.hardlink_group:
                 key = (here.source, each.hardlink_group)

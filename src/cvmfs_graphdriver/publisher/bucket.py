@@ -18,7 +18,7 @@ from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
-from cvmfs_graphdriver.publisher.errors import StorageError
+from cvmfs_graphdriver.publisher.errors import StorageError, innermost
 from cvmfs_graphdriver.publisher.s3_settings import S3Settings
 
 __all__ = ["Bucket", "BucketObject", "BucketReader", "read_small"]
@@ -219,6 +219,5 @@ def _seconds(since: str | None, until: str | None) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost of an error that wraps others, in one line."""
-    reason = getattr(error, "reason", None)
-    return _reason(reason) if isinstance(reason, BaseException) else " ".join(str(error).split())[:300]
+    """What really went wrong, in one line."""
+    return " ".join(str(innermost(error)).split())[:300]

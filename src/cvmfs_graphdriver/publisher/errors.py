@@ -13,6 +13,7 @@ __all__ = [
     "PublisherError",
     "StorageError",
     "UploadError",
+    "innermost",
 ]
 
 
@@ -62,3 +63,9 @@ class UploadError(PublisherError):
     """A layer that was uploaded to be published is not what it should be, or does not get published."""
 
     exit_code: ClassVar[int] = 47
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What really went wrong: HTTP libraries wrap errors in others, whose attribute ``reason`` they are."""
+    reason = getattr(error, "reason", None)
+    return innermost(reason) if isinstance(reason, BaseException) else error

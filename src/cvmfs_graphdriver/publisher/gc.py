@@ -24,7 +24,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import MissingObjectError, PublisherError
 from cvmfs_graphdriver.publisher.repository import REFLOG, Repository
 from cvmfs_graphdriver.publisher.tags import list_tags
@@ -271,7 +270,7 @@ class _Index:
 
     def _read(self, digest: Digest) -> _Contents:
         path = self._scratch / "catalog"
-        path.write_bytes(read_object(self._repository.storage, ObjectName(digest, Suffix.CATALOG)))
+        self._repository.fetch_catalog(digest, path)
         with closing(Catalog.open(path, mountpoint=b"")) as catalog:
             # Mounted at the root, its references have wrong paths, but those do not matter here.
             keys = b"".join({raw + suffix.encode().ljust(1) for raw, suffix in catalog.objects()})

@@ -17,7 +17,7 @@ from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.keyring import Keyring
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage import Storage
-from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import TrustError
 from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -100,6 +100,10 @@ class Repository:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=f"{name.suffix}-", delete=False) as file:
             file.write(read_object(self.storage, name))
         return Path(file.name)
+
+    def fetch_catalog(self, digest: Digest, file: Path) -> None:
+        """Write one of the repository's own catalogs to ``file``. Raises as ``unpack`` does."""
+        file.write_bytes(read_object(self.storage, ObjectName(digest, Suffix.CATALOG)))
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Sign a manifest and make it the newest. This is the moment in which a revision appears."""

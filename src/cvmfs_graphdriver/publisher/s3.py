@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from cvmfs_graphdriver.publisher.bucket import Bucket, BucketReader, read_small
 from cvmfs_graphdriver.publisher.errors import StorageError
@@ -69,19 +70,18 @@ class S3Storage:
         return self._bucket.open(self._key(name))
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        content_type, caching = _OBJECT if name.startswith("data/") else _DOT_FILE
-        self._bucket.put(
-            self._key(name), io.BytesIO(data), len(data), content_type, {"Cache-Control": caching}
-        )
+        self._put(name, io.BytesIO(data), len(data))
 
     def put_file(self, name: str, source: Path) -> None:
-        content_type, caching = _OBJECT if name.startswith("data/") else _DOT_FILE
         try:
             with source.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self._bucket.put(self._key(name), file, size, content_type, {"Cache-Control": caching})
+                self._put(name, file, os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise StorageError(f"cannot read {source}: {error.strerror}") from error
+
+    def _put(self, name: str, source: BinaryIO, size: int) -> None:
+        content_type, caching = _OBJECT if name.startswith("data/") else _DOT_FILE
+        self._bucket.put(self._key(name), source, size, content_type, {"Cache-Control": caching})
 
     def objects(self) -> Iterator[tuple[str, int]]:
         for each in self._bucket.objects(self._key("data/")):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvmfs_graphdriver.publisher.commit import Commit
-from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import Repository
@@ -76,7 +75,7 @@ def roll_back(repository: Repository, name: str, *, wait: float = 0.0) -> Manife
             raise PublisherError(f"{repository.fqrn} has no tag {name}")
         revision = change.base.revision + 1
         path = change.directory / "root"
-        path.write_bytes(read_object(repository.storage, ObjectName(tag.root, Suffix.CATALOG)))
+        repository.fetch_catalog(tag.root, path)
         with CatalogWriter.open(path, mountpoint=b"") as catalog:
             catalog.advance(now=change.now, previous=tag.root, revision=revision)
             size = catalog.finish()

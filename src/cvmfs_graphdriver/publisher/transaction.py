@@ -24,7 +24,7 @@ from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
-from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -59,7 +59,7 @@ class Transaction:
                 OpenCatalogs(
                     CatalogReference(b"", self._base.root, self._base.root_size),
                     directory=self._directory,
-                    fetch=self._fetch_catalog,
+                    fetch=repository.fetch_catalog,
                     now=self._now,
                 )
             )
@@ -171,9 +171,6 @@ class Transaction:
             move_trunk(history, root, revision, now=now)
 
         return self._commit.run(root, revision, move_tags)
-
-    def _fetch_catalog(self, digest: Digest, file: Path) -> None:
-        file.write_bytes(read_object(self._repository.storage, ObjectName(digest, Suffix.CATALOG)))
 
 
 def _check_path(path: bytes) -> None:

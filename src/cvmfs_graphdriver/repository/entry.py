@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 
-__all__ = ["CatalogReference", "Chunk", "Compression", "DirectoryEntry", "EntryFlag"]
+__all__ = ["LISTED_ELSEWHERE", "CatalogReference", "Chunk", "Compression", "DirectoryEntry", "EntryFlag"]
 
 
 class EntryFlag(IntFlag):
@@ -94,6 +94,10 @@ class DirectoryEntry(NamedTuple):
     @property
     def is_hidden(self) -> bool:
         return EntryFlag.HIDDEN in self.flags
+
+
+LISTED_ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT.value
+"""Flags of directories whose content another catalog lists; a number, which is quicker to test than flags."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
-from cvmfs_graphdriver.layers.store import Layer
+from cvmfs_graphdriver.layers.store import INIT, Layer, LayerStore
 from demo.daemons import DaemonError, DockerEngine, plugin_tarball
 from demo.installation import HERE
 from tests.end_to_end.conftest import Scene
@@ -173,8 +173,9 @@ def check_left_over(engine: DockerEngine) -> None:
     assert not [line for line in mounted.splitlines() if line.split()[4].endswith("/merged")]
     layers = [Layer(path.name, path) for path in home.iterdir() if (path / "diff").exists()]
     assert not [path for path in home.iterdir() if path.name.startswith(".new")]
-    assert not [layer.id for layer in layers if layer.is_half_filled or layer.id.endswith("-init")]
-    forgotten = [layer.id for layer in layers]
+    assert not [layer.id for layer in layers if layer.is_half_filled]
+    assert not LayerStore(home).orphans()
+    forgotten = [layer.id for layer in layers if not layer.id.endswith(INIT)]
     print("layers that Docker forgot:", len(forgotten), "after", KILLS, "kills")
     assert len(forgotten) <= max(2, KILLS // 5), forgotten
 
@@ -190,6 +191,8 @@ def test_the_driver_is_killed(engine: DockerEngine, images: tuple[str, str], tmp
         in_time(lambda: engine.docker("info"))
         in_time(work.check)
     assert work.done
+    engine.stop()
+    engine.start("cvmfs")
     check_left_over(engine)
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfileobj
@@ -94,9 +94,7 @@ class GraphDriver:
         if kept.exists():
             self._prepare(json.loads(kept.read_bytes()))
             for identity in self._journal.unanswered():
-                _log.warning("nobody owns the layer %s any more, which is removed", identity)
-                self._now().mounts.drop(identity)
-                self._now().store.remove(identity)
+                self._abandon(identity, "was about to be made, used or removed for Docker, which gave up")
                 self._journal.forget(identity)
             _log.info("went on with the layers in %s", self._now().store.home)
 
@@ -117,7 +115,8 @@ class GraphDriver:
     def _init(self, call: Call) -> Reply:
         arguments = call.arguments()
         self._prepare(arguments)
-        self._now().store.clean_containers()
+        for identity in self._now().store.orphans():
+            self._abandon(identity, "has lost its container")
         kept = self._base / _KEPT
         temporary = kept.with_suffix(".new")
         temporary.write_text(json.dumps(arguments))
@@ -138,6 +137,12 @@ class GraphDriver:
         mounts.adopt()
         store.clean()
         self._ready = _Ready(options, backing, owners, store, mounts, plane)
+
+    def _abandon(self, identity: str, why: str) -> None:
+        """Remove a layer that Docker does not know."""
+        _log.warning("the layer %s %s: it is removed", identity, why)
+        self._now().mounts.drop(identity)
+        self._now().store.remove(identity)
 
     def _status(self, call: Call) -> Reply:
         del call
@@ -188,7 +193,8 @@ class GraphDriver:
         arguments = call.arguments()
         now, identity = self._now(), _text(arguments, "ID")
         try:
-            path = now.mounts.get(identity, arguments.get("MountLabel") or "")
+            with self._at_risk(identity):
+                path = now.mounts.get(identity, arguments.get("MountLabel") or "")
         except CvmfsGraphdriverError:
             if identity in self._new and identity.endswith(INIT):
                 now.store.remove(identity)  # Docker gives up making the container, and forgets this layer
@@ -196,8 +202,17 @@ class GraphDriver:
         return {"Dir": str(path)}
 
     def _put(self, call: Call) -> Reply:
-        self._now().mounts.put(_text(call.arguments(), "ID"))
+        identity = _text(call.arguments(), "ID")
+        with self._at_risk(identity):
+            self._now().mounts.put(identity)
         return {}
+
+    def _at_risk(self, identity: str) -> AbstractContextManager[None]:
+        """While something happens to a layer which Docker forgets at once if it gets no answer.
+
+        That is one which prepares a container: Docker notes neither before both are there.
+        """
+        return self._journal.during(identity) if identity.endswith(INIT) else nullcontext()
 
     def _exists(self, call: Call) -> Reply:
         return {"Exists": self._now().store.exists(_text(call.arguments(), "ID"))}

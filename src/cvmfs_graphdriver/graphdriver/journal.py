@@ -1,10 +1,10 @@
 """Calls that Docker may never get an answer to: written down before they are carried out.
 
-Owns: which layers are being made or removed. Docker sends a call once: if the driver is killed in the middle,
-the second attempt comes with an empty body (moby, pkg/plugins/client.go), is refused, and Docker forgets the
-layer. So what was being made when the driver died is nobody's, as is what was being removed. What was made
-may be Docker's an instant later, so it stands here no longer then. Must not know: how layers are made and
-removed.
+Owns: which layers are being made or removed, or prepare a container. Docker sends a call once: if the driver
+is killed in the middle, the second attempt comes with an empty body (moby, pkg/plugins/client.go), is
+refused, and Docker forgets the layer. So what was being made when the driver died is nobody's, as is what was
+being removed. What was made may be Docker's an instant later, so it stands here no longer then. Must not
+know: how layers are made and removed.
 """
 
 from collections.abc import Iterator

@@ -135,16 +135,16 @@ class LayerStore:
                 _log.warning("the layer %s was left half filled and is removed", entry.name)
                 self.remove(entry.name)
 
-    def clean_containers(self) -> None:
-        """Remove what prepares a container that is not there: Docker's ``ID-init`` without ``ID``.
+    def orphans(self) -> list[str]:
+        """What prepares a container that is not there: Docker's ``ID-init`` without ``ID``.
 
-        To be called when Docker has just begun, and makes no container.
+        Nobody needs them if Docker has just begun, and makes no container.
         """
-        for entry in list(os.scandir(self.home)):
-            container = entry.name.removesuffix(INIT)
-            if container != entry.name and not self.exists(container):
-                _log.warning("the layer %s has lost its container and is removed", entry.name)
-                self.remove(entry.name)
+        return [
+            entry.name
+            for entry in os.scandir(self.home)
+            if entry.name.endswith(INIT) and not self.exists(entry.name.removesuffix(INIT))
+        ]
 
     def exists(self, identity: str) -> bool:
         return _ID.fullmatch(identity) is not None and (self.home / identity / "diff").is_dir()

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 _ROOT_TTL = 60
 _LISTED = 65536
-_OLD_TREES = 8
+_OLD_TREES = 16
 _ROOT_OFFSET_BITS = 32
 
 

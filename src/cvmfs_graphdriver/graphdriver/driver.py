@@ -141,8 +141,13 @@ class GraphDriver:
     def _abandon(self, identity: str, why: str) -> None:
         """Remove a layer that Docker does not know."""
         _log.warning("the layer %s %s: it is removed", identity, why)
-        self._now().mounts.drop(identity)
-        self._now().store.remove(identity)
+        self._drop(identity)
+
+    def _drop(self, identity: str) -> None:
+        """Unmount a layer whoever uses it, and remove it."""
+        now = self._now()
+        now.mounts.drop(identity)
+        now.store.remove(identity)
 
     def _status(self, call: Call) -> Reply:
         del call
@@ -182,11 +187,10 @@ class GraphDriver:
         return {}
 
     def _remove(self, call: Call) -> Reply:
-        now, identity = self._now(), _text(call.arguments(), "ID")
+        identity = _text(call.arguments(), "ID")
         self._new.discard(identity)
         with self._journal.during(check_identity(identity)):
-            now.mounts.drop(identity)
-            now.store.remove(identity)
+            self._drop(identity)
         return {}
 
     def _get(self, call: Call) -> Reply:

@@ -22,6 +22,7 @@ _SCHEME = "cvmfs://"
 _VERSION = (1, 0)
 _VERSION_FORM = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,4})*", re.ASCII)
 REPOSITORY_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
+"""The form of a repository's fully qualified name."""
 _MAX_REPOSITORY = 60
 _MAX_PATH = 4095
 _MAX_COMPONENT = 255

@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 _ROOT_TTL = 60
 _LISTED = 65536
 _OLD_TREES = 16
+"""Revisions that directory streams of the root can go on in, the newest among them."""
 _ROOT_OFFSET_BITS = 32
 
 

@@ -23,7 +23,13 @@ from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.counters import Tally
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.entry import (
+    LISTED_ELSEWHERE,
+    CatalogReference,
+    Chunk,
+    DirectoryEntry,
+    EntryFlag,
+)
 from cvmfs_graphdriver.repository.history import TRUNK, History
 from cvmfs_graphdriver.repository.keys import PublicKey
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -205,7 +211,7 @@ class RepositoryCheck:
             entry = catalog.lookup(reference.path)
             if entry is None:
                 findings.append(f"{what} refers to a catalog at {_shown(reference.path)}, where nothing is")
-            elif not entry.flags & (EntryFlag.NESTED_MOUNTPOINT | EntryFlag.BIND_MOUNTPOINT):
+            elif not entry.flags & LISTED_ELSEWHERE:
                 findings.append(f"{what}: {_shown(reference.path)} is not marked as a mountpoint")
             if entry is not None and EntryFlag.BIND_MOUNTPOINT in entry.flags:
                 continue  # an old revision, which its tag stands for

@@ -1,6 +1,8 @@
 """Objects as they are stored: both engines, streams in pieces, limits, hostile streams."""
 
 import random
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -46,6 +48,26 @@ def test_streams_are_rfc_1950(engine: Engine) -> None:
 def test_zlib_engine_makes_the_bytes_of_stock_tools() -> None:
     assert compress(TEXT, engine=Engine.ZLIB) == zlib.compress(TEXT, 6)
     assert compress(TEXT, engine=Engine.ZLIB)[:2] == b"\x78\x9c"
+
+
+_REPETITIVE = """
+import hashlib, random
+from cvmfs_graphdriver.repository.compression import compress
+chance, digest = random.Random(1), hashlib.sha1()
+for _ in range(10_000):
+    pattern = chance.randbytes(chance.randrange(1, 40))
+    digest.update(compress((pattern * 3000)[: chance.randrange(1, 3000)]))
+print(digest.hexdigest())
+"""
+"""What ISA-L's levels 1 and 2 make differently in each process (some ten of these)."""
+
+
+def test_equal_content_makes_equal_objects_in_every_process() -> None:
+    processes = [
+        subprocess.run((sys.executable, "-c", _REPETITIVE), stdout=subprocess.PIPE, check=True)
+        for _ in range(3)
+    ]
+    assert len({process.stdout for process in processes}) == 1
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000_000])

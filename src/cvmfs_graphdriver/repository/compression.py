@@ -20,7 +20,7 @@ from cvmfs_graphdriver.repository.errors import FormatError
 __all__ = ["Compressor", "Decompressor", "Engine", "compress", "decompress", "new_compressor"]
 
 _PIECE = 1 << 20
-_ISAL_LEVEL = 1
+_ISAL_LEVEL = 3  # levels 1 and 2 make other bytes now and then, depending on where memory happens to lie
 _Broken = cast("type[Exception]", IsalError)  # the stubs call it a value
 
 

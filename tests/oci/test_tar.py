@@ -77,6 +77,7 @@ def _make_tree(root: Path) -> None:
     os.mkfifo(at(b"fifo"))
     os.setxattr(at(b"big"), "user.text", b"value")
     os.setxattr(at(b"big"), "user.binary", bytes(range(256)))
+    os.setxattr(at(b"big"), "user.empty", b"")
     os.setxattr(at(b"usr/bin/tool"), "security.capability", _CAPABILITY)
     os.setxattr(at(b"usr"), "trusted.overlay.opaque", b"y")
     for number, name in enumerate((b"empty", b"big", b"usr", b"symlink")):

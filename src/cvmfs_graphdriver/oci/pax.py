@@ -69,14 +69,13 @@ def parse_time(name: str, text: bytes) -> tuple[int, int]:
 def read_xattrs(name: str, records: Records) -> dict[bytes, bytes]:
     """The extended attributes that the records hold, by their full names (``security.capability``).
 
-    A record without a value takes a keyword back (POSIX, pax), so there are no attributes with empty values.
+    A record without a value is an attribute with an empty one: so GNU tar and Docker since 26 write and read
+    them, although for keywords of its own POSIX lets it take the keyword back.
 
     Raises LayerFormatError: one that Linux cannot hold, or with a damaged encoding.
     """
     xattrs: dict[bytes, bytes] = {}
     for key, value in records.items():
-        if not value:
-            continue
         if key.startswith(_SCHILY):
             xattrs[key[len(_SCHILY) :]] = value
         elif key.startswith(_LIBARCHIVE):

@@ -2,11 +2,15 @@
 
 Owns: finding out how the registry is spoken to, authorising each request, and mapping refusals to errors.
 Must not know: what is asked for.
+
+Only the registry itself may say how to prove who we are. A host that it redirects to, or whose address it
+gives, could name a token server of its own, to which the registry's credentials would go: what such a host
+asks for is never met.
 """
 
 import threading
 from collections.abc import Collection, Mapping
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from cvmfs_graphdriver.oci.auth import Authorizer, TokenAnswer
 from cvmfs_graphdriver.oci.credentials import Keychain
@@ -19,7 +23,7 @@ from cvmfs_graphdriver.oci.errors import (
     RegistryUnreachableError,
 )
 from cvmfs_graphdriver.oci.reference import DOCKER_HUB
-from cvmfs_graphdriver.oci.transport import Reply, Transport, is_loopback
+from cvmfs_graphdriver.oci.transport import Reply, Transport, is_loopback, same_origin
 
 __all__ = ["Connection"]
 
@@ -35,6 +39,7 @@ class Connection:
     def __init__(self, host: str, transport: Transport, keychain: Keychain) -> None:
         """Speak to the registry ``host[:port]``; nothing is sent before the first request."""
         self.host = host
+        self._address = _HUB_ADDRESS if host == DOCKER_HUB else host
         self._transport = transport
         self._keychain = keychain
         self._lock = threading.Lock()
@@ -60,11 +65,11 @@ class Connection:
         base, authorizer = self._prepare()
         try:
             url = urljoin(base, path)
+            foreign = not same_origin(url, base)
         except ValueError as error:
             raise RegistryReplyError(
                 f"registry {self.host} directs us to {path[:200]!r} for {what}, which is no address"
             ) from error
-        foreign = not url.startswith(urljoin(base, "/"))
         for _ in range(_AUTH_ROUNDS + 1):
             authorization = None if foreign else authorizer.header(scopes)
             sent = dict(headers or {})
@@ -73,7 +78,7 @@ class Connection:
             reply = self._transport.request(method, url, sent, body)
             if reply.status in expect:
                 return reply
-            challenge = reply.header("WWW-Authenticate")
+            challenge = _challenge_of(reply, base)
             refusal = self._refusal(reply, what)
             if reply.status != 401 or not authorizer.challenged(challenge, scopes, sent=authorization):
                 raise refusal
@@ -87,7 +92,7 @@ class Connection:
             return self._ready
 
     def _discover(self) -> tuple[str, Authorizer]:
-        address = _HUB_ADDRESS if self.host == DOCKER_HUB else self.host
+        address = self._address
         may_be_plain = is_loopback(address) or address in self._transport.settings.insecure_hosts
         scheme = "https"
         try:
@@ -109,8 +114,9 @@ class Connection:
         if reply.status not in {200, 401, 403}:
             raise self._refusal(reply, "its interface")
         reply.body(_COMPLAINT_LIMIT)
-        authorizer.challenged(reply.header("WWW-Authenticate"), (), sent=None)
-        return f"{scheme}://{address}/v2/", authorizer
+        base = f"{scheme}://{address}/v2/"
+        authorizer.challenged(_challenge_of(reply, base), (), sent=None)
+        return base, authorizer
 
     def _fetch_token(self, url: str, headers: Mapping[str, str], form: bytes | None) -> TokenAnswer:
         reply = self._transport.request("GET" if form is None else "POST", url, headers, form)
@@ -121,6 +127,13 @@ class Connection:
         complaint = _complaint(reply)
         status = f"HTTP {reply.status}{complaint}"
         if reply.status == 401:
+            elsewhere = urlsplit(reply.url).netloc.rpartition("@")[2]
+            if elsewhere != self._address:
+                return CredentialsError(
+                    f"registry {self.host} sends us to {elsewhere} for {what}, which wants to know who asks "
+                    f"({status}); credentials for {self.host} are not given to another host: "
+                    f"if you trust it, name {elsewhere} in the image instead"
+                )
             return CredentialsError(
                 f"registry {self.host} wants to know who asks for {what} ({status}); "
                 "check name and password, or run docker login; or there is no such image"
@@ -134,6 +147,11 @@ class Connection:
                 f"registry {self.host} has had too many requests ({status}); log in, or wait and try again"
             )
         return RegistryReplyError(f"registry {self.host} does not give {what}: {status}; try again later")
+
+
+def _challenge_of(reply: Reply, base: str) -> str:
+    """What the registry at ``base`` asks for in an answer; nothing, if the answer is another host's."""
+    return reply.header("WWW-Authenticate") if same_origin(reply.url, base) else ""
 
 
 def _complaint(reply: Reply) -> str:

@@ -25,7 +25,7 @@ from urllib3.exceptions import (
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
 
-__all__ = ["NetworkSettings", "Reply", "Transport", "is_loopback"]
+__all__ = ["NetworkSettings", "Reply", "Transport", "is_loopback", "same_origin"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -64,6 +64,11 @@ def is_loopback(host: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two addresses are of the same server: scheme, host and port (RFC 6454)."""
+    return _origin(one) == _origin(other)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -203,7 +208,7 @@ class Transport:
                 raise RegistryReplyError(
                     f"{_shown(start)} redirects to {location[:200]!r}, which is no web server"
                 )
-            if _origin(url) != _origin(start):
+            if not same_origin(url, start):
                 sent.pop("Authorization", None)
         raise RegistryReplyError(f"{_shown(start)} redirects more than {_MAX_REDIRECTS} times")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cvmfs_graphdriver.repository.compression import compress
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.keys import SigningKey
 from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.signing import SigningKey
 from cvmfs_graphdriver.repository.whitelist import Whitelist
 from tests.client.fixture import UnpackedRepository, unpack
 

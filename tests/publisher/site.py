@@ -21,7 +21,8 @@ from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.compression import decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import DirectoryEntry
-from cvmfs_graphdriver.repository.keys import SigningKey, load_public_keys
+from cvmfs_graphdriver.repository.keys import load_public_keys
+from cvmfs_graphdriver.repository.signing import SigningKey
 
 __all__ = ["FQRN", "Entries", "Site", "device", "directory", "file", "hardlink", "symlink"]
 

@@ -17,9 +17,9 @@ from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.keys import SigningKey
 from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.signing import SigningKey
 from tests.publisher.site import FQRN, Site, directory, file, hardlink
 from tests.repository.published import NAMES, unpack
 

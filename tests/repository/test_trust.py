@@ -9,9 +9,9 @@ from cvmfs_graphdriver.repository.blacklist import Blacklist
 from cvmfs_graphdriver.repository.compression import compress
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError, RepositoryError, TrustError
-from cvmfs_graphdriver.repository.keys import SigningKey
 from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.signing import SigningKey
 from cvmfs_graphdriver.repository.trust import TrustChain
 from cvmfs_graphdriver.repository.whitelist import Whitelist
 from tests.repository.published import NAMES, unpack

@@ -56,6 +56,8 @@ def _time(text: str) -> datetime:
     if len(text) != 14 or not (text.isascii() and text.isdigit()):
         raise FormatError(f"{text[:40]!r} is no time of a whitelist: it wants 14 digits")
     try:
-        return datetime.strptime(text, _STAMP).replace(tzinfo=UTC)
+        return datetime.fromisoformat(
+            f"{text[:8]}T{text[8:]}Z"
+        )  # strptime's module takes 5 ms to be imported
     except ValueError as error:
         raise FormatError(f"{text!r} is no time of a whitelist") from error

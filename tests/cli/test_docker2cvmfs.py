@@ -119,6 +119,23 @@ def test_make_thin_end_to_end(server: RegistryServer, site: Site, image: str, tm
     assert _run("thin", image, f"{FQRN}/layers").out.encode() == unpacked
 
 
+def test_several_images_are_one_revision(server: RegistryServer, site: Site, image: str) -> None:
+    before = site.open().manifest().revision
+    names = [(image, "one"), (f"{server.host}/absent:1", "none"), (image, "two")]
+    options = [word for i, o in names for word in ("-i", i, "-o", f"{server.host}/several/{o}:1")]
+    done = _run("make-thin", *options, *_places(site), "--json")
+    assert done.status == 65, done.complaint
+    one, none, two = (json.loads(line) for line in done.out.splitlines())
+    assert [(a["new_layers"], a["shared_layers"], a["pushed"]) for a in (one, two)] == [
+        (3, 0, True),
+        (0, 3, True),
+    ]
+    assert none["exit_code"] == 34
+    assert {one["revision"], two["revision"], site.open().manifest().revision} == {before + 1}
+    assert "1 of 3 images" in done.complaint.splitlines()[-1]
+    assert _run("make-thin", "-i", image, "-i", image, "-o", "x", *_places(site)).status == 2
+
+
 def test_make_thin_again_does_nothing_and_says_so(server: RegistryServer, site: Site, image: str) -> None:
     arguments = ["make-thin", "-i", image, "-o", f"{server.host}/thin/again:1", *_places(site)]
     first = _run(*arguments)

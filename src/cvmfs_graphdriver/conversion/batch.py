@@ -1,25 +1,43 @@
-"""All images of a recipe, one after the other.
+"""Many images, in as few revisions as is wise.
 
-Owns: which images a recipe stands for by now, and that one bad image never stops the rest. Must not know: how
-often a recipe is gone through, nor who is told.
+Owns: which images share a revision, and that one bad image never stops the rest: it leaves no trace in the
+revision of the others. Must not know: where the list of images comes from, nor who is told.
+
+A revision is published when it has enough new layers, or when the first of its images has waited long enough:
+what is not published is lost if the program is killed, and nobody sees it.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
+from cvmfs_graphdriver.conversion.convert import Conversion, Intake
 from cvmfs_graphdriver.conversion.layout import LayerLayout
-from cvmfs_graphdriver.conversion.make_thin import MadeThin, ThinTarget, make_thin
+from cvmfs_graphdriver.conversion.make_thin import MadeThin, ThinDraft, ThinTarget
 from cvmfs_graphdriver.conversion.progress import Progress
-from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.oci.platform import Platform
-from cvmfs_graphdriver.oci.reference import Reference
-from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
-from cvmfs_graphdriver.oci.source import load_image
-from cvmfs_graphdriver.oci.thin_image import ManifestFormat
+from cvmfs_graphdriver.oci.source import ImageSource, load_image
 from cvmfs_graphdriver.publisher.repository import Repository
 
-__all__ = ["Batch", "Outcome"]
+__all__ = ["Batch", "Order", "Outcome"]
+
+_LAYERS = 128
+"""New layers in one revision, each of which is an open catalog until then."""
+_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An image that shall be made thin; both functions may raise, as they do for a bad name."""
+
+    image: str
+    """As whoever asks for it calls it."""
+    source: Callable[[], ImageSource]
+    target: Callable[[], ThinTarget]
+    place: str = ""
+    """File and line of a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,49 +45,88 @@ class Outcome:
     """What became of an image, or of a line for which none could be found: ``made`` or ``error``."""
 
     place: str
-    """File and line of the recipe."""
     image: str
     made: MadeThin | None = None
     error: CvmfsGraphdriverError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """How the images of recipes are converted."""
+class _Taken:
+    """An image whose layers are in the revision that is being made."""
 
-    source_registry: Callable[[str], Registry]
-    """Gives the registry ``host[:port]`` that is read from."""
-    target_registry: Callable[[str], Registry]
-    """Gives the registry that is pushed to."""
+    outcome: Outcome
+    draft: ThinDraft
+    conversion: Conversion
+
+    def finish(self) -> Outcome:
+        try:
+            return replace(self.outcome, made=self.draft.finish(self.conversion))
+        except CvmfsGraphdriverError as error:
+            return replace(self.outcome, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How images are converted."""
+
     repository: Repository
     layout: LayerLayout
     progress: Progress
     platform: Platform | None = None
-    form: ManifestFormat = ManifestFormat.DOCKER
+    clock: Callable[[], float] = time.monotonic
 
-    def run(self, recipe: Recipe) -> Iterator[Outcome]:
-        """Convert every image; what cannot be is told, and the next one is taken."""
-        for source in recipe.inputs:
-            try:
-                images = self._images(source)
-            except CvmfsGraphdriverError as error:
-                yield Outcome(source.place, source.text, error=error)
-                continue
-            for image in images:
-                try:
-                    yield Outcome(source.place, str(image), made=self._convert(recipe, source, image))
-                except CvmfsGraphdriverError as error:
-                    yield Outcome(source.place, str(image), error=error)
+    def run(self, orders: Iterable[Order | Outcome]) -> Iterator[Outcome]:
+        """Convert every image; what cannot be is told, and the next one is taken.
 
-    def _images(self, source: RecipeInput) -> list[Reference]:
-        if not source.pattern:
-            return [source.reference]
-        registry = self.source_registry(source.reference.host)
-        return list(source.expand(registry.tags(source.reference.repository)))
+        Outcomes come in the order of what was asked for; one among the orders is passed on in its place.
+        """
+        waiting = iter(orders)
+        for first in waiting:
+            yield from self._revision(itertools.chain([first], waiting))
 
-    def _convert(self, recipe: Recipe, source: RecipeInput, image: Reference) -> MadeThin:
-        output = recipe.output(source, image)
-        target = ThinTarget(self.target_registry(output.host), output, self.form)
-        origin = RegistryImage(self.source_registry(image.host), image)
-        loaded = load_image(origin, self.platform)
-        return make_thin(origin, loaded, self.repository, self.layout, target, self.progress)
+    def _revision(self, orders: Iterable[Order | Outcome]) -> Iterator[Outcome]:
+        """Publish one revision, and tell what became of its images."""
+        done: list[Outcome | _Taken] = []
+        failure: CvmfsGraphdriverError | None = None
+        orders = iter(orders)
+        try:
+            with Intake(self.repository, self.layout, self.progress) as intake:
+                deadline = self.clock() + _SECONDS
+                for order in orders:
+                    one = order if isinstance(order, Outcome) else self._take(order, intake)
+                    done.append(one)
+                    if intake.broken and isinstance(one, Outcome):
+                        failure = one.error
+                        break
+                    if intake.layers >= _LAYERS or self.clock() >= deadline:
+                        break
+                if failure is None:
+                    intake.publish()
+        except CvmfsGraphdriverError as error:
+            failure = error
+            done = done or [_begun(order) for order in itertools.islice(orders, 1)]
+        for one in done:
+            if failure is not None:
+                yield _failed(one, failure)
+            else:
+                yield one.finish() if isinstance(one, _Taken) else one
+
+    def _take(self, order: Order, intake: Intake) -> Outcome | _Taken:
+        begun = _begun(order)
+        try:
+            source = order.source()
+            image = load_image(source, self.platform)
+            draft = ThinDraft.prepare(image, self.repository.fqrn, self.layout, order.target())
+            return _Taken(begun, draft, intake.add(source, image))
+        except CvmfsGraphdriverError as error:
+            return replace(begun, error=error)
+
+
+def _begun(order: Order | Outcome) -> Outcome:
+    return order if isinstance(order, Outcome) else Outcome(order.place, order.image)
+
+
+def _failed(one: Outcome | _Taken, error: CvmfsGraphdriverError) -> Outcome:
+    """What became of an image whose revision could not be published; an error of its own counts."""
+    outcome = one.outcome if isinstance(one, _Taken) else one
+    return outcome if outcome.error is not None else replace(outcome, error=error)

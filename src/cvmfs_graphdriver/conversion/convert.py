@@ -1,14 +1,17 @@
-"""An image into a repository: the layers that are not there yet, all in one transaction, and its thin.json.
+"""Images into a repository: the layers that are not there yet, all in one transaction, and their thin.json.
 
-Owns: which layers are needed, the order of things, and the account of them. Nothing becomes visible unless
-all of it has been fetched, verified and stored. Must not know: how the image's source, the repository's
-storage or a progress bar work.
+Owns: which layers are needed, the order of things, and the account of them. Of an image nothing becomes
+visible unless all of it has been fetched, verified and stored; one that cannot be is left out of the
+transaction as if nobody had asked for it. Must not know: how the image's source, the repository's storage or
+a progress bar work.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from cvmfs_graphdriver.conversion.errors import AlreadyThinError, HaltedError, LayerPlaceError
 from cvmfs_graphdriver.conversion.layout import LayerLayout
@@ -19,10 +22,9 @@ from cvmfs_graphdriver.oci.model import Image, Layer
 from cvmfs_graphdriver.oci.source import ImageSource
 from cvmfs_graphdriver.oci.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.transaction import StagedTree, Transaction
 
-__all__ = ["Conversion", "convert", "describe", "distinct_layers"]
+__all__ = ["Conversion", "Intake", "convert", "describe", "distinct_layers"]
 
 _MAX_THIN_LAYER = 2 << 20
 _MARKER = b"/.cvmfscatalog"
@@ -40,7 +42,7 @@ class Conversion:
     revision: int
     """The repository's revision in which all layers are."""
     stored_bytes: int = 0
-    """What the repository grew by, compressed."""
+    """What its files take that were not there before, compressed, without catalogs."""
     known_objects: int = 0
     """Files and pieces of files that some other layer had brought before."""
     notes: tuple[str, ...] = field(default=())
@@ -87,38 +89,136 @@ def convert(
     Raises AlreadyThinError, LayerPlaceError, and what the source, the layers and the publisher raise; the
     repository is then as it was before.
     """
-    thin = describe(image, repository.fqrn, layout)
-    layers = distinct_layers(image)
-    _refuse_thin(source, image.name, layers)
-    with Transaction(repository) as transaction:
+    with Intake(repository, layout, progress) as intake:
+        conversion = intake.add(source, image)
+        intake.publish()
+    return conversion
+
+
+class Intake:
+    """Images on their way into one revision; holds the repository's lock from ``with`` to its end."""
+
+    def __init__(self, repository: Repository, layout: LayerLayout, progress: Progress) -> None:
+        self._repository = repository
+        self._layout = layout
+        self._progress = progress
+        self._transaction = Transaction(repository)
+        self._changed = False
+        self.layers = 0
+        """Layers that the revision has and the one before has not."""
+        self.broken = False
+        """Whether an image failed so late that the revision cannot be published any more."""
+
+    def __enter__(self) -> Self:
+        self._transaction.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transaction.__exit__(kind, error, trace)
+
+    def add(self, source: ImageSource, image: Image) -> Conversion:
+        """Take in an image; for one thread. What it says is so as soon as the revision is published.
+
+        Raises AlreadyThinError, LayerPlaceError, and what the source, the layers and the publisher raise;
+        the revision then is what it would be without this image, or ``broken``.
+        """
+        transaction, layout = self._transaction, self._layout
+        thin = describe(image, self._repository.fqrn, layout)
+        layers = distinct_layers(image)
+        _refuse_thin(source, image.name, layers)
+        before = transaction.objects.mark()
         missing = [
             layer for layer in layers if not _is_there(transaction, layout.directory(layer.descriptor.digest))
         ]
-        shared = tuple(layer for layer in layers if layer not in missing)
         records = _changed_records(transaction, image, layout)
-        if not (missing or records):
-            return Conversion(thin, (), shared, repository.manifest().revision)
-        _make_catalogs(transaction, missing, layout)
-        notes = _ingest(transaction, source, missing, layout, progress)
-        for path, data in records.items():
-            transaction.write_file(path, data)
-        known = transaction.objects.objects_known
-        manifest = transaction.publish()
+        staged, notes = self._stage(source, missing)
+        after = transaction.objects.mark()
+        try:
+            _make_catalogs(transaction, missing, layout)
+            for tree in staged:
+                transaction.mount(tree)
+                notes += tree.notes
+            for path, data in records.items():
+                transaction.write_file(path, data)
+        except BaseException:
+            self.broken = True
+            for tree in staged:
+                tree.abandon()
+            raise
+        self._changed = self._changed or bool(missing or records)
+        self.layers += len(missing)
         return Conversion(
             thin=thin,
             new=tuple(missing),
-            shared=shared,
-            revision=manifest.revision,
-            stored_bytes=transaction.objects.bytes_new,
-            known_objects=known,
-            notes=(*notes, *transaction.notes),
+            shared=tuple(layer for layer in layers if layer not in missing),
+            revision=transaction.base.revision + self._changed,
+            stored_bytes=after.bytes_new - before.bytes_new,
+            known_objects=after.objects_known - before.objects_known,
+            notes=tuple(notes),
         )
+
+    def publish(self) -> None:
+        """Make the revision, unless it would be the one that there is. Raises what the publisher raises."""
+        if self._changed:
+            self._transaction.publish()
+
+    def _stage(self, source: ImageSource, layers: Sequence[Layer]) -> tuple[list[StagedTree], list[str]]:
+        """Take in the layers, several at a time, and tell what could not be kept.
+
+        If one cannot be, nothing of the others stays.
+        """
+        self._progress.begin(source.name, layers)
+        halt = threading.Event()
+        before = self._transaction.objects.mark()
+
+        def take(layer: Layer) -> tuple[StagedTree, list[str]]:
+            try:
+                return self._stage_layer(source, layer, halt)
+            except BaseException:
+                halt.set()
+                raise
+
+        with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="layer") as pool:
+            try:
+                futures = [pool.submit(take, layer) for layer in layers]
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                halt.set()
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        if not errors:
+            taken = [future.result() for future in futures]
+            return [tree for tree, _ in taken], [note for _, notes in taken for note in notes]
+        for future in futures:
+            if future.exception() is None:
+                future.result()[0].abandon()
+        self._transaction.objects.discard(before)
+        raise next((error for error in errors if not isinstance(error, HaltedError)), errors[0])
+
+    def _stage_layer(
+        self, source: ImageSource, layer: Layer, halt: threading.Event
+    ) -> tuple[StagedTree, list[str]]:
+        digest = layer.descriptor.digest
+        notes: list[str] = []
+        with source.blob(layer.descriptor) as blob:
+            counted = CountingSource(blob, layer, self._progress, halt)
+            stream = LayerStream(f"layer {digest} of {source.name}", counted, layer.diff_id)
+            tree = self._transaction.stage(self._layout.directory(digest), tree_entries(stream, notes))
+        self._progress.finish(layer)
+        return tree, notes
 
 
 def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout) -> dict[bytes, bytes]:
     """The layout's records of an image that are not in the repository as they should be."""
-    records = layout.records(image, transaction.read_file)
-    return {path: data for path, data in records if transaction.read_file(path) != data}
+    records = {
+        path: data
+        for path, data in layout.records(image, transaction.read_file)
+        if transaction.read_file(path) != data
+    }
+    for path in records:
+        _require_way(transaction, path)
+    return records
 
 
 def _make_catalogs(transaction: Transaction, layers: Sequence[Layer], layout: LayerLayout) -> None:
@@ -133,60 +233,9 @@ def _make_catalogs(transaction: Transaction, layers: Sequence[Layer], layout: La
                 transaction.write_file(path + _MARKER, b"")
 
 
-def _ingest(
-    transaction: Transaction,
-    source: ImageSource,
-    layers: Sequence[Layer],
-    layout: LayerLayout,
-    progress: Progress,
-) -> list[str]:
-    """Take in the layers, several at a time, and tell what could not be kept.
-
-    They end in their order, whichever comes fastest, so that the same image gives the same catalogs.
-    """
-    progress.begin(source.name, layers)
-    halt = threading.Event()
-
-    def take(layer: Layer, before: Future[list[str]] | None) -> list[str]:
-        digest = layer.descriptor.digest
-        notes: list[str] = []
-        try:
-            with source.blob(layer.descriptor) as blob:
-                counted = CountingSource(blob, layer, progress, halt)
-                stream = LayerStream(f"layer {digest} of {source.name}", counted, layer.diff_id)
-                entries = _ending_after(tree_entries(stream, notes), before)
-                transaction.ingest(layout.directory(digest), entries)
-        except BaseException:
-            halt.set()
-            raise
-        progress.finish(layer)
-        return notes
-
-    futures: list[Future[list[str]]] = []
-    with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="layer") as pool:
-        try:
-            for layer in layers:
-                futures.append(pool.submit(take, layer, futures[-1] if futures else None))
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            halt.set()
-    errors = [error for error in (future.exception() for future in futures) if error is not None]
-    for error in errors:
-        if not isinstance(error, HaltedError):
-            raise error
-    return [note for future in futures for note in future.result()]
-
-
-def _ending_after(
-    entries: Iterator[tuple[TreeEntry, ContentReader | None]], before: Future[list[str]] | None
-) -> Iterator[tuple[TreeEntry, ContentReader | None]]:
-    """The entries, whose end is held back until the layer before has ended."""
-    yield from entries
-    if before is not None:
-        before.result()
-
-
 def _is_there(transaction: Transaction, path: bytes) -> bool:
+    """Whether a layer is in its place. Raises LayerPlaceError: that cannot be one."""
+    _require_way(transaction, path)
     entry = transaction.lookup(path)
     if entry is not None and not entry.is_directory:
         raise LayerPlaceError(
@@ -194,6 +243,21 @@ def _is_there(transaction: Transaction, path: bytes) -> bool:
             "remove it or choose another place for the layers"
         )
     return entry is not None
+
+
+def _require_way(transaction: Transaction, path: bytes) -> None:
+    """Make sure before anything is changed that there are, or can be, directories down to ``path``."""
+    parts = path.split(b"/")
+    for above in (b"/".join(parts[:end]) for end in range(2, len(parts))):
+        entry = transaction.lookup(above)
+        if entry is None:
+            return
+        if not entry.is_directory:
+            raise LayerPlaceError(
+                f"{above.decode('utf-8', 'replace')} in the repository is in the way of "
+                f"{path.decode('utf-8', 'replace')}, for it is no directory; "
+                "remove it or choose another place for the layers"
+            )
 
 
 def _refuse_thin(source: ImageSource, name: str, layers: Sequence[Layer]) -> None:

@@ -50,6 +50,6 @@ class RecipeError(ConversionError):
 
 
 class RecipeIncompleteError(ConversionError):
-    """Some images of a recipe could not be converted; each has been told of."""
+    """Some of several images could not be converted; each has been told of."""
 
     exit_code: ClassVar[int] = 65

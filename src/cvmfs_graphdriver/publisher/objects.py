@@ -27,7 +27,7 @@ from cvmfs_graphdriver.repository.compression import new_compressor
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import Chunk, Compression
 
-__all__ = ["ObjectWriter", "PendingContent", "StoredContent"]
+__all__ = ["ObjectWriter", "PendingContent", "StoreMark", "StoredContent"]
 
 _READ = 1 << 20
 _BATCH_BYTES, _BATCH_PIECES = 1 << 20, 256
@@ -46,6 +46,16 @@ class StoredContent:
     size: int
     digest: Digest | None
     chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMark:
+    """How much a writer had stored at some time, to return to."""
+
+    new: int = 0
+    bytes_new: int = 0
+    objects_new: int = 0
+    objects_known: int = 0
 
 
 class _Batch:
@@ -169,17 +179,30 @@ class ObjectWriter:
         self._account([stored], [suffix])
         return stored.digest
 
-    def discard(self) -> None:
-        """Delete every object that was not there before. Only for when nothing is being stored any more."""
+    def mark(self) -> StoreMark:
+        """What was stored so far. Only for when nothing is being stored."""
+        return StoreMark(len(self._new), self.bytes_new, self.objects_new, self.objects_known)
+
+    def discard(self, since: StoreMark = StoreMark()) -> None:
+        """Delete every object that was stored since then, and not there before.
+
+        Only for when nobody gives us anything any more; what is under way is waited for.
+        """
+        with self._changed:
+            while self._under_way and not self._ended:
+                self._dispatch(self._batch)
+                self._changed.wait()
         step = self._form.algorithm.size + 1
         self._storage.delete(
             ObjectName(
                 Digest(self._form.algorithm, bytes(self._new[at : at + step - 1])),
                 Suffix(chr(self._new[at + step - 1]).strip()),
             ).path
-            for at in range(0, len(self._new), step)
+            for at in range(since.new, len(self._new), step)
         )
-        self._new.clear()
+        del self._new[since.new :]
+        self.bytes_new, self.objects_new = since.bytes_new, since.objects_new
+        self.objects_known = since.objects_known
 
     def _store_whole(self, reader: ContentReader) -> PendingContent:
         head = _read(reader, _IN_MEMORY + 1)

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +25,28 @@ from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
 
-__all__ = ["Transaction"]
+__all__ = ["StagedTree", "Transaction"]
+
+
+@dataclass(frozen=True, slots=True)
+class StagedTree:
+    """A tree whose content is stored and which has no place yet: it is mounted once, or abandoned."""
+
+    catalog: CatalogWriter
+    root: DirectoryEntry
+    nested: tuple[CatalogWriter, ...]
+    notes: tuple[str, ...]
+
+    def abandon(self) -> None:
+        """Forget it; what it stored stays until the transaction ends or its objects are discarded."""
+        for catalog in (self.catalog, *self.nested):
+            catalog.abandon()
 
 
 class Transaction:
@@ -77,6 +94,11 @@ class Transaction:
             self._objects.discard()
 
     @property
+    def base(self) -> Manifest:
+        """The revision that it changes."""
+        return self._base
+
+    @property
     def objects(self) -> ObjectWriter:
         """What was stored so far."""
         return self._objects
@@ -91,22 +113,42 @@ class Transaction:
 
         Raises IngestError, StorageError, and what ``entries`` raises; nothing has changed then.
         """
+        staged = self.stage(path, entries)
+        try:
+            self.mount(staged)
+        except BaseException:
+            staged.abandon()
+            raise
+
+    def stage(self, path: bytes, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> StagedTree:
+        """Take in ``entries`` for the directory at ``path``, where they appear when they are mounted.
+
+        Raises IngestError, StorageError, and what ``entries`` raises.
+        """
         _check_path(path)
         catalog = self._catalogs.new_catalog(path)
+        nested: list[CatalogWriter] = []
         try:
             tree = TreeIngest(catalog, self._objects, self._repository.options, now=self._now)
             tree.take(entries)
             root = tree.finish()
             weights = self._repository.options.catalog_weights
             nested = tree.split(weights, self._catalogs.new_catalog) if weights else []
-            with self._lock:
-                self._catalogs.mount(catalog, root)
-                for one in nested:
-                    self._catalogs.adopt(one)
-                self.notes += tree.notes
         except BaseException:
             catalog.abandon()
             raise
+        return StagedTree(catalog, root, tuple(nested), tuple(tree.notes))
+
+    def mount(self, staged: StagedTree) -> None:
+        """Give a staged tree its place, instead of what is there.
+
+        Raises PublisherError: there is no way to that place.
+        """
+        with self._lock:
+            self._catalogs.mount(staged.catalog, staged.root)
+            for one in staged.nested:
+                self._catalogs.adopt(one)
+            self.notes += staged.notes
 
     def write_file(self, path: bytes, data: bytes) -> None:
         """Put a small file, root's and readable by all, at ``path``; directories on the way are made.

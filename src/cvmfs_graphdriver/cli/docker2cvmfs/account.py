@@ -1,14 +1,16 @@
 """What a conversion did, for people and for programs."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from cvmfs_graphdriver.conversion.batch import Outcome
 from cvmfs_graphdriver.conversion.make_thin import MadeThin
 from cvmfs_graphdriver.oci.model import Layer
 
-__all__ = ["as_json", "tell"]
+__all__ = ["account_of", "tell", "tell_outcome"]
 
 
 def _bytes(layers: Iterable[Layer]) -> int:
@@ -34,7 +36,7 @@ def tell(fqrn: str, made: MadeThin) -> None:
     )
 
 
-def as_json(fqrn: str, made: MadeThin) -> dict[str, Any]:
+def account_of(fqrn: str, made: MadeThin) -> dict[str, Any]:
     """The same for programs; sizes in bytes."""
     conversion = made.conversion
     return {
@@ -54,3 +56,18 @@ def as_json(fqrn: str, made: MadeThin) -> dict[str, Any]:
         "known_objects": conversion.known_objects,
         "notes": list(conversion.notes),
     }
+
+
+def tell_outcome(fqrn: str, outcome: Outcome, *, as_json: bool) -> None:
+    """Say what became of one of several images: its thin image or, as JSON, all of it on standard output."""
+    where = {"recipe": outcome.place} if outcome.place else {}
+    if outcome.made is not None:
+        tell(fqrn, outcome.made)
+        account = {**where, "image": outcome.image, **account_of(fqrn, outcome.made)}
+        click.echo(json.dumps(account) if as_json else str(outcome.made.reference))
+    elif outcome.error is not None:
+        place = f"{outcome.place}: " if outcome.place else ""
+        click.echo(f"docker2cvmfs: {place}{outcome.image}: {outcome.error}", err=True)
+        if as_json:
+            failure = {"error": str(outcome.error), "exit_code": outcome.error.exit_code}
+            click.echo(json.dumps({**where, "image": outcome.image, **failure}))

@@ -1,42 +1,87 @@
-"""``docker2cvmfs make-thin``: an image into a repository, its thin image into a registry."""
+"""``docker2cvmfs make-thin``: images into a repository, and their thin images into a registry."""
 
+import functools
 import json
 
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
-from cvmfs_graphdriver.cli.docker2cvmfs.account import as_json as account_of
-from cvmfs_graphdriver.cli.docker2cvmfs.account import tell
+from cvmfs_graphdriver.cli.docker2cvmfs.account import account_of, tell, tell_outcome
 from cvmfs_graphdriver.cli.docker2cvmfs.options import json_option
 from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing, publishing_options
-from cvmfs_graphdriver.conversion.make_thin import ThinTarget, make_thin
-from cvmfs_graphdriver.oci.source import load_image
+from cvmfs_graphdriver.conversion.batch import Batch, Order
+from cvmfs_graphdriver.conversion.errors import RecipeIncompleteError
+from cvmfs_graphdriver.conversion.make_thin import ThinTarget
+from cvmfs_graphdriver.oci.reference import Reference
 
 __all__ = ["command"]
 
 
-@click.command("make-thin", short_help="Put an image into a repository and push its thin image.")
-@click.option("-i", "--image", "image_name", metavar="IMAGE", required=True, help="The image to convert.")
-@click.option("-o", "--output", metavar="IMAGE", required=True, help="The thin image to push.")
+@click.command("make-thin", short_help="Put images into a repository and push their thin images.")
+@click.option(
+    "-i",
+    "--image",
+    "images",
+    metavar="IMAGE",
+    required=True,
+    multiple=True,
+    help="The image to convert; may be repeated.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="IMAGE",
+    required=True,
+    multiple=True,
+    help="The thin image to push; one for each --image, in their order.",
+)
 @click.option("-r", "--repository", "fqrn", metavar="REPO", required=True, help="The CernVM-FS repository.")
 @publishing_options
 @json_option
 @click.pass_obj
 def command(
-    access: Access, image_name: str, output: str, fqrn: str, *, as_json: bool, publishing: Publishing
+    access: Access,
+    images: tuple[str, ...],
+    outputs: tuple[str, ...],
+    fqrn: str,
+    *,
+    as_json: bool,
+    publishing: Publishing,
 ) -> None:
-    """Store the layers of an image in a repository and push a thin image of it.
+    """Store the layers of images in a repository and push thin images of them.
 
     Layers that the repository has are neither fetched nor stored again; the others appear in it all at once.
-    The thin image has the whole configuration of the image. Prints its name and digest.
+    A thin image has the whole configuration of its image. Prints a line for each: its name and digest. An
+    image that cannot be converted does not stop the others.
     """
-    reference = access.reference(output)
+    if len(images) != len(outputs):
+        raise click.UsageError("each --image needs an --output")
+    references = [access.reference(output) for output in outputs]
     repository = publishing.open(fqrn)
-    source = access.source(image_name)
-    image = load_image(source, publishing.platform)
-    target = ThinTarget(access.registry(reference.host), reference, publishing.form)
+
+    def target(reference: Reference) -> ThinTarget:
+        return ThinTarget(access.registry(reference.host), reference, publishing.form)
+
+    orders = [
+        Order(image, functools.partial(access.source, image), functools.partial(target, reference))
+        for image, reference in zip(images, references, strict=True)
+    ]
     with watch() as progress:
-        made = make_thin(source, image, repository, publishing.layout, target, progress)
+        batch = Batch(repository, publishing.layout, progress, publishing.platform)
+        outcomes = list(batch.run(orders))
+    if len(outcomes) > 1:
+        for outcome in outcomes:
+            tell_outcome(fqrn, outcome, as_json=as_json)
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        if failed:
+            raise RecipeIncompleteError(
+                f"{failed} of {len(outcomes)} images could not be converted, as told above"
+            )
+        return
+    made = outcomes[0].made
+    if made is None:
+        raise outcomes[0].error or AssertionError("an image is made thin, or there is an error")
     tell(fqrn, made)
     click.echo(json.dumps(account_of(fqrn, made)) if as_json else str(made.reference))

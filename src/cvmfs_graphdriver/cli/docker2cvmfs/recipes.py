@@ -1,24 +1,27 @@
 """What ``convert`` and ``loop`` share: one pass over a recipe, told line by line.
 
-Owns: the way from the command line to a batch. Must not know: how often.
+Owns: the way from a recipe to a batch: which images it stands for by now. Must not know: how often.
 """
 
-import json
+import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
-from cvmfs_graphdriver.cli.docker2cvmfs.account import as_json as account_of
-from cvmfs_graphdriver.cli.docker2cvmfs.account import tell
+from cvmfs_graphdriver.cli.docker2cvmfs.account import tell_outcome
 from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing
-from cvmfs_graphdriver.conversion.batch import Batch, Outcome
+from cvmfs_graphdriver.conversion.batch import Batch, Order, Outcome
 from cvmfs_graphdriver.conversion.errors import RecipeError, RecipeIncompleteError
-from cvmfs_graphdriver.conversion.recipe import Recipe
-from cvmfs_graphdriver.oci.registry import Registry
+from cvmfs_graphdriver.conversion.make_thin import ThinTarget
+from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.oci.reference import Reference
+from cvmfs_graphdriver.oci.registry import RegistryImage
 
 __all__ = ["RecipePass", "recipe_argument"]
 
@@ -46,17 +49,9 @@ class RecipePass:
         failed = total = 0
         repository = self.publishing.open(recipe.repository)
         with watch() as progress:
-            batch = Batch(
-                source_registry=self.access.registry,
-                target_registry=lambda host: self._target(recipe, host),
-                repository=repository,
-                layout=self.publishing.layout,
-                progress=progress,
-                platform=self.publishing.platform,
-                form=self.publishing.form,
-            )
-            for outcome in batch.run(recipe):
-                self._tell(recipe, outcome)
+            batch = Batch(repository, self.publishing.layout, progress, self.publishing.platform)
+            for outcome in batch.run(self._orders(recipe)):
+                tell_outcome(recipe.repository, outcome, as_json=self.as_json)
                 total += 1
                 failed += outcome.error is not None
         if failed:
@@ -72,19 +67,33 @@ class RecipePass:
             raise RecipeError(f"{self.file}:1: cannot be read: {error.strerror}") from error
         return Recipe.parse(str(self.file), data)
 
-    def _target(self, recipe: Recipe, host: str) -> Registry:
+    def _orders(self, recipe: Recipe) -> Iterator[Order | Outcome]:
+        """The images that the recipe stands for by now, and what went wrong with finding them."""
+        for line in recipe.inputs:
+            try:
+                images = self._images(line)
+            except CvmfsGraphdriverError as error:
+                yield Outcome(line.place, line.text, error=error)
+                continue
+            for image in images:
+                yield Order(
+                    str(image),
+                    functools.partial(self._source, image),
+                    functools.partial(self._target, recipe, line, image),
+                    line.place,
+                )
+
+    def _images(self, line: RecipeInput) -> list[Reference]:
+        if not line.pattern:
+            return [line.reference]
+        registry = self.access.registry(line.reference.host)
+        return list(line.expand(registry.tags(line.reference.repository)))
+
+    def _source(self, image: Reference) -> RegistryImage:
+        return RegistryImage(self.access.registry(image.host), image)
+
+    def _target(self, recipe: Recipe, line: RecipeInput, image: Reference) -> ThinTarget:
+        output = recipe.output(line, image)
         password = os.environ.get(_PASSWORD)
         login = (recipe.user, password) if recipe.user and password is not None else None
-        return self.access.registry(host, login)
-
-    def _tell(self, recipe: Recipe, outcome: Outcome) -> None:
-        where = {"recipe": outcome.place, "image": outcome.image}
-        if outcome.made is not None:
-            tell(recipe.repository, outcome.made)
-            account = {**where, **account_of(recipe.repository, outcome.made)}
-            click.echo(json.dumps(account) if self.as_json else str(outcome.made.reference))
-        elif outcome.error is not None:
-            click.echo(f"docker2cvmfs: {outcome.place}: {outcome.image}: {outcome.error}", err=True)
-            if self.as_json:
-                failure = {"error": str(outcome.error), "exit_code": outcome.error.exit_code}
-                click.echo(json.dumps({**where, **failure}))
+        return ThinTarget(self.access.registry(output.host, login), output, self.publishing.form)

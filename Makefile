@@ -18,6 +18,7 @@ $(VENV)/.installed: pyproject.toml scripts/install-packages
 
 .PHONY: venv
 venv: $(VENV)/.installed  ## Install the system packages and the virtual environment
+	@$(BIN)/python -m compileall -q src  # every mount would do it where PYTHONDONTWRITEBYTECODE is set
 
 .PHONY: demo
 demo: venv plugin  ## Convert an image and run it thin in a Docker of its own (IMAGE=… COMMAND=… for another)

@@ -20,8 +20,8 @@ from benchmarks.pairs import Figure, Pair, Result
 from benchmarks.tree import FQRN, copy_tree, publish_tree
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 
 _PORT = 18_127
 _BIG = 500 << 20

@@ -1,6 +1,5 @@
 """A fixture's repository signed with keys of our own: tests can publish in its name what they like."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -59,8 +58,7 @@ class ResignedRepository:
         name = ObjectName(Digest.of(stored), Suffix.CERTIFICATE)
         (self.root / name.path).parent.mkdir(exist_ok=True)
         (self.root / name.path).write_bytes(stored)
-        self.published = replace(
-            self.published,
+        self.published = self.published._replace(
             root=Digest.parse(root) if root else self.published.root,
             root_size=0 if root else self.published.root_size,
             revision=revision or self.published.revision,

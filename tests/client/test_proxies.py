@@ -33,4 +33,4 @@ def test_fallback_groups(regular: str, fallback: str, groups: list[list[str]], f
     result = proxy_groups(regular, fallback)
     assert [[proxy.url for proxy in group] for group in result.groups] == groups
     assert result.fallback == first_fallback
-    assert result.count == sum(map(len, groups))
+    assert result.size == sum(map(len, groups))

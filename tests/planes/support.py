@@ -13,8 +13,8 @@ from typing import Any
 
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 from tests.client.fixture import Server, UnpackedRepository
 from tests.support import require_fixtures
 

@@ -14,8 +14,8 @@ import pytest
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 from tests.client.fixture import Server, UnpackedRepository, serve, unpack
 from tests.planes.support import mounted, pids_serving, wait_until
 

@@ -13,9 +13,9 @@ import pytest
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.operation import OperationSettings
 from cvmfs_graphdriver.planes import process
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.process import log_as_told
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 from tests.planes.published import FQRN, Published, directory, published
 from tests.planes.support import end, pids_serving, wait_until
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import pytest
 
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 from tests.planes.published import Published, directory, file, published
 from tests.planes.support import end, wait_until
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions

@@ -54,6 +54,7 @@ def test_text_is_that_of_stock_tools() -> None:
         timestamp=st.integers(0, 2**64 - 1),
         garbage_collectable=st.booleans(),
         alternative_paths=st.booleans(),
+        fqrn=st.just(""),
     )
 )
 def test_what_is_written_is_read_again(manifest: Manifest) -> None:

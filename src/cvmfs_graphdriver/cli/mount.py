@@ -7,6 +7,7 @@ import click
 
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 
 __all__ = ["command", "mount_request"]
 
@@ -66,14 +67,14 @@ def command(
 
 
 def _mount(request: MountRequest, *, foreground: bool) -> None:
-    from cvmfs_graphdriver.planes.keeper import keep, spawn
-
     said = f"{request.fqrn} is mounted at {request.target}"
     if not foreground:
         spawn(request)
         click.echo(said, err=True)
         return
     import logging
+
+    from cvmfs_graphdriver.planes.keeper import keep
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     keep(request, lambda: click.echo(said, err=True))

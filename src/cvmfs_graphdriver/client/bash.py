@@ -6,8 +6,6 @@ Must not know: the syntax of the shell.
 
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 from cvmfs_graphdriver.client.errors import ConfigurationError
@@ -31,6 +29,8 @@ for name in $(compgen -e); do printf '%s\0' "$name"; done
 
 def find_bash() -> str | None:
     """Where bash is, None if there is none."""
+    import shutil  # most configuration needs no bash
+
     return shutil.which("bash")
 
 
@@ -39,6 +39,8 @@ def run_bash(bash: str, path: Path, environment: Environment) -> Environment:
 
     Raises ConfigurationError: it cannot be evaluated, or not within 10 seconds.
     """
+    import subprocess
+
     given = {name: setting.value for name, setting in environment.settings.items()}
     # A variable becomes a shell variable by the environment; what it does not export is told apart below.
     private = " ".join(given.keys() - environment.exported)

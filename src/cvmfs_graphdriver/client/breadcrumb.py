@@ -6,9 +6,8 @@ restart, and mount without any server what is in the cache. Must not know: where
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.digest import Digest
@@ -20,8 +19,7 @@ _FORM = re.compile(r"([0-9a-z-]+)T([0-9]{1,19})(?:R([0-9]{1,20}))?")
 _LIMIT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Breadcrumb:
+class Breadcrumb(NamedTuple):
     """The newest revision ever mounted: its root catalog, its publish time (unix) and its number."""
 
     root: Digest

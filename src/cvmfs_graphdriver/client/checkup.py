@@ -7,7 +7,7 @@ servers, trust, clock. Must not know: the kernel, how findings are shown.
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -204,4 +204,4 @@ def _check_trust(settings: RepositorySettings) -> Iterator[Finding]:
 
 
 def _only(settings: RepositorySettings, server: str) -> NetworkSettings:
-    return replace(settings.network, servers=(server,))
+    return settings.network._replace(servers=(server,))

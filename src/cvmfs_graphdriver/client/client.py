@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfs_graphdriver.client.breadcrumb import Breadcrumb
 from cvmfs_graphdriver.client.cache import Cache
@@ -35,8 +35,10 @@ from cvmfs_graphdriver.client.unknown import warn_of_unknown
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference
-from cvmfs_graphdriver.repository.history import History, Tag
 from cvmfs_graphdriver.repository.manifest import Manifest
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.repository.history import Tag
 
 __all__ = ["Client"]
 
@@ -289,9 +291,11 @@ class Client:
         self._refuse_blacklisted(tag.revision)
         return _Choice(CatalogReference(b"", tag.root, tag.size), manifest)
 
-    def _tag(self, manifest: Manifest, name: str, date: datetime | None) -> Tag:
+    def _tag(self, manifest: Manifest, name: str, date: datetime | None) -> "Tag":
         """The tag of that name, or, without a name, the newest revision of that time."""
         what = f"tag {name!r}" if date is None else f"revision as old as {date:%Y-%m-%d %H:%M:%S} UTC"
+        from cvmfs_graphdriver.repository.history import History  # few mounts name a tag
+
         if manifest.history is None:
             raise RevisionError(f"{self.settings.fqrn} has no {what}: it has no history at all")
         history_name = ObjectName(manifest.history, Suffix.HISTORY)

@@ -4,9 +4,9 @@ Owns: the search order, the configuration repository's place in it, and template
 reference, section 7.1). Must not know: how a file is evaluated (``shell``), what a parameter means.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfs_graphdriver.client.errors import ConfigurationError
@@ -14,7 +14,13 @@ from cvmfs_graphdriver.client.parameters import PARAMETERS
 from cvmfs_graphdriver.client.setting import Environment, Setting
 from cvmfs_graphdriver.client.shell import evaluate
 
-__all__ = ["ConfigRepository", "Configuration", "load_configuration", "mounted_config_repository"]
+__all__ = [
+    "ConfigRepository",
+    "Configuration",
+    "files_ending",
+    "load_configuration",
+    "mounted_config_repository",
+]
 
 ConfigRepository = Callable[[str, Path], Path | None]
 """Given a configuration repository's name and the directory where it should be mounted, returns that
@@ -24,16 +30,25 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _YES = frozenset({"YES", "ON", "TRUE", "1"})
 
 
-@dataclass(frozen=True, slots=True)
 class Configuration(Mapping[str, Setting]):
-    """Every variable that was set, and the values of those that are exported; ``files`` in reading order."""
+    """Every variable that was set, and the values of those that are exported; ``files`` in reading order.
 
-    fqrn: str
-    settings: Mapping[str, Setting]
-    exported: Mapping[str, str]
-    files: tuple[Path, ...]
-    shared: Path | None
-    """``etc/cvmfs`` of the configuration repository, if there is one."""
+    ``shared`` is ``etc/cvmfs`` of the configuration repository, if there is one.
+    """
+
+    def __init__(
+        self,
+        fqrn: str,
+        settings: Mapping[str, Setting],
+        exported: Mapping[str, str],
+        files: tuple[Path, ...],
+        shared: Path | None,
+    ) -> None:
+        self.fqrn = fqrn
+        self.settings = settings
+        self.exported = exported
+        self.files = files
+        self.shared = shared
 
     def __getitem__(self, name: str) -> Setting:
         return self.settings[name]
@@ -43,6 +58,15 @@ class Configuration(Mapping[str, Setting]):
 
     def __len__(self) -> int:
         return len(self.settings)
+
+
+def files_ending(directory: Path, ending: str) -> list[Path]:
+    """Files of a directory by their names' end, in order; none where it cannot be read."""
+    try:
+        names = sorted(os.listdir(directory))  # Path.glob would compile regular expressions for a while
+    except OSError:
+        return []
+    return [directory / name for name in names if name.endswith(ending)]
 
 
 def mounted_config_repository(name: str, directory: Path) -> Path | None:
@@ -81,7 +105,7 @@ class _Search:
 
     def run(self, overrides: Mapping[str, str]) -> Configuration:
         self._read(self._etc / "default.conf")
-        for path in sorted((self._etc / "default.d").glob("*.conf")):
+        for path in files_ending(self._etc / "default.d", ".conf"):
             self._read(path)
         # Only what stands here decides about the configuration repository: it must not replace itself.
         shared = self._shared_directory()

@@ -7,9 +7,8 @@ server comes next, what the bytes are; a ``Sink`` takes them.
 
 import io
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pycurl
 
@@ -48,8 +47,7 @@ class Sink(Protocol):
         """All bytes came; a RepositoryError says that they are not right."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Why an attempt failed. ``missing``: the server has no such thing. ``error``: what the sink raised."""
 
     failure: Failure

@@ -6,13 +6,13 @@ the addresses are for.
 """
 
 import ipaddress
-import secrets
+import os
 import socket
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from cvmfs_graphdriver.client.settings import NetworkSettings
@@ -27,8 +27,7 @@ _RESPONSE, _TRUNCATED, _CODE = 0x8000, 0x0200, 0x000F
 _POINTER = 0xC0
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
+class Addresses(NamedTuple):
     """What a name stands for; none if it does not resolve. ``expires`` on the clock ``time.monotonic``."""
 
     found: tuple[str, ...]
@@ -81,7 +80,7 @@ class Resolver:
         server = _place(settings.dns_server)
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
         for _ in range(1 + settings.dns_retries):
-            number = secrets.randbelow(0x10000)
+            number = int.from_bytes(os.urandom(2), "big")
             with suppress(OSError, ValueError), socket.socket(family, socket.SOCK_DGRAM) as sock:
                 sock.settimeout(settings.dns_timeout)
                 sock.connect(server)

@@ -31,9 +31,9 @@ requests that fail together have the effect of one.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from random import Random
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.proxies import Proxy, ProxyGroups
 from cvmfs_graphdriver.client.sharding import Ring
@@ -91,8 +91,7 @@ def classify_status(status: int, *, direct: bool, redirects: bool, proxy_error: 
     return failure
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """Numbers that administrators choose; times in seconds."""
 
     proxy_reset_after: float = 300
@@ -104,8 +103,7 @@ class Policy:
     indefinitely: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What to try: after ``delay`` seconds, ``host`` through ``proxy``, with or without HTTP caches."""
 
     host: str
@@ -320,7 +318,7 @@ class Job:
         return True
 
     def _leave_proxy(self, attempt: Attempt, now: float) -> bool:
-        if self._proxies_used < self._failover.groups.count:
+        if self._proxies_used < self._failover.groups.size:
             self._failover.burn(attempt.proxy, now)
             self._proxies_used += 1
             return True

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.client.counters import Counters
@@ -24,8 +24,7 @@ from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 __all__ = ["Download", "Fetcher", "Wanted"]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """An object to fetch; ``size`` is its uncompressed size in bytes, or an upper limit if not ``exact``.
 
     ``path`` is where servers have it if that is not the usual place, ``span`` the bytes there that are the

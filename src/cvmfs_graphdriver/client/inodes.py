@@ -13,8 +13,8 @@ import bisect
 import fcntl
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.errors import CacheError, StaleInodeError
 from cvmfs_graphdriver.repository.digest import Digest
@@ -26,8 +26,7 @@ ROOT_INODE = 1
 """The root directory of every revision."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """The numbers ``offset + 1`` to ``offset + rows`` belong to this catalog at this place."""
 
     offset: int

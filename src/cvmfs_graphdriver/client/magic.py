@@ -12,7 +12,7 @@ import resource
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.cache import Cache
@@ -25,10 +25,12 @@ from cvmfs_graphdriver.client.revision import Node, Revision
 from cvmfs_graphdriver.client.settings import RepositorySettings
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.repository.counters import Tally
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.entry import Compression, EntryFlag
 from cvmfs_graphdriver.repository.manifest import Manifest
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.repository.counters import Tally
 
 __all__ = ["MagicAttributes", "Subject"]
 
@@ -148,8 +150,8 @@ def _pages(value: bytes) -> list[bytes]:
 # Values
 
 
-def _counters(tally: Tally) -> str:
-    names = sorted(Tally.__slots__)
+def _counters(tally: "Tally") -> str:
+    names = sorted(type(tally).__slots__)
     return "".join(f"{name},{getattr(tally, name)}\n" for name in names)
 
 

@@ -6,7 +6,6 @@ Must not know: what is fetched.
 
 import logging
 import os
-import uuid
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -16,9 +15,7 @@ from cvmfs_graphdriver.client.dns import Resolver
 from cvmfs_graphdriver.client.errors import CacheError, ConfigurationError, TransferError
 from cvmfs_graphdriver.client.failover import Failover, Policy
 from cvmfs_graphdriver.client.geo import SEPARATOR, geo_path, parse_order
-from cvmfs_graphdriver.client.javascript import ScriptError
 from cvmfs_graphdriver.client.names import ProxyNames
-from cvmfs_graphdriver.client.pac import find_proxies
 from cvmfs_graphdriver.client.proxies import DIRECT, ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.settings import NetworkSettings
 from cvmfs_graphdriver.client.transfer import Transfer
@@ -29,6 +26,7 @@ __all__ = ["Network", "client_identifier"]
 _PAC_LIMIT = 256 * 1024
 _GEO_LIMIT = 64 * 1024
 _GEO_TRIES = 3
+_IDENTIFIER_SIZE = 16
 _WPAD = "http://wpad/wpad.dat"
 
 _log = logging.getLogger(__name__)
@@ -144,6 +142,8 @@ class Network:
         return result
 
     def _from_files(self) -> str:
+        from cvmfs_graphdriver.client.javascript import ScriptError  # few sites have such files
+
         for url in self._settings.pac_urls or ("auto",):
             address = _WPAD if url == "auto" else url
             try:
@@ -153,6 +153,8 @@ class Network:
         return ""
 
     def _from_file(self, address: str) -> str:
+        from cvmfs_graphdriver.client.pac import find_proxies
+
         parts = urlsplit(address)
         path = f"{parts.path.lstrip('/')}{'?' if parts.query else ''}{parts.query}"
         direct = Failover([f"{parts.scheme}://{parts.netloc}"], proxy_groups(""), Policy(), self._random)
@@ -175,7 +177,12 @@ def client_identifier(workspace: Path) -> str:
     path = workspace / "uuid"
     try:
         if path.exists():
-            return str(uuid.UUID(path.read_text(encoding="ascii").split()[0]))
+            known = path.read_text(encoding="ascii").split()[0]
+            if len(bytes.fromhex(known.replace("-", ""))) != _IDENTIFIER_SIZE:
+                raise ValueError(known)
+            return known
+        import uuid  # once in the life of a cache
+
         identifier = str(uuid.uuid4())
         path.write_text(identifier + "\n", encoding="ascii")
     except (ValueError, IndexError):

@@ -5,8 +5,8 @@ who obeys them.
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.reader import SettingReader
 
@@ -16,8 +16,7 @@ _MOST_OOM_SCORE = 1000
 _LEVELS = {"": logging.INFO, "0": logging.INFO, "1": logging.DEBUG, "2": logging.INFO, "3": logging.WARNING}
 
 
-@dataclass(frozen=True, slots=True)
-class OperationSettings:
+class OperationSettings(NamedTuple):
     """``log_file`` instead of the system's log, or ``fallback_log`` where the system has none.
 
     ``facility`` is n of syslog's facility LOCALn, None for DAEMON; ``debug_log`` gets everything, whatever

@@ -4,14 +4,13 @@ Owns: groups of proxies that share the load, in the order in which they are trie
 addresses, which proxy is in use.
 """
 
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 __all__ = ["DIRECT", "Groups", "Proxy", "ProxyGroups", "parse_groups", "proxy_groups"]
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(NamedTuple):
     """``url`` is what connections are made to; ``name`` is how the configuration calls it, for people.
 
     The two differ where the proxy's host name has been replaced by one of its addresses.
@@ -27,15 +26,14 @@ DIRECT = Proxy("DIRECT", "DIRECT")
 Groups = tuple[tuple[Proxy, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyGroups:
+class ProxyGroups(NamedTuple):
     """All groups in the order in which they are tried; from ``fallback`` on they are fallback groups."""
 
     groups: Groups
     fallback: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many proxies there are in all groups."""
         return sum(len(group) for group in self.groups)
 

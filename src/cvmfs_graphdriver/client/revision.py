@@ -7,7 +7,6 @@ moved on to the next. Must not know: FUSE, where bytes come from.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from cvmfs_graphdriver.client.catalogs import Catalogs, Mount
@@ -59,8 +58,7 @@ class Magic(Protocol):
     def value(self, revision: "Revision", node: Node, name: bytes, gid: int) -> bytes | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(NamedTuple):
     """What revisions of one repository share.
 
     ``variables`` are those of variant symlinks, ``capacity`` gives the bytes that the cache may hold and that

@@ -3,14 +3,12 @@
 Owns: this vocabulary. Must not know: files, parameters.
 """
 
-from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 __all__ = ["Environment", "Setting"]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A value and its origin: a file (or what stands for one) and the line in it, 0 if that is not known."""
 
     value: str
@@ -23,12 +21,12 @@ class Setting:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-@dataclass(slots=True)
 class Environment:
     """The variables of a shell, and the names of those that it exports."""
 
-    settings: dict[str, Setting] = field(default_factory=dict)
-    exported: set[str] = field(default_factory=set)
+    def __init__(self, settings: dict[str, Setting] | None = None, exported: set[str] | None = None) -> None:
+        self.settings = settings or {}
+        self.exported = exported or set()
 
     def copy(self) -> Self:
         """An independent copy."""

@@ -6,13 +6,14 @@ Must not know: how files are found and evaluated (``configuration``), nor what a
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.configuration import (
     ConfigRepository,
     Configuration,
+    files_ending,
     load_configuration,
     mounted_config_repository,
 )
@@ -37,16 +38,14 @@ __all__ = [
 _MEGABYTE = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class TrustSettings:
+class TrustSettings(NamedTuple):
     """Files with public keys, and files of refused certificates and revisions (which may be absent)."""
 
     public_keys: tuple[Path, ...]
     blacklists: tuple[Path, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkSettings:
+class NetworkSettings(NamedTuple):
     """How to reach servers; times in seconds, proxies in the syntax of section 8.1."""
 
     servers: tuple[str, ...]
@@ -78,8 +77,7 @@ class NetworkSettings:
     dns_max_ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSettings:
+class CacheSettings(NamedTuple):
     """Where objects are kept. ``quota`` in bytes, None for unlimited; ``alien``: somebody else manages it."""
 
     directory: Path
@@ -91,8 +89,7 @@ class CacheSettings:
     open_catalogs: int
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionSettings:
+class RevisionSettings(NamedTuple):
     """Which revision to mount: at most one of the first three, else the newest; ``max_ttl`` in seconds."""
 
     root_hash: Digest | None
@@ -103,8 +100,7 @@ class RevisionSettings:
     max_ttl: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class PresentationSettings:
+class PresentationSettings(NamedTuple):
     """How entries look to users; ``variables`` are what variant symlinks may name."""
 
     claim_ownership: bool
@@ -119,8 +115,7 @@ class PresentationSettings:
     variables: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class RepositorySettings:
+class RepositorySettings(NamedTuple):
     """Everything that a client needs to know about one repository."""
 
     fqrn: str
@@ -248,7 +243,7 @@ def _trust(reader: SettingReader, etc: Path) -> TrustSettings:
     keys = tuple(Path(word) for word in reader.words("CVMFS_PUBLIC_KEY", ":"))
     directory = reader.path("CVMFS_KEYS_DIR") or etc / "keys"
     if not keys:
-        keys = tuple(sorted(directory.glob("*.pub")))
+        keys = tuple(files_ending(directory, ".pub"))
     if not keys:
         raise ConfigurationError(
             f"{reader.fqrn}: no public key is configured; put the repository's key into "

@@ -9,8 +9,8 @@ Nothing here runs a program or writes a file; ``test`` and ``source`` look at fi
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.bash import find_bash, run_bash
 from cvmfs_graphdriver.client.errors import ConfigurationError
@@ -44,7 +44,7 @@ def evaluate(path: Path, environment: Environment) -> Environment:
     Raises ConfigurationError: the file cannot be read, is no shell, or needs a bash and there is none.
     """
     try:
-        return _Evaluation(path, environment.copy()).run()
+        return _Evaluation(path, environment.copy(), set()).run()
     except UnsupportedError as error:
         if bash := find_bash():
             return run_bash(bash, path, environment)
@@ -65,8 +65,7 @@ def _read(path: Path) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(NamedTuple):
     """A piece of an expanded word; only what came from an unquoted expansion is split into fields."""
 
     text: str
@@ -74,15 +73,15 @@ class _Segment:
     splits: bool
 
 
-@dataclass(slots=True)
 class _Evaluation:
     """One file being evaluated; ``source`` begins another one with the same environment."""
 
-    path: Path
-    environment: Environment
-    depth: int = 0
-    readonly: set[str] = field(default_factory=set)
-    line: int = 0
+    def __init__(self, path: Path, environment: Environment, readonly: set[str], depth: int = 0) -> None:
+        self.path = path
+        self.environment = environment
+        self.readonly = readonly
+        self.depth = depth
+        self.line = 0
 
     def run(self) -> Environment:
         text = _read(self.path)
@@ -188,7 +187,7 @@ class _Evaluation:
             return 1
         if self.depth == _DEPTH_LIMIT:
             raise ConfigurationError(f"{self.path}:{self.line}: files source each other without end")
-        _Evaluation(path, self.environment, self.depth + 1, self.readonly).run()
+        _Evaluation(path, self.environment, self.readonly, self.depth + 1).run()
         return 0
 
     def _path(self, name: str) -> Path:

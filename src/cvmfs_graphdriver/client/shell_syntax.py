@@ -9,7 +9,7 @@ that raises ``UnsupportedError``: it may be good shell, but is none of ours.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "AndOr",
@@ -41,16 +41,14 @@ class UnsupportedError(SyntaxFaultError):
     """The text may be shell, but it is beyond the part that is read here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(NamedTuple):
     """Text that stands for itself."""
 
     text: str
     quoted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """``${name<operator>word}``; operators are none, ``-``, ``=``, ``+``, and these after ``:``."""
 
     name: str
@@ -62,8 +60,7 @@ class Parameter:
 Word = tuple[Literal | Parameter, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """``name=value``, or ``name+=value``."""
 
     line: int
@@ -72,8 +69,7 @@ class Assignment:
     append: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Simple:
+class Simple(NamedTuple):
     """A simple command. Arguments that look like assignments are kept as such: some commands assign."""
 
     line: int
@@ -81,24 +77,21 @@ class Simple:
     words: tuple[Word | Assignment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class If:
+class If(NamedTuple):
     """``if`` and ``elif`` branches as (condition, body), then what ``else`` has."""
 
     branches: tuple[tuple["Script", "Script"], ...]
     otherwise: "Script"
 
 
-@dataclass(frozen=True, slots=True)
-class AndOr:
+class AndOr(NamedTuple):
     """Commands joined by operators: ``operators[i]`` stands before ``commands[i + 1]``."""
 
     commands: tuple["Command", ...]
     operators: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Negation:
+class Negation(NamedTuple):
     """``! command``."""
 
     command: "Command"

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.client import Client
@@ -16,9 +17,11 @@ from cvmfs_graphdriver.client.network import Network
 from cvmfs_graphdriver.client.parameters import PARAMETERS
 from cvmfs_graphdriver.client.quota import Quota
 from cvmfs_graphdriver.client.revision import Node, Revision
-from cvmfs_graphdriver.client.status import Status, status_of
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import Digest
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.client.status import Status
 
 __all__ = ["Talk"]
 
@@ -220,7 +223,9 @@ class Talk:
 
     # The process
 
-    def _status(self) -> Status:
+    def _status(self) -> "Status":
+        from cvmfs_graphdriver.client.status import status_of  # a mount need not wait for it
+
         return status_of(self._client, str(self._mountpoint))
 
     def _metrics(self, _: str) -> str:

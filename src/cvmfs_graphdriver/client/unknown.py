@@ -3,10 +3,9 @@
 Owns: finding them, and telling of each only once. Must not know: what the others mean.
 """
 
-import difflib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.parameters import KNOWN_WITHOUT_MEANING, PARAMETERS
 from cvmfs_graphdriver.client.setting import Setting
@@ -23,8 +22,7 @@ _told: set[str] = set()
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(NamedTuple):
     """``meant`` is what was perhaps meant; ``elsewhere``: the reference client knows it."""
 
     name: str
@@ -37,6 +35,8 @@ def unknown_parameters(settings: Mapping[str, Setting]) -> Iterator[Unknown]:
     """All ``CVMFS_`` variables that have no meaning here, by name."""
     for name, setting in sorted(settings.items()):
         if name.startswith("CVMFS_") and name not in PARAMETERS:
+            import difflib  # hardly anybody has such
+
             elsewhere = name in KNOWN_WITHOUT_MEANING or name.startswith(_INSTANCES)
             near = [] if elsewhere else difflib.get_close_matches(name, PARAMETERS, 1, _ALIKE)
             yield Unknown(name, setting, elsewhere, near[0] if near else "")

@@ -10,8 +10,8 @@ b'/mnt x'
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cvmfs_graphdriver.kernel.errors import MountError
 
@@ -21,8 +21,7 @@ _MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of the table.
 
     ``device`` is major and minor number of the file system, ``root`` the path inside it that is mounted,

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmfs_graphdriver.kernel.errors import MountError, OverlayError
 from cvmfs_graphdriver.kernel.mount import (
@@ -174,8 +174,7 @@ def mount_overlay(
     mount_stack(stack, os.path.abspath(os.fsencode(target)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Stack:
+class _Stack(NamedTuple):
     """The arguments of ``mount_overlay``."""
 
     lower: Sequence[Place | int]

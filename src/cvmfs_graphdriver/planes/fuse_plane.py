@@ -25,9 +25,9 @@ from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
-from cvmfs_graphdriver.planes.keeper import spawn
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.spawn import spawn
 
 __all__ = ["FusePlane"]
 

@@ -5,8 +5,8 @@ does nothing that could fail: it mounts, starts a server process, waits, and sta
 dies. Requests that the dead one had begun are in memory that all servers share. Who reads a file meanwhile
 sees a pause. It ends when the repository is unmounted. Must not know: how a repository is served.
 
-``python -m cvmfs_graphdriver.planes.keeper`` reads a request as one line from standard input, and answers on
-standard output with one line of JSON, when the repository is mounted or cannot be.
+As a program (``spawn`` starts it) it reads a request as one line from standard input, and answers on standard
+output with one line of JSON, when the repository is mounted or cannot be.
 """
 
 import contextlib
@@ -16,13 +16,12 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from cvmfs_graphdriver.client.errors import ClientError
 from cvmfs_graphdriver.client.settings import load_settings
@@ -31,12 +30,12 @@ from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.fuse.device import mount_device, open_device, set_readahead
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
-from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
+from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.process import log_as_told
-from cvmfs_graphdriver.planes.request import MountRequest
+from cvmfs_graphdriver.planes.request import MountRequest, parse_answer
 from cvmfs_graphdriver.planes.server import serve_repository
 
-__all__ = ["keep", "spawn"]
+__all__ = ["keep", "main"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,42 +48,12 @@ _PATIENCE = 10.0
 """Seconds that a server must have lived for its successor to be started without delay."""
 
 
-def spawn(request: MountRequest) -> None:
-    """Start a keeper in the background and wait until the repository is mounted.
-
-    Raises MountPointError: the target is no place for it; ServerError: what the keeper says.
-    """
-    check_target(request.target)
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__, request.fqrn, request.target],  # the last two for who reads ps
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        with cast("IO[bytes]", process.stdin) as pipe:
-            pipe.write(request.dump())
-        answer = cast("IO[bytes]", process.stdout).readline()
-    _refuse_failure(request, answer)
-
-
-def check_target(target: Path) -> None:
-    """Raise MountPointError unless ``target`` is a directory that answers."""
-    try:
-        if not target.is_dir():
-            raise MountPointError(f"cannot mount at {target}: it is no directory; make it first")
-    except OSError as error:
-        raise MountPointError(
-            f"cannot mount at {target}: {error.strerror}; if something is mounted there, unmount it first"
-        ) from error
-
-
 def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
     """Mount, call ``mounted``, and return when the repository has been unmounted.
 
     Forks: to be called in a process without other threads. Raises MountPointError, ServerError, KernelError.
     """
-    check_target(request.target)
+    request.check_target()
     keeper = _Keeper(request)
     options = keeper.start()
     flags = MountFlag.READ_ONLY | MountFlag.NODEV
@@ -124,7 +93,7 @@ class _Keeper:
         self._fork()
         self._theirs.close()
         with self._ours.makefile("rb") as answers:
-            return _refuse_failure(self._request, answers.readline())
+            return parse_answer(self._request.fqrn, answers.readline())
 
     def release(self) -> None:
         """Let the first server serve."""
@@ -240,20 +209,9 @@ def _die(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _refuse_failure(request: MountRequest, answer: bytes) -> dict[str, Any]:
-    """The values in an answer. Raises ServerError: it tells of an error, or nothing at all."""
-    if not answer:
-        raise ServerError(f"{request.fqrn} cannot be mounted: its server died at once; see its log")
-    values: dict[str, Any] = json.loads(answer)
-    if "error" in values:
-        raise ServerError(values["error"], values["code"])
-    return values
-
-
-def _main() -> None:
+def main() -> None:
+    """The program."""
     request = MountRequest.parse(sys.stdin.buffer.readline())
-    if os.fork():  # whoever spawned us need not wait for our end
-        os._exit(0)
     answers = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
 
@@ -267,7 +225,3 @@ def _main() -> None:
         code = error.reason_code if isinstance(error, ServerError) else error.exit_code
         answer({"error": str(error), "code": code})
         sys.exit(code)
-
-
-if __name__ == "__main__":
-    _main()

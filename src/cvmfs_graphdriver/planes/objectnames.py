@@ -10,8 +10,7 @@ known by its inode, and by the catalog that gave it, lest an inode should mean a
 """
 
 import re
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.entry import Compression
@@ -28,8 +27,7 @@ _LETTERS = {Compression.ZLIB: b"z", Compression.NONE: b"n"}
 _STORED = {letter: compression for compression, letter in _LETTERS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(NamedTuple):
     """A whole object: ``size`` is in bytes, uncompressed."""
 
     digest: Digest
@@ -62,8 +60,7 @@ class StoredObject:
         return cls(digest, int(match[2], 16), _STORED[match[3]])
 
 
-@dataclass(frozen=True, slots=True)
-class InodeName:
+class InodeName(NamedTuple):
     """A file known by its inode in the catalog with this digest."""
 
     inode: int

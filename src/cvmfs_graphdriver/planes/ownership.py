@@ -6,8 +6,9 @@ configured.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.errors import ConfigurationError
 
@@ -16,14 +17,13 @@ __all__ = ["UNCHANGED", "IdMap", "load_id_map"]
 _LAST = 2**32 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class IdMap:
+class IdMap(NamedTuple):
     """From numbers in the repository to numbers here.
 
     ``default`` is for those that are not listed; None leaves them as they are.
     """
 
-    numbers: Mapping[int, int] = field(default_factory=dict)
+    numbers: Mapping[int, int] = MappingProxyType({})
     default: int | None = None
 
     def __call__(self, number: int) -> int:

@@ -1,19 +1,20 @@
 """What to mount, where and how: the one message from whoever wants a mount to the process that keeps it.
 
-Owns: its form as one line of JSON. Must not know: who sends it.
+Owns: its form as one line of JSON, and that of the answer. Must not know: who sends it.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
-__all__ = ["MountRequest"]
+from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
+
+__all__ = ["MountRequest", "parse_answer"]
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest:
+class MountRequest(NamedTuple):
     """Mount the repository ``fqrn`` at ``target``.
 
     ``etc`` is where its configuration lies, ``overrides`` win over it. ``whiteouts``: show layers as
@@ -25,18 +26,40 @@ class MountRequest:
     fqrn: str
     target: Path
     etc: Path = Path("/etc/cvmfs")
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str] = MappingProxyType({})
     whiteouts: bool = False
     triggers: bool = False
     suid: bool = False
     threads: int = 32
 
+    def check_target(self) -> None:
+        """Raise MountPointError unless ``target`` is a directory that answers."""
+        target = self.target
+        try:
+            if not target.is_dir():
+                raise MountPointError(f"cannot mount at {target}: it is no directory; make it first")
+        except OSError as error:
+            raise MountPointError(
+                f"cannot mount at {target}: {error.strerror}; if something is mounted there, unmount it first"
+            ) from error
+
     def dump(self) -> bytes:
         """One line of JSON."""
-        return json.dumps(asdict(self), default=str).encode() + b"\n"
+        values = {**self._asdict(), "overrides": dict(self.overrides)}
+        return json.dumps(values, default=str).encode() + b"\n"
 
     @classmethod
     def parse(cls, line: bytes) -> Self:
         """The request in a line made by ``dump``."""
         values = json.loads(line)
         return cls(**{**values, "target": Path(values["target"]), "etc": Path(values["etc"])})
+
+
+def parse_answer(fqrn: str, line: bytes) -> dict[str, Any]:
+    """The values in an answer. Raises ServerError: it tells of an error, or nothing at all."""
+    if not line:
+        raise ServerError(f"{fqrn} cannot be mounted: its server died at once; see its log")
+    values: dict[str, Any] = json.loads(line)
+    if "error" in values:
+        raise ServerError(values["error"], values["code"])
+    return values

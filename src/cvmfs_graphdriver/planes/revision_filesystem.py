@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import StaleInodeError
@@ -48,8 +48,7 @@ _OLD_TREES = 16
 _ROOT_OFFSET_BITS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Presentation:
+class Presentation(NamedTuple):
     """How entries look to users, and how many files may be open."""
 
     uids: IdMap = UNCHANGED

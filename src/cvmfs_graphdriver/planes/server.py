@@ -26,14 +26,11 @@ from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
-from cvmfs_graphdriver.planes.fetching import Fetching, describe_catalog
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap, load_id_map
 from cvmfs_graphdriver.planes.process import log_as_told, run_as_told
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.revision_filesystem import Presentation, RevisionFilesystem
 from cvmfs_graphdriver.planes.tree import Tree
-from cvmfs_graphdriver.planes.trigger import TriggerFilesystem
-from cvmfs_graphdriver.planes.whiteouts import OverlayTree
 
 __all__ = ["serve_repository"]
 
@@ -137,6 +134,9 @@ class _Service:
         """The tree, and the fetch trigger if it was asked for."""
         if not self._request.triggers:
             return self._filesystem
+        from cvmfs_graphdriver.planes.fetching import Fetching, describe_catalog
+        from cvmfs_graphdriver.planes.trigger import TriggerFilesystem
+
         fetching = Fetching(self._client)
         threading.Thread(target=fetching.tidy, args=(self._stop,), name="links", daemon=True).start()
         return TriggerFilesystem(
@@ -151,7 +151,11 @@ class _Service:
         return self._client.current or self._client.mount()
 
     def _shown(self, revision: Revision) -> Tree:
-        return OverlayTree(revision) if self._request.whiteouts else revision
+        if not self._request.whiteouts:
+            return revision
+        from cvmfs_graphdriver.planes.whiteouts import OverlayTree
+
+        return OverlayTree(revision)
 
     def _presentation(self) -> Presentation:
         shown = self._settings

@@ -5,7 +5,6 @@ one and never a part of it. Must not know: what has changed below the root catal
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +53,7 @@ class Commit:
             Reference(metainfo, ReferenceKind.METAINFO, now),
         )
         self.begun = True
-        manifest = replace(
-            base,
+        manifest = base._replace(
             root=root.digest,
             root_size=root.size,
             ttl=repository.options.ttl,

@@ -19,7 +19,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -156,7 +156,7 @@ def _forget(
             reflog.finish()
             data = path.read_bytes()
             repository.storage.put(REFLOG, data)
-            repository.put_manifest(replace(manifest, reflog=Digest.of(data, repository.options.algorithm)))
+            repository.put_manifest(manifest._replace(reflog=Digest.of(data, repository.options.algorithm)))
             repository.storage.flush()
     return sum(one.kind is ReferenceKind.CATALOG for one in gone)
 

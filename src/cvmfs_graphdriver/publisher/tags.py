@@ -8,7 +8,7 @@ repository's lock.
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfs_graphdriver.publisher.commit import Commit
@@ -28,7 +28,7 @@ def move_trunk(history: History, root: CatalogReference, revision: int, *, now: 
     """Let ``trunk`` be a new revision, and ``trunk-previous`` what it was."""
     trunk = history.tag(TRUNK)
     if trunk:
-        history.put(replace(trunk, name=TRUNK_PREVIOUS, description="default undo target"))
+        history.put(trunk._replace(name=TRUNK_PREVIOUS, description="default undo target"))
     history.put(Tag(TRUNK, root.digest, revision, now, "current HEAD", root.size))
 
 

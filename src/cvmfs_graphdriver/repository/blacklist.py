@@ -3,8 +3,7 @@
 Owns: its lines. Must not know: where blacklists lie.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.keys import Fingerprint
@@ -12,8 +11,7 @@ from cvmfs_graphdriver.repository.keys import Fingerprint
 __all__ = ["Blacklist"]
 
 
-@dataclass(frozen=True, slots=True)
-class Blacklist:
+class Blacklist(NamedTuple):
     """Refused certificates, and per repository the least revision that is not refused."""
 
     fingerprints: frozenset[Fingerprint] = frozenset()

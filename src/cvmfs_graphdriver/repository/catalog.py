@@ -12,14 +12,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cvmfs_graphdriver.repository.catalog_schema import Schema, entry_of
-from cvmfs_graphdriver.repository.counters import Counters
 from cvmfs_graphdriver.repository.database import mapped, open_immutable
 from cvmfs_graphdriver.repository.digest import Digest, PathKey, Suffix
 from cvmfs_graphdriver.repository.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.repository.counters import Counters
 
 __all__ = ["Catalog"]
 
@@ -228,8 +230,10 @@ class Catalog:
         return self._number("TTL") if "TTL" in self.properties else None
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> "Counters":
         """The statistics, all 0 where the catalog has none."""
+        from cvmfs_graphdriver.repository.counters import Counters  # a mount needs none
+
         if b"statistics" not in self._tables:
             return Counters.parse({})
         rows = self._select(

@@ -5,7 +5,7 @@ Owns: which counters there are and how entries count. Must not know: SQL.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.entry import DirectoryEntry, EntryFlag
 
@@ -54,8 +54,7 @@ class Tally:
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """What a catalog itself holds, and what all catalogs below it hold together."""
 
     self_: Tally

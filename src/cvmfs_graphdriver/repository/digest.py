@@ -7,7 +7,6 @@ Must not know: what is inside an object.
 import hashlib
 import re
 import struct
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -87,16 +86,20 @@ class Suffix(StrEnum):
     TEMPORARY = "T"
 
 
-@dataclass(frozen=True, slots=True, order=False)
-class Digest:
-    """The digest of bytes as they are stored, that is after compression (section 1.4)."""
-
+class _DigestFields(NamedTuple):
     algorithm: Algorithm
     raw: bytes
 
-    def __post_init__(self) -> None:
-        if len(self.raw) != DIGEST_SIZE:
-            raise FormatError(f"a digest has {DIGEST_SIZE} bytes, not {len(self.raw)}")
+
+class Digest(_DigestFields):
+    """The digest of bytes as they are stored, that is after compression (section 1.4)."""
+
+    __slots__ = ()
+
+    def __new__(cls, algorithm: Algorithm, raw: bytes) -> Self:
+        if len(raw) != DIGEST_SIZE:
+            raise FormatError(f"a digest has {DIGEST_SIZE} bytes, not {len(raw)}")
+        return super().__new__(cls, algorithm, raw)
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview, algorithm: Algorithm = Algorithm.SHA1) -> Self:
@@ -132,8 +135,7 @@ class Digest:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectName:
+class ObjectName(NamedTuple):
     """The name of a stored object: a digest and the suffix that says what it is."""
 
     digest: Digest

@@ -5,7 +5,6 @@ Must not know: SQL, nor where a catalog comes from.
 """
 
 import stat
-from dataclasses import dataclass
 from enum import Enum, IntFlag
 from typing import NamedTuple
 
@@ -100,8 +99,7 @@ LISTED_ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT
 """Flags of directories whose content another catalog lists; a number, which is quicker to test than flags."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A piece of a chunked file: ``offset`` and ``size`` in bytes of the uncompressed file (section 5)."""
 
     offset: int
@@ -109,8 +107,7 @@ class Chunk:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogReference:
+class CatalogReference(NamedTuple):
     """What a catalog says of a nested catalog (or bind mountpoint): where, which, how big uncompressed.
 
     ``size`` is 0 where the schema is too old to have it.

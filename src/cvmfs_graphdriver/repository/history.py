@@ -7,8 +7,7 @@ caller's.
 import os
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.database import (
     check_owner,
@@ -39,8 +38,7 @@ _NULL = "0" * 40
 _WHAT = "the history database"
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(NamedTuple):
     """A named revision: ``timestamp`` its unix time, ``size`` its root catalog's in bytes."""
 
     name: str

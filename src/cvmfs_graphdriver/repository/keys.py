@@ -6,8 +6,7 @@ DigestInfo. Of a certificate only the fingerprint and the public key matter; dat
 Must not know: where keys are kept; private keys (``signing``).
 """
 
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -28,8 +27,7 @@ __all__ = ["Certificate", "Fingerprint", "PublicKey", "fingerprint_digest", "loa
 _BEGIN = b"-----BEGIN "
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """A certificate's fingerprint as whitelists and blacklists write it."""
 
     digest: Digest
@@ -51,8 +49,7 @@ def fingerprint_digest(der: bytes, algorithm: Algorithm) -> Fingerprint:
     return Fingerprint(Digest.of(der, algorithm))
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(NamedTuple):
     """A master key's public half."""
 
     key: rsa.RSAPublicKey
@@ -89,8 +86,7 @@ def load_public_keys(pem: bytes) -> list[PublicKey]:
     return keys
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """The certificate of a repository key. ``pem`` is what is published (as a zlib object, suffix X)."""
 
     pem: bytes

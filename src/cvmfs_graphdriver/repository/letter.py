@@ -5,8 +5,7 @@ verifies ``signature`` over ``signed_text`` by the rule that its kind of file ha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 from cvmfs_graphdriver.repository.errors import FormatError
@@ -16,8 +15,7 @@ __all__ = ["Letter", "encode_letter"]
 _MARK = b"--\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(NamedTuple):
     """A signed file, taken apart. ``body`` ends with its newline; nothing is proven yet."""
 
     body: bytes

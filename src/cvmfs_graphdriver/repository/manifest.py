@@ -3,8 +3,7 @@
 Owns: the fields and their text form. Must not know: signatures; ``trust`` does the proving.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
@@ -15,8 +14,7 @@ _ROOT_KEY = "d41d8cd98f00b204e9800998ecf8427e"
 _NUMBER_LIMIT = 2**64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(NamedTuple):
     """One revision, as published.
 
     ``root_size`` is the root catalog's size in bytes uncompressed (0: not said), ``ttl`` in seconds,

@@ -3,9 +3,8 @@
 Owns: the fields and their text form. Must not know: signatures; ``trust`` does the proving.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.keys import Fingerprint
@@ -15,8 +14,7 @@ __all__ = ["Whitelist"]
 _STAMP = "%Y%m%d%H%M%S"
 
 
-@dataclass(frozen=True, slots=True)
-class Whitelist:
+class Whitelist(NamedTuple):
     """Which certificates may sign manifests of ``fqrn``; times are UTC."""
 
     fqrn: str

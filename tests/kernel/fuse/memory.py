@@ -105,7 +105,7 @@ class MemoryFilesystem:
     def change(self, node: int, content: bytes) -> None:
         file = self.files[node]
         self.files[node] = replace(
-            file, content=content, attributes=replace(file.attributes, size=len(content))
+            file, content=content, attributes=file.attributes._replace(size=len(content))
         )
 
     def _file(self, node: int) -> File:

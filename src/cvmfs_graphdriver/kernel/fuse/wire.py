@@ -10,8 +10,8 @@ long the kernel may answer by itself; ``FOREVER`` is for what cannot change.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from cvmfs_graphdriver.kernel.errors import FuseError
 
@@ -175,8 +175,7 @@ _WANTED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(NamedTuple):
     """What kernel and server agreed on."""
 
     minor: int
@@ -212,8 +211,7 @@ def agree(body: bytes | memoryview) -> tuple[Agreement, bytes]:
     return agreement, reply
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What stat(2) shows. ``mode`` is a whole st_mode, ``rdev`` as os.makedev encodes it, times in seconds
     and nanoseconds; ``blocks`` in units of 512 bytes.
     """
@@ -247,8 +245,7 @@ def _encode_device(rdev: int) -> int:
     return (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12 & 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class StatFs:
+class StatFs(NamedTuple):
     """What statvfs(3) shows; ``blocks``, ``free`` in units of ``block_size`` bytes."""
 
     blocks: int

@@ -1,0 +1,41 @@
+"""Starting the process that keeps a mount.
+
+Owns: how that program is called, so that it is ready soon. Must not know: what it does. Apart from
+``keeper``, since who starts one should not wait for what that imports.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, cast
+
+from cvmfs_graphdriver.planes.request import MountRequest, parse_answer
+
+__all__ = ["spawn"]
+
+_KEEPER = "cvmfs_graphdriver.planes.keeper"
+# It forks at once, while there is little to copy: whoever spawned it need not wait for its end.
+_PROGRAM = f"import os; os.fork() and os._exit(0); from {_KEEPER} import main; main()"
+_SOURCE = Path(__file__).parents[2]
+
+
+def spawn(request: MountRequest) -> None:
+    """Start a keeper in the background and wait until the repository is mounted.
+
+    Raises MountPointError: the target is no place for it; ServerError: what the keeper says.
+    """
+    request.check_target()
+    with subprocess.Popen(
+        # Finding site-packages again would take it 5 ms (-S); ps shows what follows the program.
+        [sys.executable, "-P", "-S", "-c", _PROGRAM, _KEEPER, request.fqrn, request.target],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(_SOURCE)]))},
+    ) as process:
+        with cast("IO[bytes]", process.stdin) as pipe:
+            pipe.write(request.dump())
+        answer = cast("IO[bytes]", process.stdout).readline()
+    parse_answer(request.fqrn, answer)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["mutations", "survives"]
+__all__ = ["FACTOR", "SEED", "mutations", "survives"]
 
 # More than the default takes too long for every run: FUZZ=10 gives ten times as many.
-_FACTOR = float(os.environ.get("FUZZ", "1"))
+FACTOR = float(os.environ.get("FUZZ", "1"))
+# Always the same inputs, unless other ones are asked for.
+SEED = int(os.environ.get("FUZZ_SEED", "20261123"))
 _PIECES = [
     b"\n",
     b"\0",
@@ -27,8 +29,8 @@ _PIECES = [
 
 def mutations(good: Sequence[bytes], count: int) -> Iterator[bytes]:
     """``count`` inputs (more if FUZZ says so): bits flipped, cut, doubled, mixed, or noise."""
-    chance = random.Random(20261123)
-    for _ in range(int(count * _FACTOR)):
+    chance = random.Random(SEED)
+    for _ in range(int(count * FACTOR)):
         data = bytearray(chance.choice(good))
         for _ in range(chance.choice((1, 1, 2, 5, 20))):
             at = chance.randrange(len(data) + 1)

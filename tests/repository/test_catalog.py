@@ -1,8 +1,8 @@
 """The catalog reader against databases that lie."""
 
-import random
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,9 @@ import pytest
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import Digest
-from cvmfs_graphdriver.repository.entry import CatalogReference, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.errors import CatalogError
+from tests.repository.damage import damaged
 
 FILE = DirectoryEntry(b"f", stat.S_IFREG | 0o644, 9, 5, flags=EntryFlag.FILE, digest=Digest.of(b"f"))
 ROOT = DirectoryEntry(b"", stat.S_IFDIR | 0o755, 4096, 5, flags=EntryFlag.DIRECTORY)
@@ -35,7 +36,6 @@ def use(path: Path) -> None:
     catalog = Catalog.open(path, mountpoint=b"")
     try:
         for entry in catalog.listing(b""):
-            catalog.lookup(b"/" + entry.name)
             catalog.chunks(b"/" + entry.name)
             catalog.entry_at(entry.row)
         _ = catalog.nested(), catalog.counters, catalog.revision, catalog.ttl, catalog.max_row
@@ -67,24 +67,41 @@ def test_a_catalog_bound_elsewhere_is_read_by_its_own_paths(tmp_path: Path) -> N
     catalog.close()
 
 
-def test_damaged_files_give_nothing_but_catalog_errors(file: Path, tmp_path: Path) -> None:
-    good = file.read_bytes()
-    chance = random.Random(1)
-    bad = tmp_path / "bad"
+def test_damaged_files_give_nothing_but_catalog_errors(tmp_path: Path) -> None:
+    writer = CatalogWriter.create(tmp_path / "small", mountpoint=b"", now=5)
+    writer.add(b"", ROOT)
+    writer.add(b"/f", FILE)
+    pieces = [Chunk(0, 4, Digest.of(b"0")), Chunk(4, 5, Digest.of(b"1"))]
+    chunked = EntryFlag.FILE | EntryFlag.CHUNKED
+    writer.add(b"/g", FILE._replace(name=b"g", digest=None, flags=chunked, xattr=b"\1\0"), pieces)
+    writer.put_nested(CatalogReference(b"/a", Digest.of(b"1"), 3))
+    writer.finish()
     refused = 0
-    for _ in range(1500):
-        data = bytearray(good)
-        if chance.random() < 0.2:
-            del data[chance.randrange(len(data)) :]
-        else:
-            for _ in range(chance.choice((1, 3, 30))):
-                data[chance.randrange(len(data))] = chance.randrange(256)
-        bad.write_bytes(data)
+    for bad in damaged((tmp_path / "small").read_bytes(), 100_000):
         try:
             use(bad)
         except CatalogError:
             refused += 1
-    assert refused > 100
+    assert refused > 20_000
+
+
+def test_a_file_that_makes_sqlite_run_out_of_memory_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Catalog.open(file, mountpoint=b"")) as catalog:
+        monkeypatch.setattr(catalog, "_sql", Exhausted())
+        with pytest.raises(CatalogError, match="the catalog of / cannot be used: it asks for too much memory"):
+            catalog.lookup(b"/f7")
+
+
+class Exhausted:
+    """What sqlite3 does about SQLITE_NOMEM, which damaged lengths lead to."""
+
+    def execute(self, *_: object) -> None:
+        raise MemoryError
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize(

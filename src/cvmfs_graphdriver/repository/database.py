@@ -26,7 +26,8 @@ PAGE_SIZE: Final = 1024
 _VALUE_LIMIT: Final = 1 << 20
 """Bytes of a value or a row; the biggest that has a meaning is 130 kB."""
 
-_BROKEN = (sqlite3.Error, OSError, FormatError, OverflowError, UnicodeDecodeError)
+# A length that damage has made huge ends in a MemoryError: SQLite has no memory for so much.
+_BROKEN = (sqlite3.Error, OSError, FormatError, OverflowError, UnicodeDecodeError, MemoryError)
 
 
 class mapped:  # noqa: N801  a verb, as with contextlib's context managers
@@ -47,7 +48,8 @@ class mapped:  # noqa: N801  a verb, as with contextlib's context managers
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, _BROKEN):
-            raise CatalogError(f"{self._what} cannot be used: {error}") from error
+            what = "it asks for too much memory" if isinstance(error, MemoryError) else error
+            raise CatalogError(f"{self._what} cannot be used: {what}") from error
 
 
 def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:

@@ -1,11 +1,13 @@
 """Proxy configuration files: what they say, and what is refused."""
 
+import random
+from itertools import chain
+
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cvmfs_graphdriver.client.javascript import ScriptError
 from cvmfs_graphdriver.client.pac import find_proxies
+from tests.repository.mutations import FACTOR, SEED, mutations
 
 ADDRESSES = {"squid.example.org": "10.1.2.3", "s1.example.org": "188.185.0.1"}
 
@@ -134,28 +136,78 @@ def test_what_is_not_understood_is_refused(source: str, reason: str) -> None:
         _find(source)
 
 
-WORDS = st.sampled_from(
+@pytest.mark.parametrize(
+    ("expression", "value"),
     [
-        *("return", "if", "else", "var", "(", ")", "{", "}", ";", "'DIRECT'", "host", "url", "x", "=", "+"),
-        *("==", "!", "&&", "||", "?", ":", ".", ",", "1", "length", "substring", "isInNet", "function", "-"),
-        "FindProxyForURL",
-    ]
+        ("1" + " + 1" * 3000, "3001"),
+        ("-!" * 3000 + "1 + ''", "-1"),
+        ("'' || " * 3000 + "'x'", "x"),
+        ("'a' && " * 3000 + "'b'", "b"),
+        ("false ? 1 : " * 3000 + "'c'", "c"),
+        ("'AbC'" + ".toLowerCase()" * 3000, "abc"),
+        ("('a'" + " == 1" * 3000 + ") + ''", "false"),
+    ],
 )
+def test_long_chains_are_no_deep_nesting(expression: str, value: str) -> None:
+    found: list[str] = []
+    find_proxies(_body(f"isResolvable(({expression}) + '|'); return 'DIRECT';"), "u", "h", found.append)
+    assert found == [value + "|"]
 
 
-@settings(max_examples=500, deadline=None)
-@given(words=st.lists(WORDS, max_size=30))
-def test_any_words_are_evaluated_or_refused(words: list[str]) -> None:
-    for source in (" ".join(words), _body(" ".join(words))):
+def test_hundreds_of_conditions_as_sites_have_them() -> None:
+    cases = " else ".join(f"if (host == 'h{number}') return 'PROXY p{number}:1';" for number in range(500))
+    assert _find(_body(f"{cases} else return 'DIRECT';"), host="h499") == "http://p499:1"
+    assert _find(_body(f"{cases} else return 'DIRECT';"), host="h500") == "DIRECT"
+
+
+def test_brackets_in_functions_that_call_each_other_add_up_to_an_error() -> None:
+    deep = "-(" * 30 + "f(n)" + ")" * 30
+    with pytest.raises(ScriptError, match="too deeply"):
+        _find(f"function f(n) {{ return {deep}; }} " + _body("return f(1);"))
+
+
+@pytest.mark.parametrize("place", ["http://[::1", "a|b", "h\u00e9:1", "http://x:port", "x:99999999", "[:1"])
+def test_what_is_no_address_is_passed_over(place: str) -> None:
+    assert _find(_body(f"return 'PROXY {place}; DIRECT';")) == "DIRECT"
+
+
+GOOD = [
+    *("return", "if (", "else", "var x =", "(", ")", "{", "}", ";", "'DIRECT'", "host", "url", "x", "=", "+"),
+    *("==", "!", "&&", "||", "?", ":", ".length", ",", "1", "-", "+= x", "x = x + x;", "f(", "'PROXY [a:1'"),
+    *(".substring(", "isInNet(host, '1.2.3.4', '255.0.0.0')", "shExpMatch(host, '*[')", ".indexOf(host)"),
+    *(
+        "dnsDomainIs(host,",
+        "dnsDomainLevels(x)",
+        "function f(a) { return",
+        "FindProxyForURL(",
+        "1e9",
+        "9" * 400,
+    ),
+    *(".charAt(-x)", "toString", "return 'PROXY a:1; DIRECT';", "if (x) { return host; }", "\\", "/*", "'"),
+]
+
+
+WHOLE = [
+    "var a = host.toLowerCase(); if (a.length > 3 && !isPlainHostName(a)) return 'PROXY b:1; DIRECT';",
+    "return isInNet(dnsResolve(host), '10.0.0.0', '255.0.0.0') ? 'PROXY a:1' : url.substring(0, 4);",
+    "if (shExpMatch(host, '*.org') || 1 + 2 - 3 < -4) { return host; } else if (x) {} return 'HTTPS c:3';",
+    "var s = 'x'; s += s; s = s + 1 - 1; return s == '0' ? s : 'DIRECT';} function f(a, b) { return a;",
+]
+
+
+def test_any_script_is_evaluated_or_refused() -> None:
+    """Half of them made of the words of the language, half of them good ones with damage."""
+    chance = random.Random(SEED)
+    words = (
+        _body(" ".join(chance.choices(GOOD, k=chance.randrange(1, 9)))) for _ in range(int(50_000 * FACTOR))
+    )
+    good = [_body(text).encode() for text in WHOLE]
+    damaged = (data.decode("utf-8", "replace") for data in mutations(good, 50_000))
+    answered = 0
+    for source in chain(words, damaged):
         try:
-            answer = _find(source)
+            assert isinstance(_find(source), str)
+            answered += 1
         except ScriptError:
             continue
-        assert isinstance(answer, str)
-
-
-@settings(max_examples=300, deadline=None)
-@given(text=st.text(max_size=100))
-def test_any_text_is_evaluated_or_refused(text: str) -> None:
-    with pytest.raises(ScriptError):
-        _find(text)
+    assert answered > 3000

@@ -1,5 +1,7 @@
 """The evaluator of configuration fragments against a real bash."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from cvmfs_graphdriver.client.bash import find_bash, run_bash
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.setting import Environment, Setting
 from cvmfs_graphdriver.client.shell import evaluate
+from tests.repository.damage import FAST
+from tests.repository.mutations import mutations
 
 
 def _values(environment: Environment) -> tuple[dict[str, str], set[str]]:
@@ -241,17 +245,54 @@ def test_any_fragment_is_evaluated_as_bash_does_or_refused(text: str, tmp_path: 
     assert _values(ours) == _values(run_bash(bash, path, Environment()))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(max_size=200))
-def test_any_bytes_are_evaluated_or_refused(data: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "fragment.conf"
-    path.write_bytes(data)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shell, "find_bash", lambda: None)
-        try:
-            evaluate(path, Environment())
-        except ConfigurationError as error:
-            message = str(error)
-        else:
-            message = str(path)
-    assert "fragment.conf" in message
+GOOD = [
+    b"S='http://a/@fqrn@;http://b'\nexport A=\"x$B\"\n",
+    b'if [ "x$A" = "x" ]; then\n A=${B:-$C}\nelse . ./y; fi # c\n',
+    b"[ -z $A ] && B+=c || readonly C=${A:=b}\n",
+    b"! test 1 -lt 2\nunset A B\nA=a\\ b'c d'$A$B\n",
+    b'source a/b && A=$A$A; A=$A$A\n: ${A:+"$B"}\n',
+    b"[ 9 -eq $A ]; [ ! -d / ] || [ ( x ) ]\n",
+]
+
+
+def test_any_bytes_are_evaluated_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "find_bash", lambda: None)
+    evaluated = 0
+    with tempfile.TemporaryDirectory(dir=FAST) as directory:
+        path = Path(directory, "fragment.conf")
+        path.touch()
+        descriptor = os.open(path, os.O_WRONLY)
+        for data in mutations(GOOD, 100_000):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, data, 0)
+            try:
+                evaluate(path, Environment())
+                evaluated += 1
+            except ConfigurationError as error:
+                assert "fragment.conf" in str(error)  # noqa: PT017
+        os.close(descriptor)
+    assert evaluated > 10_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A=0123456789abcdef\n" + "A=$A$A\n" * 40,
+        "A=0123456789abcdef\n" + "A+=$A\n" * 40,
+        "A=0123456789abcdef\n" + "A=$A$A\n" * 12 + f": {'$A' * 10_000}\n",
+        ". ./next\n" * 2000,
+    ],
+)
+def test_what_grows_without_end_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "next").write_text(". ./last\n" * 2000)
+    (tmp_path / "last").write_text("A=b\n" * 2000)
+    with pytest.raises(ConfigurationError, match="has no end"):
+        evaluate(_prepare(tmp_path, text), Environment())
+
+
+@pytest.mark.parametrize("name", ["/" + "x" * 300, "/x" * 3000, "loop"])
+def test_files_that_cannot_be_looked_at_count_as_absent(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    text = f"[ -e {name} ] || A=1\n[ -s {name} ] || B=1\n. {name} || C=1\n"
+    values, _ = _values(evaluate(_prepare(tmp_path, text), Environment()))
+    assert values == {"A": "1", "B": "1", "C": "1"}

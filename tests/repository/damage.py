@@ -13,15 +13,16 @@ from pathlib import Path
 
 from tests.repository.mutations import FACTOR, SEED
 
-__all__ = ["damaged"]
+__all__ = ["FAST", "damaged"]
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made there
+FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""A directory in memory, if there is one."""
 _ODD = (0, 1, 2, 5, 10, 13, 0x7F, 0x80, 0x81, 0xFF)
 
 
 @contextmanager
 def _file(content: bytes) -> Iterator[tuple[Path, int]]:
-    with tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory:
+    with tempfile.TemporaryDirectory(dir=FAST) as directory:
         path = Path(directory) / "damaged"
         path.write_bytes(content)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -36,7 +37,7 @@ def damaged(good: bytes, count: int) -> Iterator[Path]:
 
     What a user writes into it is undone as well.
     """
-    chance = random.Random(SEED)  # noqa: S311 - the same damage each time
+    chance = random.Random(SEED)
     size = int.from_bytes(good[16:18])
     used = [at for at, byte in enumerate(good) if byte]
     heads = [page + at for page in range(0, len(good), size) for at in range(40)] + list(range(100))

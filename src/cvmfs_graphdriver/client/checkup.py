@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.configuration import Configuration, load_configuration
 from cvmfs_graphdriver.client.counters import Counters
@@ -127,7 +127,7 @@ def _check_proxies(settings: RepositorySettings) -> Iterator[Finding]:
         if name == DIRECT.name:
             yield Finding(Level.OK, "no proxy is used (DIRECT)")
             continue
-        found = resolver.resolve(urlsplit(name).hostname or "").found
+        found = resolver.resolve(host_of(name)).found
         if found:
             yield Finding(Level.OK, f"the proxy {name} is {', '.join(found)}")
         else:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
+from cvmfs_graphdriver.client.addresses import place_of_nameserver
 from cvmfs_graphdriver.client.settings import NetworkSettings
 
 __all__ = ["Addresses", "Resolver", "decode_answer", "encode_question"]
 
-_PORT = 53
 _DATAGRAM = 4096
 _A, _AAAA, _IN = 1, 28, 1
 _RECURSION_DESIRED = 0x0100
@@ -39,6 +38,8 @@ class Resolver:
 
     def __init__(self, settings: NetworkSettings) -> None:
         self._settings = settings
+        self.server = settings.dns_server
+        """The name server to ask; empty for the system's way. May be changed at any time."""
 
     def resolve(self, name: str) -> Addresses:
         """The addresses of a host: those of the preferred family, or else all; at most so many as are wanted.
@@ -49,7 +50,7 @@ class Resolver:
         with suppress(ValueError):
             ipaddress.ip_address(name.strip("[]"))
             return Addresses((name.strip("[]"),), float("inf"))
-        found, ttl = self._ask(name) if settings.dns_server else self._ask_system(name)
+        found, ttl = self._ask(name) if self.server else self._ask_system(name)
         ttl = max(settings.dns_min_ttl, min(ttl, settings.dns_max_ttl))
         preferred = tuple(a for a in found if ipaddress.ip_address(a).version == settings.prefer_ip_family)
         chosen = preferred or found
@@ -61,7 +62,7 @@ class Resolver:
         """The system does not say how long its answer is good."""
         try:
             infos = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):  # ValueError: this can be no host name
             return (), 0.0
         addresses = dict.fromkeys(str(info[4][0]).partition("%")[0] for info in infos)
         return tuple(addresses), 0.0
@@ -77,7 +78,7 @@ class Resolver:
 
     def _query(self, name: str, kind: int) -> list[tuple[str, int]]:
         settings = self._settings
-        server = _place(settings.dns_server)
+        server = place_of_nameserver(self.server)
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
         for _ in range(1 + settings.dns_retries):
             number = int.from_bytes(os.urandom(2), "big")
@@ -87,14 +88,6 @@ class Resolver:
                 sock.send(encode_question(number, name, kind))
                 return decode_answer(sock.recv(_DATAGRAM), number, kind)
         return []
-
-
-def _place(text: str) -> tuple[str, int]:
-    """Address and port of a name server: ``1.2.3.4``, ``1.2.3.4:53``, ``::1`` or ``[::1]:53``."""
-    if text.count(":") > 1 and "[" not in text:
-        return text, _PORT
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or text, parts.port or _PORT
 
 
 def encode_question(number: int, name: str, kind: int) -> bytes:

@@ -4,7 +4,9 @@ Owns: the question and the meaning of the answer. Must not know: how it is sent.
 """
 
 from collections.abc import Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
+
+from cvmfs_graphdriver.client.addresses import host_of
 
 __all__ = ["SEPARATOR", "geo_path", "parse_order"]
 
@@ -19,8 +21,10 @@ def geo_path(asker: str, places: Sequence[str]) -> str:
     ``asker`` is what the distance is measured from: the name of a proxy, or the client's own identifier;
     ``places`` are URLs, and SEPARATOR.
     """
-    names = [place if place == SEPARATOR else urlsplit(place).hostname or place for place in places]
-    return f"api/v1.0/geo/{quote(asker, safe='')}/{quote(','.join(names), safe=',+')}"
+    names = [place if place == SEPARATOR else host_of(place) or place for place in places]
+    return (
+        f"api/v1.0/geo/{quote(asker, safe='', errors='surrogateescape')}/{quote(','.join(names), safe=',+')}"
+    )
 
 
 def parse_order(answer: bytes, count: int) -> list[int]:

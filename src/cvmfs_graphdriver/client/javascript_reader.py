@@ -160,15 +160,23 @@ class _Parser:
             self._depth -= 1
 
     def _if(self) -> Statement:
-        self._expect("(")
-        condition = self._expression()
-        self._expect(")")
-        then = self._statement()
-        otherwise = self._statement() if self._accept("else") else None
+        branches: list[tuple[Expression, Statement]] = []
+        otherwise: Statement | None = None
+        while True:
+            self._expect("(")
+            condition = self._expression()
+            self._expect(")")
+            branches.append((condition, self._statement()))
+            if not self._accept("else"):
+                break
+            if not self._accept("if"):
+                otherwise = self._statement()
+                break
 
         def choose(run: Run, scope: Scope) -> Result | None:
-            if is_true(condition(run, scope)):
-                return then(run, scope)
+            for condition, then in branches:
+                if is_true(condition(run, scope)):
+                    return then(run, scope)
             return otherwise(run, scope) if otherwise else None
 
         return choose
@@ -214,59 +222,62 @@ class _Parser:
 
     # Expressions
 
+    # Files have chains of hundreds of conditions: those become loops. Only brackets nest.
+
     def _expression(self) -> Expression:
         self._depth += 1
         if self._depth > _DEPTH:
             raise ScriptError("it is nested too deeply")
-        condition = self._either()
+        choices: list[tuple[Expression, Expression]] = []
+        last = self._either()
+        while self._accept("?"):
+            yes = self._expression()
+            self._expect(":")
+            choices.append((last, yes))
+            last = self._either()
         self._depth -= 1
-        if not self._accept("?"):
-            return condition
-        yes = self._expression()
-        self._expect(":")
-        no = self._expression()
-        return lambda run, scope: (yes if is_true(condition(run, scope)) else no)(run, scope)
+        return _chosen(choices, last) if choices else last
 
     def _either(self) -> Expression:
-        left = self._both()
+        parts = [self._both()]
         while self._accept("||"):
-            left = _or(left, self._both())
-        return left
+            parts.append(self._both())
+        return _first(parts, wanted=True) if len(parts) > 1 else parts[0]
 
     def _both(self) -> Expression:
-        left = self._binary(0)
+        parts = [self._binary(0)]
         while self._accept("&&"):
-            left = _and(left, self._binary(0))
-        return left
+            parts.append(self._binary(0))
+        return _first(parts, wanted=False) if len(parts) > 1 else parts[0]
 
     def _binary(self, level: int) -> Expression:
         if level == len(_OPERATORS):
             return self._unary()
         left = self._binary(level + 1)
+        rest = []
         while sign := self._accept(*_OPERATORS[level]):
-            left = _apply(_OPERATORS[level][sign], left, self._binary(level + 1))
-        return left
+            rest.append((_OPERATORS[level][sign], self._binary(level + 1)))
+        return _applied(left, rest) if rest else left
 
     def _unary(self) -> Expression:
         signs = []
         while sign := self._accept("!", "-"):
             signs.append(sign)
         value = self._postfix()
-        for sign in reversed(signs):
-            value = _not(value) if sign == "!" else _minus(value)
-        return value
+        return _signed(signs[::-1], value) if signs else value
 
     def _postfix(self) -> Expression:
         value = self._primary()
+        steps = []
         while self._accept("."):
             name = self._name()
             if self._word == "(":
-                value = _method(value, name, self._arguments())
+                steps.append(_method(name, self._arguments()))
             elif name == "length":
-                value = _length(value)
+                steps.append(_length)
             else:
                 raise ScriptError(f"it uses .{name}, which is not understood")
-        return value
+        return _stepped(value, steps) if steps else value
 
     def _arguments(self) -> list[Expression]:
         self._expect("(")
@@ -308,48 +319,78 @@ def _variable(run: Run, scope: Scope, name: str) -> Value:
     raise ScriptError(f"it uses {name}, which it has not set")
 
 
-def _or(left: Expression, right: Expression) -> Expression:
+def _chosen(choices: list[tuple[Expression, Expression]], otherwise: Expression) -> Expression:
     def evaluate(run: Run, scope: Scope) -> Value:
-        value = left(run, scope)
-        return value if is_true(value) else right(run, scope)
+        for condition, value in choices:
+            if is_true(condition(run, scope)):
+                return value(run, scope)
+        return otherwise(run, scope)
 
     return evaluate
 
 
-def _and(left: Expression, right: Expression) -> Expression:
+def _first(parts: list[Expression], *, wanted: bool) -> Expression:
+    """The first value that is true, or false, as ``wanted``; the last one if none is."""
+
     def evaluate(run: Run, scope: Scope) -> Value:
-        value = left(run, scope)
-        return right(run, scope) if is_true(value) else value
+        value: Value = None
+        for part in parts:
+            value = part(run, scope)
+            if is_true(value) is wanted:
+                break
+        return value
 
     return evaluate
 
 
-def _apply(operator: Callable[[Value, Value], Value], left: Expression, right: Expression) -> Expression:
-    return lambda run, scope: operator(left(run, scope), right(run, scope))
+def _applied(left: Expression, rest: list[tuple[Callable[[Value, Value], Value], Expression]]) -> Expression:
+    def evaluate(run: Run, scope: Scope) -> Value:
+        value = left(run, scope)
+        for operator, right in rest:
+            value = operator(value, right(run, scope))
+        return value
+
+    return evaluate
 
 
-def _not(value: Expression) -> Expression:
-    return lambda run, scope: not is_true(value(run, scope))
+def _signed(signs: list[str], value: Expression) -> Expression:
+    def evaluate(run: Run, scope: Scope) -> Value:
+        found = value(run, scope)
+        for sign in signs:
+            found = not is_true(found) if sign == "!" else -to_number(found)
+        return found
+
+    return evaluate
 
 
-def _minus(value: Expression) -> Expression:
-    return lambda run, scope: -to_number(value(run, scope))
+_Step = Callable[[Run, Scope, Value], Value]
+"""What is behind a point: it makes another value of one."""
 
 
-def _length(value: Expression) -> Expression:
-    return lambda run, scope: float(len(to_text(value(run, scope))))
+def _stepped(value: Expression, steps: list[_Step]) -> Expression:
+    def evaluate(run: Run, scope: Scope) -> Value:
+        found = value(run, scope)
+        for step in steps:
+            found = step(run, scope, found)
+        return found
+
+    return evaluate
 
 
-def _method(value: Expression, name: str, arguments: list[Expression]) -> Expression:
+def _length(_run: Run, _scope: Scope, value: Value) -> Value:
+    return float(len(to_text(value)))
+
+
+def _method(name: str, arguments: list[Expression]) -> _Step:
     method = METHODS.get(name)
     if method is None:
         raise ScriptError(f"it uses .{name}(), which is not understood")
 
-    def evaluate(run: Run, scope: Scope) -> Value:
+    def call(run: Run, scope: Scope, value: Value) -> Value:
         run.step()
-        return checked(method, [to_text(value(run, scope)), *[to_text(a(run, scope)) for a in arguments]])
+        return checked(method, [to_text(value), *[to_text(a(run, scope)) for a in arguments]])
 
-    return evaluate
+    return call
 
 
 def _call(name: str, arguments: list[Expression]) -> Expression:

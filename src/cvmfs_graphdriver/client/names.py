@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
+from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.dns import Addresses
 from cvmfs_graphdriver.client.proxies import DIRECT, Groups, Proxy, ProxyGroups
 
@@ -68,11 +69,10 @@ class ProxyNames:
 
     def _members(self, proxy: Proxy) -> tuple[Proxy, ...]:
         """One for each address; the proxy itself, which will fail, if its name does not resolve."""
-        parts = urlsplit(proxy.url)
+        name = host_of(proxy.url)
         # A certificate is for a name, not for an address.
-        if proxy == DIRECT or parts.scheme != "http" or not parts.hostname:
+        if proxy == DIRECT or not proxy.url.lower().startswith("http:") or not name:
             return (proxy,)
-        name = parts.hostname
         known = self._known.get(name)
         if known is None or known.expires <= time.monotonic():
             fresh = self._resolve(name)

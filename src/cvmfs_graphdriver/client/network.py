@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
 
+from cvmfs_graphdriver.client.addresses import host_of, is_address
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.dns import Resolver
 from cvmfs_graphdriver.client.errors import CacheError, ConfigurationError, TransferError
@@ -56,18 +57,35 @@ class Network:
             indefinitely=settings.failover_indefinitely,
         )
         self.proxies, self.fallback_proxies = settings.proxies, settings.fallback_proxies
-        self._names = self._named()
+        self._names = self._named(self.proxies, self.fallback_proxies)
         failover = Failover(settings.servers, self._names.groups, self._policy, self._random)
         self.transfer = Transfer(settings, failover, counters, self._poll, identifier)
 
     def set_proxies(self, regular: str, fallback: str) -> None:
-        """Use other proxies from now on. Raises ConfigurationError: ``auto`` finds none."""
+        """Use other proxies from now on.
+
+        Raises ConfigurationError: ``auto`` finds none, or something is no address.
+        """
+        self._names = self._named(regular, fallback)
         self.proxies, self.fallback_proxies = regular, fallback
-        self._names = self._named()
         self.transfer.failover.set_proxies(self._names.groups)
 
-    def _named(self) -> ProxyNames:
-        configured = proxy_groups(self._discovered(self.proxies), self.fallback_proxies)
+    @property
+    def nameserver(self) -> str:
+        """The name server that is asked; empty for the system's way to resolve names."""
+        return self._resolver.server
+
+    @nameserver.setter
+    def nameserver(self, place: str) -> None:
+        self._resolver.server = place
+
+    def _named(self, regular: str, fallback: str) -> ProxyNames:
+        configured = proxy_groups(self._discovered(regular), fallback)
+        for proxy in (proxy for group in configured.groups for proxy in group):
+            if proxy != DIRECT and not is_address(proxy.url):
+                raise ConfigurationError(
+                    f"{proxy.name!r} is no address of a proxy, which looks like http://squid.example.org:3128"
+                )
         return ProxyNames(configured, self._resolver.resolve, self._renamed)
 
     def sort_by_distance(self) -> bool:
@@ -114,7 +132,7 @@ class Network:
         regular = [member for group in groups.groups[: groups.fallback] for member in group]
         if proxy == DIRECT or proxy not in regular:
             return self._identifier
-        return urlsplit(proxy.name).hostname or self._identifier
+        return host_of(proxy.name) or self._identifier
 
     def _poll(self) -> None:
         self._names.poll()
@@ -147,8 +165,10 @@ class Network:
         for url in self._settings.pac_urls or ("auto",):
             address = _WPAD if url == "auto" else url
             try:
+                if not is_address(address):
+                    raise ValueError("it is no URL; correct CVMFS_PAC_URLS")
                 return self._from_file(address)
-            except (TransferError, RepositoryError, ScriptError) as error:
+            except (TransferError, RepositoryError, ScriptError, ValueError) as error:
                 _log.warning("no proxy from %s: %s", address, error)
         return ""
 
@@ -164,8 +184,7 @@ class Network:
         finally:
             transfer.close()
         server = self._settings.servers[0]
-        host = urlsplit(server).hostname or ""
-        return find_proxies(source, server, host, self._address)
+        return find_proxies(source, server, host_of(server), self._address)
 
     def _address(self, host: str) -> str | None:
         found = self._resolver.resolve(host).found

@@ -8,11 +8,13 @@ import fnmatch
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 
+from cvmfs_graphdriver.client.addresses import is_address
 from cvmfs_graphdriver.client.javascript import Run, ScriptError, Value
 from cvmfs_graphdriver.client.javascript_reader import read_program
 
 __all__ = ["find_proxies"]
 
+_SEPARATORS = frozenset(";|")
 Resolve = Callable[[str], str | None]
 
 
@@ -21,7 +23,10 @@ def find_proxies(source: str, url: str, host: str, resolve: Resolve) -> str:
 
     ``resolve`` gives an address of a host, None if it has none. Raises ScriptError.
     """
-    answer = Run(read_program(source), _builtins(resolve)).call("FindProxyForURL", [url, host])
+    try:
+        answer = Run(read_program(source), _builtins(resolve)).call("FindProxyForURL", [url, host])
+    except RecursionError as error:  # brackets in the functions that call each other add up
+        raise ScriptError("its functions call each other too deeply") from error
     if not isinstance(answer, str):
         raise ScriptError("FindProxyForURL returns no string")
     groups = [_group(part.split()) for part in answer.split(";") if part.strip()]
@@ -35,9 +40,9 @@ def _group(words: Sequence[str]) -> str:
     if len(words) != 2 or kind not in {"PROXY", "HTTP", "HTTPS"}:
         return ""
     place = words[1]
-    if "://" in place:
-        return place
-    return f"https://{place}" if kind == "HTTPS" else f"http://{place}"
+    if "://" not in place:
+        place = f"https://{place}" if kind == "HTTPS" else f"http://{place}"
+    return place if is_address(place) and not set(place) & _SEPARATORS else ""
 
 
 def _builtins(resolve: Resolve) -> Mapping[str, Callable[..., Value]]:

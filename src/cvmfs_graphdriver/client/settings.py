@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
 from cvmfs_graphdriver.client.configuration import (
     ConfigRepository,
     Configuration,
@@ -173,6 +174,8 @@ def _servers(reader: SettingReader, name: str, limit: str) -> tuple[str, ...]:
     for server in servers:
         if not re.match(r"(https?|file)://", server):
             raise reader.refusal(name, f"names {server!r}, which is no http://, https:// or file:// URL")
+        if not is_address(server):
+            raise reader.refusal(name, f"names {server!r}, which is no URL: there is an odd character in it")
     if reader.text(limit):
         servers = servers[: reader.number(limit, 1)]
     return tuple(server.rstrip("/") for server in servers)
@@ -231,12 +234,21 @@ def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, k
         proxy_template=reader.text("CVMFS_PROXY_TEMPLATE"),
         prefer_ip_family=int(family),
         max_addresses_per_proxy=reader.number("CVMFS_MAX_IPADDR_PER_PROXY"),
-        dns_server=reader.text("CVMFS_DNS_SERVER"),
+        dns_server=_nameserver(reader),
         dns_retries=reader.number("CVMFS_DNS_RETRIES"),
         dns_timeout=reader.seconds("CVMFS_DNS_TIMEOUT"),
         dns_min_ttl=reader.seconds("CVMFS_DNS_MIN_TTL"),
         dns_max_ttl=reader.seconds("CVMFS_DNS_MAX_TTL"),
     )
+
+
+def _nameserver(reader: SettingReader) -> str:
+    place = reader.text("CVMFS_DNS_SERVER")
+    try:
+        _ = place and place_of_nameserver(place)
+    except ValueError:
+        raise reader.refusal("CVMFS_DNS_SERVER", "is no address like 192.0.2.1 or [2001:db8::1]:53") from None
+    return place
 
 
 def _trust(reader: SettingReader, etc: Path) -> TrustSettings:

@@ -44,7 +44,7 @@ def evaluate(path: Path, environment: Environment) -> Environment:
     Raises ConfigurationError: the file cannot be read, is no shell, or needs a bash and there is none.
     """
     try:
-        return _Evaluation(path, environment.copy(), set()).run()
+        return _Evaluation(path, environment.copy(), set(), _Budget()).run()
     except UnsupportedError as error:
         if bash := find_bash():
             return run_bash(bash, path, environment)
@@ -73,13 +73,24 @@ class _Segment(NamedTuple):
     splits: bool
 
 
+class _Budget:
+    """What all files together may still do: a few lines can double a value, or each other, without end."""
+
+    def __init__(self) -> None:
+        self.commands = 20_000
+        self.characters = 16 * 1024 * 1024
+
+
 class _Evaluation:
     """One file being evaluated; ``source`` begins another one with the same environment."""
 
-    def __init__(self, path: Path, environment: Environment, readonly: set[str], depth: int = 0) -> None:
+    def __init__(
+        self, path: Path, environment: Environment, readonly: set[str], budget: _Budget, depth: int = 0
+    ) -> None:
         self.path = path
         self.environment = environment
         self.readonly = readonly
+        self.budget = budget
         self.depth = depth
         self.line = 0
 
@@ -121,6 +132,9 @@ class _Evaluation:
 
     def _simple(self, command: Simple) -> int:
         self.line = command.line
+        self.budget.commands -= 1
+        if self.budget.commands < 0:
+            raise self._endless()
         if not command.words:
             for assignment in command.assignments:
                 self._assign(assignment)
@@ -136,10 +150,17 @@ class _Evaluation:
             raise UnsupportedError(command.line, f"the command {name!r}")
         return builtin(list(self._fields(rest)))
 
+    def _endless(self) -> ConfigurationError:
+        return ConfigurationError(f"{self.path}:{self.line}: what is written here has no end")
+
     def _assign(self, assignment: Assignment) -> None:
         value = self._text(assignment.value)
         if assignment.append and assignment.name in self.environment.settings:
-            value = self.environment.settings[assignment.name].value + value
+            before = self.environment.settings[assignment.name].value
+            self.budget.characters -= len(before)
+            if self.budget.characters < 0:
+                raise self._endless()
+            value = before + value
         self._set(assignment.name, value, assignment.line)
 
     def _set(self, name: str, value: str, line: int) -> None:
@@ -183,11 +204,11 @@ class _Evaluation:
         if len(arguments) != 1:
             raise UnsupportedError(self.line, "source with several arguments")
         path = self._path(arguments[0])
-        if not path.is_file():
+        if evaluate_test(["-f", arguments[0]], self._path) != 0:
             return 1
         if self.depth == _DEPTH_LIMIT:
             raise ConfigurationError(f"{self.path}:{self.line}: files source each other without end")
-        _Evaluation(path, self.environment, self.readonly, self.depth + 1).run()
+        _Evaluation(path, self.environment, self.readonly, self.budget, self.depth + 1).run()
         return 0
 
     def _path(self, name: str) -> Path:
@@ -259,7 +280,11 @@ class _Evaluation:
             if given:
                 yield from self._segments(parameter.word, splits=splits)
         elif given or not operator:
-            yield _Segment(known.value if known else "", parameter.quoted, splits)
+            value = known.value if known else ""
+            self.budget.characters -= len(value)
+            if self.budget.characters < 0:
+                raise self._endless()
+            yield _Segment(value, parameter.quoted, splits)
         elif operator == "-":
             yield from self._segments(parameter.word, splits=splits)
         else:

@@ -31,7 +31,7 @@ def evaluate_test(arguments: Sequence[str], locate: Callable[[str], Path]) -> in
             status = evaluate_test(rest, locate)
             return 1 - status if status in {0, 1} else status
         case [operator, operand] if operator in _PREDICATES:
-            return int(not (operand and _PREDICATES[operator](locate(operand))))
+            return int(not (operand and _holds(_PREDICATES[operator], locate(operand))))
         case ["-z", text]:
             return int(bool(text))
         case ["-n", text]:
@@ -40,6 +40,14 @@ def evaluate_test(arguments: Sequence[str], locate: Callable[[str], Path]) -> in
             return None
         case _:
             return _ERROR
+
+
+def _holds(predicate: Callable[[Path], bool], path: Path) -> bool:
+    """What cannot be looked at counts as absent, as for bash: a name that is too long, for instance."""
+    try:
+        return predicate(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _number(comparison: Callable[[int, int], bool]) -> Callable[[str, str], int]:

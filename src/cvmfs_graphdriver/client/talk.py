@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.ledger import Kind, Record
 from cvmfs_graphdriver.client.network import Network
@@ -67,7 +68,8 @@ class Talk:
             "revision": lambda _: f"{self._revision().number}\n",
             "max ttl info": self._max_ttl_info,
             "max ttl set": self._max_ttl_set,
-            "nameserver get": lambda _: f"{client.settings.network.dns_server or 'unset'}\n",
+            "nameserver get": lambda _: f"{client.network.nameserver or 'unset'}\n",
+            "nameserver set": self._nameserver_set,
             "timeout info": self._timeout_info,
             "timeout set": self._timeout_set,
             "host probe geo": self._probe_geo,
@@ -208,6 +210,14 @@ class Talk:
     def _probe_geo(self, _: str) -> str:
         return _OK if self._client.network.sort_by_distance() else "Failed\n"
 
+    def _nameserver_set(self, place: str) -> None:
+        try:
+            place_of_nameserver(place)
+        except ValueError:
+            raise _UsageError(f"{place!r} is no address of a name server") from None
+        for network in filter(None, (self._client.network, self._client.external_network)):
+            network.nameserver = place
+
     def _timeout_info(self, _: str) -> str:
         proxy, direct = self._client.transfer.timeout, self._client.transfer.timeout_direct
         return f"Timeout with proxy: {proxy:g}s\nTimeout without proxy: {direct:g}s\n"
@@ -279,7 +289,7 @@ def _number(text: str) -> float:
 
 def _urls(text: str) -> list[str]:
     urls = [url.strip().rstrip("/") for url in text.split(";") if url.strip()]
-    if not urls or any("://" not in url for url in urls):
+    if not urls or not all(map(is_address, urls)):
         raise _UsageError("usage: host set <URL>[;<URL>...]")
     return urls
 

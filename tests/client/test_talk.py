@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from cvmfs_graphdriver.client.talksocket import ask, serve_talk
 from tests.client.fixture import Server
 from tests.client.test_revision import mounted, read, walk
 from tests.nameserver import name_server, records
+from tests.repository.damage import FAST
 from tests.repository.mutations import mutations
 
 
@@ -303,13 +305,16 @@ COMMANDS = [
 ]
 
 
-def test_any_command_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_command_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that damage makes are asked of nobody: this is about commands, not about the network."""
     monkeypatch.setattr(Resolver, "_ask", lambda *_: ((), 0.0))
     monkeypatch.setattr(Resolver, "_ask_system", lambda *_: ((), 0.0))
     known = 0
-    with mounted("empty", tmp_path) as (client, _, _):
-        talk = Talk(client, tmp_path)
+    with (
+        tempfile.TemporaryDirectory(dir=FAST) as directory,
+        mounted("empty", Path(directory)) as (client, *_),
+    ):
+        talk = Talk(client, Path(directory))
         for data in mutations([command.encode() for command in COMMANDS], 100_000):
             line = data[:512].decode("utf-8", "surrogateescape")
             if line.startswith(("pin", "remount", "host probe", "metrics")):

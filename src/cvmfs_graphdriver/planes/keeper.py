@@ -10,6 +10,7 @@ output with one line of JSON, when the repository is mounted or cannot be.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -211,6 +212,8 @@ def _die(failure: threading.ExceptHookArgs) -> None:
 
 def main() -> None:
     """The program."""
+    gc.freeze()  # what was imported stays; ``spawn`` has let nobody look through it yet
+    gc.enable()
     request = MountRequest.parse(sys.stdin.buffer.readline())
     answers = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)

@@ -15,8 +15,9 @@ from cvmfs_graphdriver.planes.request import MountRequest, parse_answer
 __all__ = ["spawn"]
 
 _KEEPER = "cvmfs_graphdriver.planes.keeper"
-# It forks at once, while there is little to copy: whoever spawned it need not wait for its end.
-_PROGRAM = f"import os; os.fork() and os._exit(0); from {_KEEPER} import main; main()"
+# It forks at once, while there is little to copy: whoever spawned it need not wait for its end. Looking for
+# garbage in what is being imported would take a tenth of the time.
+_PROGRAM = f"import gc, os; os.fork() and os._exit(0); gc.disable(); from {_KEEPER} import main; main()"
 _SOURCE = Path(__file__).parents[2]
 
 

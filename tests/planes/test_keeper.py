@@ -1,5 +1,6 @@
 """Mounts that outlive their servers."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.spawn import spawn
 from tests.client.fixture import Server, UnpackedRepository, serve, unpack
-from tests.planes.support import mounted, pids_serving, wait_until
+from tests.planes.published import Published, file, published
+from tests.planes.support import end, mounted, pids_serving, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -153,3 +155,84 @@ def test_requests_survive_the_pipe(tmp_path: Path) -> None:
     assert request.dump().count(b"\n") == 1
     assert json.loads(request.dump())["fqrn"] == "x.y.z"
     assert MountRequest.parse(request.dump()) == request
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[tuple[Published, Path]]:
+    """A repository of our own, mounted, which is looked at every second, and whose transfers end in one."""
+    quick = {"CVMFS_TIMEOUT": "1", "CVMFS_TIMEOUT_DIRECT": "1", "CVMFS_MAX_RETRIES": "0"}
+    with published(tmp_path / "repository", ttl=1) as repository:
+        repository.publish({b"/old": [file("/f", b"first"), file("/g", b"unread")]})
+        target = tmp_path / "mnt"
+        target.mkdir()
+        spawn(MountRequest(repository.fqrn, target, repository.etc, overrides=quick))
+        yield repository, target
+        end(target)
+
+
+def revision_of(mount: Path) -> int:
+    """The revision that is shown, or what asking for it ends with."""
+    try:
+        return int(os.getxattr(mount, "user.revision"))
+    except OSError as error:
+        return -(error.errno or 0)
+
+
+def error_of(path: Path) -> int:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def test_a_revision_that_is_blacklisted_while_mounted_is_served_no_longer(
+    own: tuple[Published, Path],
+) -> None:
+    repository, mount = own
+    assert (mount / "old" / "f").read_bytes() == b"first"
+    keeper = pids_serving(mount)[0]
+    number = revision_of(mount)
+    (repository.etc / "blacklist").write_text(f"<{repository.fqrn} {number + 1}\n")
+    wait_until(lambda: revision_of(mount) == -errno.EIO)
+    assert error_of(mount / "old" / "g") == errno.EIO
+    repository.publish({b"/new": [file("/f", b"second")]})
+    wait_until(lambda: not error_of(mount / "new" / "f"))
+    assert (mount / "new" / "f").read_bytes() == b"second"
+    assert revision_of(mount) == number + 1
+    assert pids_serving(mount)[0] == keeper
+
+
+def test_a_newer_revision_takes_the_place_of_a_blacklisted_one(own: tuple[Published, Path]) -> None:
+    repository, mount = own
+    servers = pids_serving(mount)
+    number = revision_of(mount)
+    repository.publish({b"/new": [file("/f", b"second")]})
+    (repository.etc / "blacklist").write_text(f"<{repository.fqrn} {number + 1}\n")
+    wait_until((mount / "new" / "f").exists)
+    assert pids_serving(mount) == servers, "nobody had to end for it"
+
+
+def test_who_reads_gets_an_error_while_no_server_can_be_started_and_all_is_well_afterwards(
+    own: tuple[Published, Path],
+) -> None:
+    repository, mount = own
+    assert (mount / "old" / "f").read_bytes() == b"first"
+    keeper, server = pids_serving(mount)
+    configuration = repository.etc / "default.local"
+    good = configuration.read_text()
+    configuration.write_text(good + "CVMFS_REPOSITORY_TAG=there-is-none\n")
+    os.kill(server, signal.SIGKILL)
+    started = time.monotonic()
+    assert error_of(mount / "old" / "g") == errno.EIO
+    assert time.monotonic() - started < 5, "the one second of a transfer, and what it takes to notice"
+    configuration.write_text(good)
+    wait_until(lambda: not error_of(mount / "old" / "g"))
+    assert (mount / "old" / "g").read_bytes() == b"unread"
+    wait_until(lambda: len(pids_serving(mount)) == 2)
+    assert pids_serving(mount)[0] == keeper
+    configuration.write_text(good + "CVMFS_REPOSITORY_TAG=there-is-none\n")
+    os.kill(pids_serving(mount)[1], signal.SIGKILL)
+    wait_until(lambda: len(pids_serving(mount)) >= 2)
+    umount(mount)
+    wait_until(lambda: not pids_serving(mount))

@@ -181,21 +181,25 @@ class Client:
     def refresh(self) -> Revision | None:
         """The newest revision if it is newer than the current one, else None.
 
-        Raises as ``mount`` does; then the current revision stays, unless the error is a RevisionError.
+        Raises as ``mount`` does; then the current revision stays, unless the error is a RevisionError: that
+        revision has been blacklisted since, there is none to take its place, and nobody may be shown it.
         """
         with self._lock:
             current = self._current
             if current is None:
                 raise RevisionError(f"{self.settings.fqrn} is not mounted yet")
-            self._refuse_blacklisted(current.number)
             if not self.follows:
+                self._refuse_blacklisted(current.number)
                 return None
             try:
                 newer = self._newer_than(current)
             except CvmfsGraphdriverError as error:
                 self._schedule(error)
+                self._refuse_blacklisted(current.number)
                 raise
             self._schedule(None)
+            if newer is None:
+                self._refuse_blacklisted(current.number)
             return newer
 
     def open_object(self, wanted: Wanted) -> int:

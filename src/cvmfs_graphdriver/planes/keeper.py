@@ -3,7 +3,8 @@
 Owns: a mount's life. The kernel ends a FUSE mount when the last descriptor of it is closed; so this process
 does nothing that could fail: it mounts, starts a server process, waits, and starts the next one if that
 dies. Requests that the dead one had begun are in memory that all servers share. Who reads a file meanwhile
-sees a pause. It ends when the repository is unmounted. Must not know: how a repository is served.
+sees a pause; if no server can be started for as long as a transfer may take, an I/O error, until one can.
+It ends when the repository is unmounted. Must not know: how a repository is served.
 
 As a program (``spawn`` starts it) it reads a request as one line from standard input, and answers on standard
 output with one line of JSON, when the repository is mounted or cannot be.
@@ -30,6 +31,8 @@ from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.fuse.device import mount_device, open_device, set_readahead
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
+from cvmfs_graphdriver.kernel.fuse.refusing import Refusing
+from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.process import log_as_told
@@ -42,11 +45,14 @@ _log = logging.getLogger(__name__)
 
 _READAHEAD = 4 << 20
 _GO = b"1"
+_ANSWER = 65536
 _GLANCE = 1000
 """Milliseconds between two looks at a server that lives."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 _PATIENCE = 10.0
 """Seconds that a server must have lived for its successor to be started without delay."""
+_STARTING = 30.0
+"""Seconds that starting a server may take, where the configuration cannot be read that would say it."""
 
 
 def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
@@ -78,7 +84,7 @@ class _Keeper:
     """A device, and the server that answers for it now.
 
     A server and its keeper talk once, over a pair of sockets: the server says how the file system should be
-    mounted, and the keeper says that it is; before that there is nothing to be read from the device.
+    mounted, and the keeper says that it is, and that nobody else serves.
     """
 
     def __init__(self, request: MountRequest) -> None:
@@ -86,6 +92,7 @@ class _Keeper:
         self.device = open_device()
         self._inflight = InFlight(request.threads)
         self._server = 0
+        self._refuser = 0
         self._lingering: list[int] = []
         self._ours, self._theirs = socket.socketpair()
 
@@ -109,14 +116,78 @@ class _Keeper:
             code = self._wait()
             if code == 0 or self._is_over():
                 return
-            lived = time.monotonic() - started
-            self._prepare_log()
-            delay = 0.0 if lived > _PATIENCE else min(2 * delay or _FIRST_DELAY, _LONGEST_DELAY)
+            patience = self._prepare_log()
+            if time.monotonic() - started > _PATIENCE:
+                delay = 0.0
+            delay = self._replace(code, delay, time.monotonic() + patience)
+            if self._is_over():
+                return
+
+    def _replace(self, code: int, delay: float, deadline: float) -> float:
+        """Start servers until one serves, or the file system is unmounted; returns the delay before the last.
+
+        From the ``deadline`` on who waits for an answer gets an error.
+        """
+        while True:
             _log.error(
                 "%s: the server ended with %d, starting another in %.1f s", self._request.fqrn, code, delay
             )
             time.sleep(delay)
+            delay = min(2 * delay or _FIRST_DELAY, _LONGEST_DELAY)
+            self._ours, self._theirs = socket.socketpair()
             self._fork()
+            self._theirs.close()
+            failure = self._await(deadline)
+            if failure is None:
+                self._stop_refusing()
+                self.release()
+                return delay
+            self._ours.close()
+            if self._is_over():
+                self._stop_refusing()
+                return delay
+            code = failure
+
+    def _await(self, deadline: float) -> int | None:
+        """Wait for a server to begin; the exit code of one that ended instead."""
+        descriptor = os.pidfd_open(self._server)
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.register(self._ours, select.POLLIN)
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                ready = dict(poll.poll(_GLANCE if self._refuser else min(_GLANCE, 1000 * left + 1)))
+                if descriptor in ready or self._is_over():
+                    os.kill(self._server, signal.SIGKILL)
+                    return os.waitstatus_to_exitcode(os.waitpid(self._server, 0)[1])
+                if self._ours.fileno() in ready:
+                    if "suid" in json.loads(self._ours.recv(_ANSWER) or b"{}"):
+                        return None
+                    poll.unregister(self._ours)  # it says why it ends
+                if not self._refuser and time.monotonic() >= deadline:
+                    self._start_refusing()
+        finally:
+            os.close(descriptor)
+
+    def _start_refusing(self) -> None:
+        _log.critical(
+            "%s: no server can be started; until one can, who uses it gets I/O errors", self._request.fqrn
+        )
+        self._refuser = os.fork()
+        if self._refuser == 0:
+            try:
+                self._prepare()
+                Server(self.device, Refusing(), self._inflight).serve()
+            finally:
+                os._exit(0)
+
+    def _stop_refusing(self) -> None:
+        """What was not answered yet is in memory for the next server."""
+        if self._refuser:
+            os.kill(self._refuser, signal.SIGKILL)
+            os.waitpid(self._refuser, 0)
+            self._refuser = 0
 
     def _wait(self) -> int:
         """Wait for the server's end; returns its exit code, or the negative number of a signal.
@@ -141,11 +212,20 @@ class _Keeper:
         finally:
             os.close(descriptor)
 
-    def _prepare_log(self) -> None:
-        """Log where its servers do. Only now, since reading the configuration takes its time."""
+    def _prepare_log(self) -> float:
+        """Log where its servers do. Only now, since reading the configuration takes its time.
+
+        Returns how many seconds a transfer may take that has to be tried as often as configured.
+        """
         request = self._request
-        with contextlib.suppress(ClientError):
-            log_as_told(load_settings(request.fqrn, request.etc, request.overrides).operation)
+        try:
+            settings = load_settings(request.fqrn, request.etc, request.overrides)
+            log_as_told(settings.operation)
+        except ClientError:
+            return _STARTING
+        network = settings.network
+        attempt = max(network.timeout, network.timeout_direct)
+        return attempt + network.max_retries * (attempt + network.backoff_max)
 
     def unmount(self, *_: object) -> None:
         """A signal's handler: who uses the file system now may go on, then it ends."""
@@ -188,15 +268,14 @@ class _Keeper:
         threading.excepthook = _die
 
     def _ready(self, options: dict[str, bool]) -> None:
-        """Ask the keeper to mount, and wait until it has. Later servers have nobody to ask."""
-        if self._tell(options) and self._theirs.recv(1) != _GO:
+        """Ask the keeper to mount, if it is not, and wait until it has."""
+        self._tell(options)
+        if self._theirs.recv(1) != _GO:
             os._exit(1)
 
-    def _tell(self, values: dict[str, Any]) -> bool:
-        if self._theirs.fileno() < 0:
-            return False
-        self._theirs.sendall(json.dumps(values).encode() + b"\n")
-        return True
+    def _tell(self, values: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is told of the beginning alone
+            self._theirs.sendall(json.dumps(values).encode() + b"\n")
 
 
 def _is_zombie(process: int) -> bool:

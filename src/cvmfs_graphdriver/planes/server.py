@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.errors import ClientError
+from cvmfs_graphdriver.client.errors import ClientError, RevisionError
 from cvmfs_graphdriver.client.revision import Revision
 from cvmfs_graphdriver.client.settings import PresentationSettings, load_settings
 from cvmfs_graphdriver.client.talk import Talk
@@ -190,6 +190,10 @@ class _Service:
         while not self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
             try:
                 self._show_newest(server)
+            except RevisionError as error:
+                # Nobody may see it any longer; a server that begins anew shows another one, or nothing.
+                _log.critical("ending the server: %s", error)
+                os._exit(error.exit_code)
             except CvmfsGraphdriverError as error:
                 _log.warning("cannot look for a new revision: %s", error)
 

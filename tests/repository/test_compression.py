@@ -59,7 +59,7 @@ for _ in range(10_000):
     digest.update(compress((pattern * 3000)[: chance.randrange(1, 3000)]))
 print(digest.hexdigest())
 """
-"""What ISA-L's levels 1 and 2 make differently in each process (some ten of these)."""
+"""What ISA-L's level 2, left alone, makes differently in each process (some ten of these)."""
 
 
 def test_equal_content_makes_equal_objects_in_every_process() -> None:

@@ -19,6 +19,10 @@ from tests.publisher.endless import endless_publisher
 from tests.publisher.site import FQRN, Site, file
 
 
+KILLS = int(os.environ.get("KILLS", "5"))
+"""How many times a publisher is killed; 50 and more for a long night."""
+
+
 def newest(site: Site) -> int:
     return site.open().manifest().revision
 
@@ -32,7 +36,7 @@ def test_a_publisher_that_is_killed_anywhere(tmp_path: Path, workers: int) -> No
     before = newest(site)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    for _ in range(10):
+    for _ in range(KILLS):
         with endless_publisher(site.storage, site.keys, workers, TMPDIR=str(scratch)) as process:
             time.sleep(dice.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)

@@ -32,7 +32,7 @@ from demo.seaweed import Seaweed
 from tests.publisher.endless import endless_publisher
 from tests.publisher.site import FQRN, Site, directory, file, hardlink, symlink
 
-KILLS = int(os.environ.get("KILLS", "10"))
+KILLS = int(os.environ.get("KILLS", "5"))
 """How many times a publisher is killed; 50 and more for a long night."""
 
 

@@ -27,9 +27,11 @@ from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
 from cvmfs_graphdriver.oci.source import ImageSource, load_image
 from cvmfs_graphdriver.oci.transport import NetworkSettings, Transport
 from cvmfs_graphdriver.publisher.errors import StorageError
+from demo.seaweed import Seaweed
 from tests.conversion.watcher import Watcher
 from tests.images import TestLayer, push, tar_of, write_layout
 from tests.publisher.site import Site
+from tests.publisher.test_s3 import S3Site
 from tests.registry import run_registry
 from tests.support import PROJECT
 
@@ -45,8 +47,8 @@ from cvmfs_graphdriver.conversion.convert import convert
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
 from cvmfs_graphdriver.oci.layout import LayoutImage
 from cvmfs_graphdriver.oci.source import load_image
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.upstream import storage_at
 from tests.conversion.watcher import Watcher
 from tests.publisher.site import FQRN
 for line in sys.stdin:
@@ -54,7 +56,7 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         source = LayoutImage(Path(sys.argv[1]), tag)
-        repository = Repository.open(FQRN, LocalStorage(Path(sys.argv[2])), Path(sys.argv[3]))
+        repository = Repository.open(FQRN, storage_at(Path(sys.argv[2]), FQRN), Path(sys.argv[3]))
         convert(source, load_image(source, None), repository, DirectoryLayout(b"/layers"), Watcher())
         os._exit(0)
     if float(seconds):
@@ -81,8 +83,8 @@ class Converter:
 
 
 @contextmanager
-def converter(layout: Path, site: Site, scratch: Path) -> Iterator[Converter]:
-    command = [sys.executable, "-c", CONVERTER, *map(str, (layout, site.storage, site.keys))]
+def converter(layout: Path, place: Path, keys: Path, scratch: Path) -> Iterator[Converter]:
+    command = [sys.executable, "-c", CONVERTER, *map(str, (layout, place, keys))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
         env={**os.environ, "TMPDIR": str(scratch)},
@@ -103,8 +105,13 @@ def image(layout: Path, tag: str, *, megabytes: int = 1) -> list[TestLayer]:
     return layers
 
 
-def test_conversions_that_are_killed_anywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["disk", "S3"])
+def test_conversions_that_are_killed_anywhere(tmp_path: Path, kind: str, s3: Seaweed) -> None:
     site = Site(tmp_path / "site")
+    place = site.storage
+    if kind == "S3":
+        site = S3Site(site, s3)
+        place = site.configuration
     site.clock = time.time()
     site.open().resign()
     layout, scratch = tmp_path / "layout", tmp_path / "scratch"
@@ -112,7 +119,7 @@ def test_conversions_that_are_killed_anywhere(tmp_path: Path) -> None:
     scratch.mkdir()
     dice = random.Random(1)
     image(layout, "first", megabytes=2)
-    with converter(layout, site, scratch) as run:
+    with converter(layout, place, site.keys, scratch) as run:
         start = time.monotonic()
         run.convert("first")
         length = time.monotonic() - start
@@ -132,7 +139,8 @@ def test_conversions_that_are_killed_anywhere(tmp_path: Path) -> None:
     assert site.findings() == []
     known = {name: content for name, (_, content) in site.tree(b"/layers").items()}
     assert all(len([path for path in known if layer.digest[7:].encode() in path]) == 10 for layer in layers)
-    assert [name for name in os.listdir(site.storage / "data/txn") if name != ".lock"] == []
+    if kind == "disk":
+        assert [name for name in os.listdir(site.storage / "data/txn") if name != ".lock"] == []
 
 
 class CuttingProxy:

@@ -15,6 +15,7 @@ from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.repository.catalog import Catalog
@@ -76,8 +77,12 @@ class Site:
                 FQRN, LocalStorage.create(self.storage), self.keys, self.options, clock=lambda: self.clock
             )
 
+    def at(self) -> Storage:
+        """The storage, opened anew."""
+        return LocalStorage(self.storage)
+
     def open(self) -> Repository:
-        repository = Repository.open(FQRN, LocalStorage(self.storage), self.keys, self.options)
+        repository = Repository.open(FQRN, self.at(), self.keys, self.options)
         repository.clock = lambda: self.clock
         return repository
 
@@ -97,7 +102,7 @@ class Site:
         """What checking it finds."""
         keys = load_public_keys((self.keys / f"{FQRN}.pub").read_bytes())
         now = datetime.fromtimestamp(self.clock, UTC)
-        return list(RepositoryCheck(LocalStorage(self.storage), FQRN, keys, now=now, contents=contents).run())
+        return list(RepositoryCheck(self.at(), FQRN, keys, now=now, contents=contents).run())
 
     def files(self) -> dict[str, bytes]:
         """Every file of the storage but the lock."""
@@ -130,7 +135,7 @@ class Site:
 
     def _open_catalog(self, mountpoint: bytes, digest: Digest) -> Catalog:
         path = self.place / f"{digest.hex}.db"
-        path.write_bytes(read_object(LocalStorage(self.storage), ObjectName(digest, Suffix.CATALOG)))
+        path.write_bytes(read_object(self.at(), ObjectName(digest, Suffix.CATALOG)))
         return Catalog.open(path, mountpoint=mountpoint)
 
     def _walk(self, at: bytes, digest: Digest) -> Iterator[tuple[bytes, tuple[DirectoryEntry, bytes]]]:
@@ -156,6 +161,7 @@ class Site:
         names = [ObjectName(chunk.digest, Suffix.PARTIAL) for chunk in catalog.chunks(path)]
         if entry.digest is not None:
             names.append(ObjectName(entry.digest, Suffix.NONE))
+        storage = self.at()
         return b"".join(
-            decompress((self.storage / name.path).read_bytes(), entry.compression) for name in names
+            decompress(storage.get(name.path, limit=1 << 30) or b"", entry.compression) for name in names
         )

@@ -18,7 +18,6 @@ from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.publisher.endless import endless_publisher
 from tests.publisher.site import FQRN, Site, file
 
-
 KILLS = int(os.environ.get("KILLS", "5"))
 """How many times a publisher is killed; 50 and more for a long night."""
 

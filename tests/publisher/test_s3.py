@@ -21,7 +21,7 @@ from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError
 from cvmfs_graphdriver.publisher.gc import collect_garbage
 from cvmfs_graphdriver.publisher.keyring import Keyring, load_master_public_keys
-from cvmfs_graphdriver.publisher.repository import MANIFEST, Repository
+from cvmfs_graphdriver.publisher.repository import MANIFEST
 from cvmfs_graphdriver.publisher.s3 import S3Storage
 from cvmfs_graphdriver.publisher.s3_lock import S3Lock
 from cvmfs_graphdriver.publisher.s3_settings import S3Settings
@@ -51,11 +51,6 @@ class S3Site(Site):
 
     def at(self) -> Storage:
         return storage_at(self.configuration, FQRN)
-
-    def open(self) -> Repository:
-        repository = Repository.open(FQRN, self.at(), self.keys, self.options)
-        repository.clock = lambda: self.clock
-        return repository
 
     @property
     def bucket(self) -> Bucket:

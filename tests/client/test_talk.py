@@ -6,7 +6,9 @@ import re
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,9 +215,26 @@ def test_metrics_are_what_prometheus_reads(running: Running) -> None:
     assert value("received_bytes_total") == client.counters["bytes_received"]
     assert value("download_seconds_count") == client.counters["downloads"]
     assert value("download_seconds_bucket", le="+Inf") == client.counters["downloads"]
-    assert value("host_active", host=f"{server.url}/cvmfs/kitchen.test.org") == 1
+    host = f"{server.url}/cvmfs/kitchen.test.org"
+    assert value("host_active", host=host) == 1
     assert value("proxy_active", proxy="DIRECT", group="0") == 1
     assert value("offline") == 0
+    assert value("source_objects_total", source="host", via=host) == client.counters["downloads"]
+    assert value("source_bytes_total", source="host", via=host) == client.counters["bytes_received"]
+    assert value("source_objects_total", source="cache") == client.counters["hits"] > 0
+    assert value("source_bytes_total", source="cache") > 0
+    hits, misses = client.counters["hits"], client.counters["misses"]
+    assert value("cache_hit_ratio") == pytest.approx(hits / (hits + misses))
+    assert value("revision_age_seconds") == pytest.approx(time.time() - 1795458710, abs=60)
+    client.network.set_proxies("http://127.0.0.1:1|http://127.0.0.1:2", "")
+    first = client.transfer.failover.current_proxy.url
+    client.transfer.switch_group()
+    assert f'proxy_burned{{group="0",proxy="{first}",repository="kitchen.test.org"}} 0.0' in talk.answer(
+        "metrics prometheus"
+    )
+    burned = replace(status_of(client, ""), burned_proxies=1)
+    lines = metrics_text([burned]).decode().splitlines()
+    assert sum("proxy_burned{" in line and line.endswith(" 1.0") for line in lines) == 1
     client.counters.add("failure:host_short", 3)
     two = [status_of(client, "/a"), status_of(client, "/b")]
     assert b'transfer_failures_total{kind="host_short",repository="kitchen.test.org"} 3.0' in metrics_text(
@@ -352,6 +371,16 @@ def test_what_is_no_address_is_refused_and_changes_nothing(command: str, running
     assert talk.answer(command).startswith("Failed: ")
     assert [talk.answer(question) for question in ("host info", "proxy info", "nameserver get")] == before
     assert (client.network.proxies, client.network.fallback_proxies) == ("DIRECT", "")
+
+
+def test_probing_sorts_servers_by_how_quickly_they_answer(running: Running) -> None:
+    talk, _, _, server = running
+    good = f"{server.url}/cvmfs/kitchen.test.org"
+    assert talk.answer(f"host set http://127.0.0.1:1/dead;{good}") == "OK\n"
+    assert talk.answer("host probe") == "OK\n"
+    first, second, active, _ = talk.answer("host info").split("\n")
+    assert re.fullmatch(rf"  \[0\] {re.escape(good)} \(\d+ ms\)", first)
+    assert (second, active) == ("  [1] http://127.0.0.1:1/dead (host down)", f"Active host 0: {good}")
 
 
 def test_the_name_server_can_be_changed(running: Running) -> None:

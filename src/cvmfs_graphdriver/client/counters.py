@@ -18,7 +18,8 @@ class Counters:
 
     ``downloads`` and ``bytes_received`` count what came over the network, ``hits`` and ``misses`` what was
     in the cache and what was not, ``opens`` and ``directory_opens`` what users opened, ``io_errors`` what
-    they could not get; ``failure:<kind>`` counts failed attempts of transfers by kind.
+    they could not get; ``failure:<kind>`` counts failed attempts of transfers by kind, ``objects:<source>``
+    and ``bytes:<source>`` what came from where: ``cache``, ``proxy <name>`` or ``host <URL>``.
     """
 
     def __init__(self) -> None:
@@ -34,14 +35,23 @@ class Counters:
         with self._lock:
             self._values[name] += amount
 
-    def add_download(self, size: int, seconds: float) -> None:
+    def add_download(self, size: int, seconds: float, source: str) -> None:
         """Count one successful transfer."""
         bucket = sum(seconds > bound for bound in LATENCY_BOUNDS)
         with self._lock:
             self._values["downloads"] += 1
             self._values["bytes_received"] += size
+            self._values[f"objects:{source}"] += 1
+            self._values[f"bytes:{source}"] += size
             self._latencies[bucket] += 1
             self._seconds += seconds
+
+    def add_hit(self, size: int) -> None:
+        """Count an object of so many bytes that was in the cache."""
+        with self._lock:
+            self._values["hits"] += 1
+            self._values["objects:cache"] += 1
+            self._values["bytes:cache"] += size
 
     def add_io_error(self, when: float) -> None:
         """Count an error that a user saw, at the Unix time ``when``."""

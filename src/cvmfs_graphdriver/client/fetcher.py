@@ -68,7 +68,7 @@ class Fetcher:
         size = wanted.size if wanted.exact else None
         descriptor = self._cache.open(digest, size)
         if descriptor is not None:
-            self._counters.add("hits")
+            self._counters.add_hit(os.fstat(descriptor).st_size)
             return descriptor
         self._counters.add("misses")
         while True:

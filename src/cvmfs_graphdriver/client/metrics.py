@@ -4,6 +4,8 @@ Owns: names and kinds of metrics (Prometheus' rules for naming: base units, ``_t
 Must not know: where a status comes from, how metrics are served.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -19,9 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["metrics_text"]
 
 _PREFIX = "cvmfs_graphdriver"
+
+
+def _ratio(status: Status) -> float:
+    hits, misses = status.counters.get("hits", 0), status.counters.get("misses", 0)
+    return hits / (hits + misses) if hits + misses else math.nan
+
+
 _GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "revision": ("Revision that is mounted", lambda status: status.revision),
     "published_timestamp_seconds": ("When that revision was published", lambda status: status.published),
+    "revision_age_seconds": (
+        "Seconds since that revision was published",
+        lambda status: max(0.0, time.time() - status.published) if status.published else math.nan,
+    ),
+    "cache_hit_ratio": ("Objects found in the cache of all that were wanted", _ratio),
     "uptime_seconds": ("Seconds since the client began", lambda status: status.uptime),
     "offline": ("Whether servers cannot be asked or believed", lambda status: bool(status.offline)),
     "cache_used_bytes": ("Bytes in the cache", lambda status: status.cache_used),
@@ -96,22 +110,43 @@ class _Clients(Collector):
                 if key.startswith("failure:"):
                     failures.add_metric([status.fqrn, key.partition(":")[2]], float(number))
         yield failures
+        yield from self._sources()
+
+    def _sources(self) -> Iterator["Metric"]:
+        """What came from where: from the cache, through a proxy, or from a server without one."""
+        for key, meaning in (("objects", "Objects by where they came from"), ("bytes", "Bytes by the same")):
+            counter = CounterMetricFamily(
+                f"{_PREFIX}_source_{key}", meaning, labels=["repository", "source", "via"]
+            )
+            for status in self._statuses:
+                for full, number in sorted(status.counters.items()):
+                    which, _, source = full.partition(":")
+                    if which == key:
+                        kind, _, name = source.partition(" ")
+                        counter.add_metric([status.fqrn, kind, name], float(number))
+            yield counter
 
     def _choices(self) -> Iterator["Metric"]:
-        """Which server and which proxy are in use: 1, others 0."""
+        """Which server and which proxy are in use, and which proxies are burned: 1, others 0."""
         hosts = GaugeMetricFamily(f"{_PREFIX}_host_active", "Servers", labels=["repository", "host"])
         proxies = GaugeMetricFamily(
             f"{_PREFIX}_proxy_active", "Proxies by address", labels=["repository", "group", "proxy"]
+        )
+        burned = GaugeMetricFamily(
+            f"{_PREFIX}_proxy_burned", "Proxies that failed", labels=["repository", "group", "proxy"]
         )
         for status in self._statuses:
             for host in dict.fromkeys(status.hosts):
                 hosts.add_metric([status.fqrn, host], float(host == status.host))
             seen = set()
             for number, group in enumerate(status.proxies):
-                for proxy in group:
+                live = len(group) - (status.burned_proxies if number == status.proxy_group else 0)
+                for place, proxy in enumerate(group):
                     if (number, proxy) not in seen:
                         seen.add((number, proxy))
                         active = proxy == status.proxy_address
                         proxies.add_metric([status.fqrn, str(number), proxy], float(active))
+                        burned.add_metric([status.fqrn, str(number), proxy], float(place >= live))
         yield hosts
         yield proxies
+        yield burned

@@ -5,7 +5,9 @@ Must not know: what is fetched.
 """
 
 import logging
+import math
 import os
+import time
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -40,6 +42,8 @@ class Network:
     """The regular proxies as configured, or as set since."""
     fallback_proxies: str
     transfer: Transfer
+    round_trips: dict[str, float]
+    """Seconds that servers took to answer when they were probed; infinite for those that did not."""
 
     def __init__(self, settings: NetworkSettings, counters: Counters, identifier: str) -> None:
         self._settings = settings
@@ -57,6 +61,7 @@ class Network:
             indefinitely=settings.failover_indefinitely,
         )
         self.proxies, self.fallback_proxies = settings.proxies, settings.fallback_proxies
+        self.round_trips = {}
         self._names = self._named(self.proxies, self.fallback_proxies)
         failover = Failover(settings.servers, self._names.groups, self._policy, self._random)
         self.transfer = Transfer(settings, failover, counters, self._poll, identifier)
@@ -109,6 +114,19 @@ class Network:
                 self.set_proxies(self.proxies, ";".join(names))
             return True
         return False
+
+    def probe(self) -> None:
+        """Ask each server how long it takes to answer, and use the quickest first."""
+        self.round_trips = {host: self._round_trip(host) for host in self.transfer.failover.hosts}
+        self.transfer.failover.set_hosts(sorted(self.round_trips, key=self.round_trips.__getitem__))
+
+    def _round_trip(self, host: str) -> float:
+        started = time.monotonic()
+        try:
+            self._ask(host, ".cvmfspublished")
+        except (TransferError, RepositoryError):
+            return math.inf
+        return time.monotonic() - started
 
     def close(self) -> None:
         """Close all connections."""

@@ -38,6 +38,8 @@ class Status:
     """As the configuration calls it."""
     proxy_address: str
     proxies: tuple[tuple[str, ...], ...]
+    proxy_group: int
+    """The group in use; of that, so many as are burned stand at the end."""
     burned_proxies: int
     cache_directory: str
     cache_used: int
@@ -90,6 +92,7 @@ def status_of(client: Client, mountpoint: str) -> Status:
         proxy=failover.current_proxy.name,
         proxy_address=failover.current_proxy.url,
         proxies=tuple(tuple(proxy.url for proxy in group) for group in groups.groups),
+        proxy_group=failover.current_group,
         burned_proxies=failover.burned,
         cache_directory=str(client.cache.directory),
         cache_used=used,

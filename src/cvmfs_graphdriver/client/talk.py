@@ -5,6 +5,7 @@ Commands that make no sense for this client are answered like unknown ones.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -197,6 +198,7 @@ class Talk:
         failover = network.transfer.failover
         commands: dict[str, Handler] = {
             "host info": lambda _: _host_info(network),
+            "host probe": lambda _: network.probe(),
             "host switch": lambda _: network.transfer.switch_host(),
             "host set": lambda text: failover.set_hosts(_urls(text)),
             "proxy info": lambda _: _proxy_info(network),
@@ -296,9 +298,18 @@ def _urls(text: str) -> list[str]:
 
 def _host_info(network: Network) -> str:
     failover = network.transfer.failover
-    lines = [f"  [{number}] {host} (unprobed)\n" for number, host in enumerate(failover.hosts)]
+    lines = [
+        f"  [{number}] {host} ({_probed(network, host)})\n" for number, host in enumerate(failover.hosts)
+    ]
     current = failover.current_host
     return "".join(lines) + f"Active host {current}: {failover.hosts[current]}\n"
+
+
+def _probed(network: Network, host: str) -> str:
+    seconds = network.round_trips.get(host)
+    if seconds is None:
+        return "unprobed"
+    return "host down" if math.isinf(seconds) else f"{1000 * seconds:.0f} ms"
 
 
 def _proxy_info(network: Network) -> str:

@@ -150,7 +150,7 @@ class Transfer:
         problem = connection.conclude(attempt, errand.sink, number, text)
         now = time.monotonic()
         if problem is None:
-            self._counters.add_download(connection.received, now - errand.started)
+            self._counters.add_download(connection.received, now - errand.started, _source(attempt))
             return True
         self._counters.add(f"failure:{problem.failure.name.lower()}")
         errand.problems[_where(attempt)] = problem
@@ -210,6 +210,10 @@ class Transfer:
 
 def _where(attempt: Attempt) -> str:
     return attempt.host if attempt.proxy == DIRECT else f"{attempt.host} through {attempt.proxy.name}"
+
+
+def _source(attempt: Attempt) -> str:
+    return f"host {attempt.host}" if attempt.proxy == DIRECT else f"proxy {attempt.proxy.name}"
 
 
 def _summary(path: str, problems: Mapping[str, Problem]) -> CvmfsGraphdriverError:

@@ -1,8 +1,9 @@
 """The rules of whiteouts, and stacks of layers as the kernel sees them."""
 
+import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from cvmfs_graphdriver.kernel.overlay import (
     is_mark,
     is_whiteout,
     mount_overlay,
+    plain_options,
     unescape_xattr,
     whiteout_of,
 )
@@ -85,6 +87,39 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
+@pytest.mark.parametrize(
+    ("takes", "expected"),
+    [
+        (lambda key: True, False),  # before Linux 6.5: whatever it is, until the mount is made
+        (lambda key: key == "lowerdir", False),  # before 6.8
+        (lambda key: key in ("lowerdir", "lowerdir+"), True),
+    ],
+)
+def test_what_older_kernels_take(
+    monkeypatch: pytest.MonkeyPatch, takes: Callable[[str], bool], expected: bool
+) -> None:
+    """No file system of a kernel of today takes everything as theirs did; so this one is made up."""
+
+    class Context:
+        def __init__(self, filesystem: str) -> None:
+            assert filesystem == "overlay"
+
+        def __enter__(self) -> "Context":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def set_string(self, key: str, value: bytes = b"") -> None:
+            if not takes(key):
+                raise MountError(f"no {key}", errno.EINVAL)
+
+        set_flag = set_string
+
+    monkeypatch.setattr(overlay, "FilesystemContext", Context)
+    assert overlay._takes_single_layers.__wrapped__() == expected
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "merged"
@@ -137,10 +172,17 @@ def test_odd_paths(tmp_path: Path, target: Path, way: str, odd: str) -> None:
 
 @pytest.mark.root
 def test_many_layers(tmp_path: Path, target: Path, way: str) -> None:
+    """As many as Docker has at most, and more, below an upper directory, with options that nobody splits."""
     lower = layers(tmp_path, 128, "a-name-that-makes-the-options-longer-than-a-page-")
+    upper, work = tmp_path / "upper", tmp_path / "work"
+    upper.mkdir()
+    work.mkdir()
     here = os.getcwd()
-    mount_overlay(lower, target)
+    mount_overlay(lower, target, upper=upper, work=work, options=plain_options())
     assert len(os.listdir(target)) == 129
+    assert (target / "common").read_bytes() == b"0"
+    (target / "own127").write_bytes(b"new")
+    assert (upper / "own127").read_bytes() == b"new"
     assert os.getcwd() == here
 
 

@@ -75,6 +75,7 @@ _ESCAPED = b"trusted.overlay.overlay."
 _PAGE = 4096
 _CLONE_FS = 0x200
 _STRING_LIMIT = 255
+_UNKNOWN = "no_such_option"
 _SPECIAL = re.compile(rb"[\\:,]")
 
 
@@ -187,10 +188,24 @@ class _Stack(NamedTuple):
 
 @functools.cache
 def _takes_single_layers() -> bool:
-    """Whether this kernel's overlayfs knows ``lowerdir+``."""
+    """Whether this kernel's overlayfs knows ``lowerdir+``.
+
+    Before Linux 6.5 its contexts only collect what they are told, whatever that is, and refuse it when the
+    mount is made.
+    """
     try:
         with FilesystemContext("overlay") as context:
+            if _takes(context, _UNKNOWN):
+                return False
             context.set_string("lowerdir+", b"/")
+    except MountError:
+        return False
+    return True
+
+
+def _takes(context: FilesystemContext, key: str) -> bool:
+    try:
+        context.set_flag(key)
     except MountError:
         return False
     return True

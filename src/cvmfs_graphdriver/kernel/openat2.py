@@ -19,6 +19,7 @@ __all__ = ["open_beneath"]
 _SYS_OPENAT2 = 437
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
 _open_how = struct.Struct("=QQQ")
+_PATH_LIMIT = 4096
 _ATTEMPTS = 128
 """``..`` makes the kernel answer EAGAIN while anything anywhere is renamed; it says to try again."""
 
@@ -29,12 +30,26 @@ def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0) -> int:
     ``flags`` are those of os.open (O_CLOEXEC is added), ``mode`` the permissions of a created file. An empty
     path is the directory itself. Raises PathEscapeError: the path would leave the directory or meets a
     symbolic link, also as its last component unless O_PATH and O_NOFOLLOW are both given; OSError: as
-    os.open.
+    os.open. The path may be longer than the kernel takes at once.
     """
     if path.startswith(b"/"):
         raise PathEscapeError(f"the path {path!r} is absolute where a relative one must be", errno.EXDEV)
     if b"\0" in path:
         raise PathEscapeError(f"the path {path!r} contains a zero byte", errno.EINVAL)
+    held = []
+    try:
+        while len(path) >= _PATH_LIMIT and (cut := path.rfind(b"/", 0, _PATH_LIMIT)) > 0:
+            directory = _open(directory, path[:cut], os.O_PATH | os.O_DIRECTORY, 0)
+            held.append(directory)
+            path = path[cut:].lstrip(b"/")
+        return _open(directory, path, flags, mode)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+
+
+def _open(directory: int, path: bytes, flags: int, mode: int) -> int:
+    """The same for a path that the kernel takes."""
     creates = flags & (os.O_CREAT | os.O_TMPFILE)
     how = _open_how.pack(
         flags | os.O_CLOEXEC, mode if creates else 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
@@ -29,8 +29,10 @@ from cvmfs_graphdriver.kernel.overlay import (
     is_mark,
     is_whiteout,
 )
+from cvmfs_graphdriver.layers.directories import Directories, Part
 from cvmfs_graphdriver.layers.errors import ApplyError
 from cvmfs_graphdriver.layers.idmap import Owners
+from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.errors import OciError
 from cvmfs_graphdriver.oci.tar import TarReader
@@ -41,6 +43,8 @@ __all__ = ["apply_layer"]
 
 _THIN = b"/thin.json"
 _READ = 1 << 20
+_LONGEST_PATH = 65_535
+"""Containers make deeper trees than a path leads to. A limit there must be: each level costs the more."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _SPECIAL = {
     EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
@@ -59,7 +63,7 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
     root = os.open(diff, _DIRECTORY | os.O_CLOEXEC)
     try:
         with closing(_Writer(root, owners)) as writer:
-            tar = TarReader("the layer", source)
+            tar = TarReader("the layer", source, longest=_LONGEST_PATH)
             only = True
             for entry in tar:
                 only = only and entry.path in (b"", _THIN)
@@ -120,33 +124,41 @@ class _Writer:
 
     def finish(self) -> None:
         """Give directories their times, which no later entry changes any more."""
-        for path, time in self._times.items():
-            directory = open_beneath(self._root, path, _DIRECTORY)
-            try:
-                os.utime(directory, ns=(time, time))
-            finally:
-                os.close(directory)
+        with Directories() as opened:
+            for path, time in self._times.items():
+                os.utime(opened.open(Part(b"/proc/self/fd/%d" % self._root, path)), ns=(time, time))
 
     def _open_parent(self, path: bytes) -> int:
         """The directory that an entry goes to; entries of one directory mostly come one after the other."""
         if self._parent is None or self._parent[0] != path:
-            descriptor = self._open_directory(path)
+            descriptor = self._open_below(path) or self._open_directory(path)
             self.close()
             self._parent = path, descriptor
         return self._parent[1]
 
+    def _open_below(self, path: bytes) -> int | None:
+        """The same if it lies right below the one before: in a deep tree, the way from the root is long."""
+        where, _, name = path.rpartition(b"/")
+        if self._parent is None or self._parent[0] != where or not name:
+            return None
+        with suppress(FileNotFoundError):
+            return open_beneath(self._parent[1], name, _DIRECTORY)
+        return None
+
     def _open_directory(self, path: bytes) -> int:
         """A directory of the layer; missing ones are made as Docker makes them."""
-        try:
+        with suppress(FileNotFoundError):
             return open_beneath(self._root, path, _DIRECTORY)
-        except FileNotFoundError:
-            where, _, name = path.rpartition(b"/")
-            parent = self._open_directory(where)
+        directory = open_beneath(self._root, b"", _DIRECTORY)
+        for name in path.split(b"/"):
             try:
-                os.mkdir(name, 0o755, dir_fd=parent)
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=directory)
+                below = open_beneath(directory, name, _DIRECTORY)
             finally:
-                os.close(parent)
-            return open_beneath(self._root, path, _DIRECTORY)
+                os.close(directory)
+            directory = below
+        return directory
 
     def _mark(self, parent: int, name: bytes) -> None:
         if name == OPAQUE_MARK:
@@ -279,10 +291,8 @@ def _clear(parent: int, name: bytes) -> tuple[bool, int]:
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(name, dir_fd=parent)
         return False, status.st_size if status.st_nlink == 1 else 0
-    directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        size = sum(_clear(directory, os.fsencode(child))[1] for child in os.listdir(directory))
-    finally:
-        os.close(directory)
-    os.rmdir(name, dir_fd=parent)
+    problems: list[OSError] = []
+    size = remove_directory(parent, name, problems.append)
+    if problems:
+        raise problems[0]
     return True, size

@@ -8,10 +8,13 @@ at. Must not know: how layers are mounted.
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.errors import PathEscapeError
+from cvmfs_graphdriver.layers.directories import Directories, Part
 from cvmfs_graphdriver.layers.merged import Merged, MergedEntry
 
 __all__ = ["Change", "ChangeKind", "changes", "size_of"]
@@ -38,29 +41,85 @@ class Change:
 
 def changes(new: Merged, old: Merged) -> list[Change]:
     """What makes ``new`` out of ``old``, a directory before what is in it. Raises OSError."""
-    found: list[Change] = []
-    for name in sorted(new.beyond(old).names() | old.beyond(new).names()):
-        now, before = new.child(name), old.child(name)
-        path = b"/" + name
-        if now is not None:
-            found += _changes_at(path, now, before)
-        elif before is not None:
-            found.append(Change(path, ChangeKind.DELETED))
-    return found
+    with Directories() as opened:
+        return _Comparison(opened).run(new, old)
 
 
-def _changes_at(path: bytes, now: MergedEntry, before: MergedEntry | None) -> list[Change]:
-    inside: list[Change] = []
-    if stat.S_ISDIR(now.status.st_mode):
-        old = before.below if before is not None else Merged()
-        inside = [Change(path + change.path, change.kind) for change in changes(now.below, old)]
-    if before is None:
-        kind = ChangeKind.ADDED
-    elif inside or _differ(now, before):
-        kind = ChangeKind.MODIFIED
-    else:
-        return []
-    return [Change(path, kind), *inside]
+@dataclass(slots=True)
+class _Frame:
+    """A directory on the way: what is still to be compared in it, and whether something in it differs.
+
+    ``at`` is its own place among the changes found.
+    """
+
+    path: bytes
+    new: Merged
+    old: Merged
+    names: list[bytes]
+    at: int = -1
+    kind: ChangeKind | None = None
+    changed: bool = False
+
+
+class _Comparison:
+    """One run. It does not call itself: directories may be nested deeper than Python's calls."""
+
+    def __init__(self, opened: Directories) -> None:
+        self._opened = opened
+        self._found: list[Change | None] = []
+
+    def run(self, new: Merged, old: Merged) -> list[Change]:
+        frames = [self._frame(b"", new, old)]
+        while frames:
+            frame = frames[-1]
+            if frame.names:
+                below = self._compare(frame, frame.names.pop())
+                if below is not None:
+                    frames.append(below)
+                continue
+            frames.pop()
+            if frame.kind is None and frame.changed:
+                frame.kind = ChangeKind.MODIFIED
+            if frame.kind is not None and frames:
+                self._found[frame.at] = Change(frame.path, frame.kind)
+                frames[-1].changed = True
+        return [change for change in self._found if change is not None]
+
+    def _frame(self, path: bytes, new: Merged, old: Merged) -> _Frame:
+        names = new.beyond(old).names(self._opened) | old.beyond(new).names(self._opened)
+        return _Frame(path, new, old, sorted(names, reverse=True))
+
+    def _compare(self, frame: _Frame, name: bytes) -> _Frame | None:
+        """Compare one name; returns what is to be done before the next one."""
+        now, before = frame.new.child(name, self._opened), frame.old.child(name, self._opened)
+        path = frame.path + b"/" + name
+        kind = None
+        if now is None:
+            kind = None if before is None else ChangeKind.DELETED
+        elif before is None:
+            kind = ChangeKind.ADDED
+        elif self._differ(now, before):
+            kind = ChangeKind.MODIFIED
+        if now is not None and stat.S_ISDIR(now.status.st_mode):
+            below = self._frame(path, now.below, before.below if before is not None else Merged())
+            below.at, below.kind = len(self._found), kind
+            self._found.append(None)
+            return below
+        if kind is not None:
+            self._found.append(Change(path, kind))
+            frame.changed = True
+        return None
+
+    def _differ(self, now: MergedEntry, before: MergedEntry) -> bool:
+        return _differ(now, before) or self._capability(now) != self._capability(before)
+
+    def _capability(self, entry: MergedEntry) -> bytes | None:
+        where, _, name = entry.place.path.rpartition(b"/")
+        try:
+            directory = self._opened.open(Part(entry.place.root, where))
+            return os.getxattr(b"/proc/self/fd/%d/%b" % (directory, name), _CAPABILITY, follow_symlinks=False)
+        except (OSError, PathEscapeError):
+            return None
 
 
 def _differ(now: MergedEntry, before: MergedEntry) -> bool:
@@ -71,8 +130,6 @@ def _differ(now: MergedEntry, before: MergedEntry) -> bool:
         old.st_gid,
         old.st_rdev,
     ):
-        return True
-    if _capability(now.place) != _capability(before.place):
         return True
     if stat.S_ISDIR(new.st_mode):
         return False
@@ -86,25 +143,29 @@ def _same_time(one: int, other: int) -> bool:
     return one == other or not one % _SECOND or not other % _SECOND
 
 
-def _capability(path: bytes) -> bytes | None:
-    try:
-        return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
-    except OSError:
-        return None
+def _entries(directory: int) -> list[os.DirEntry[str]]:
+    with os.scandir(directory) as entries:
+        return list(entries)
 
 
 def size_of(diff: Path) -> int:
     """The bytes in a layer's own files, hard links counted once."""
     seen = set()
     total = 0
-    for directory, _, names in os.walk(os.fsencode(diff)):
-        for name in names:
-            try:
-                status = os.lstat(directory + b"/" + name)
-            except FileNotFoundError:
-                continue  # a container may be running
-            if status.st_ino not in seen:
-                total += status.st_size
-                if status.st_nlink > 1:
-                    seen.add(status.st_ino)
+    pending = [Part(os.fsencode(diff))]
+    with Directories() as opened:
+        while pending:
+            here = pending.pop()
+            # What a running container removes meanwhile does not count.
+            with suppress(FileNotFoundError, NotADirectoryError, PathEscapeError):
+                for entry in _entries(opened.open(here)):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(here.below(os.fsencode(entry.name)))
+                        continue
+                    with suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        if status.st_ino not in seen:
+                            total += status.st_size
+                            if status.st_nlink > 1:
+                                seen.add(status.st_ino)
     return total

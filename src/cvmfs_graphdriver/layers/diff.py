@@ -4,16 +4,22 @@ Owns: the way back from overlayfs' form to the OCI image specification's: deleti
 opaque directory gets its mark, names of one inode become hard links. What goes into a header is what
 Docker puts there: whole seconds, and of the extended attributes file capabilities and the user's own.
 Must not know: where the stream goes.
+
+A container may be running, and change what is read (``docker commit --pause=false``). So everything is looked
+at through a descriptor, which stays with what it was opened for, and opened without following a link. What
+vanishes is left out; a file that shrinks meanwhile is filled up with zeros, as the header has gone out.
 """
 
 import os
 import stat
 import tarfile
-from io import BufferedIOBase
+from io import BufferedIOBase, FileIO
 from pathlib import Path
 from typing import Final
 
+from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_MARK, is_whiteout, whiteout_of
+from cvmfs_graphdriver.layers.directories import Directories, Part
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.merged import is_opaque
 
@@ -31,65 +37,92 @@ _XATTR = "SCHILY.xattr."
 _CAPABILITY = "security.capability"
 _REVISION, _PLAIN, _WITH_ROOT, _PLAIN_SIZE = 3, 2, 3, 20
 _WHITEOUT_MODE = 0o600
+_GONE = (FileNotFoundError, NotADirectoryError, PathEscapeError)
 
 
 def write_diff(diff: Path, out: BufferedIOBase, owners: Owners) -> None:
     """Write the layer in ``diff`` to ``out``. Raises OSError of either, UnmappedOwnerError."""
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
-        _Writer(os.fsencode(diff), tar, owners).directory(b"")
+    with (
+        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
+        Directories() as opened,
+    ):
+        _Writer(Part(os.fsencode(diff)), opened, tar, owners).run()
 
 
 class _Writer:
-    """One run over one layer."""
+    """One run over one layer. It does not call itself: directories may be nested deeper than calls."""
 
-    def __init__(self, root: bytes, tar: tarfile.TarFile, owners: Owners) -> None:
+    def __init__(self, root: Part, opened: Directories, tar: tarfile.TarFile, owners: Owners) -> None:
         self._root = root
+        self._opened = opened
         self._tar = tar
         self._owners = owners
         self._links: dict[int, str] = {}
 
-    def directory(self, path: bytes) -> None:
-        """Everything in a directory, in the order of names."""
-        with os.scandir(self._root + b"/" + path) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            self._entry(path, name)
+    def run(self) -> None:
+        """Everything, in the order of names, each directory before what is in it."""
+        pending = [(self._root, self._names(self._root))]
+        while pending:
+            here, names = pending[-1]
+            if not names:
+                pending.pop()
+                continue
+            name = names.pop()
+            try:
+                directory = self._opened.open(here)
+                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            except _GONE:
+                continue
+            try:
+                is_directory = self._entry(here, name, descriptor)
+            finally:
+                os.close(descriptor)
+            if is_directory:
+                pending.append((here.below(name), self._names(here.below(name))))
 
-    def _entry(self, where: bytes, name: bytes) -> None:
-        path = where + name
-        status = os.lstat(self._root + b"/" + path)
+    def _names(self, directory: Part) -> list[bytes]:
+        """The last first."""
+        try:
+            return sorted(map(os.fsencode, os.listdir(self._opened.open(directory))), reverse=True)
+        except _GONE:
+            return []
+
+    def _entry(self, here: Part, name: bytes, descriptor: int) -> bool:
+        """Write one entry; says whether it is a directory, whose content is to follow."""
+        path = here.below(name).path
+        status = os.fstat(descriptor)
         kind = stat.S_IFMT(status.st_mode)
         if is_whiteout(status.st_mode, status.st_rdev):
-            mark = tarfile.TarInfo(os.fsdecode(where + whiteout_of(name)))
+            mark = tarfile.TarInfo(os.fsdecode(here.below(whiteout_of(name)).path))
             mark.mode, mark.mtime = _WHITEOUT_MODE, status.st_mtime_ns // 1_000_000_000
             self._tar.addfile(mark)
-            return
+            return False
         if kind not in _TYPES:
-            return  # a socket means nothing without its process
-        header = self._header(path, status)
+            return False  # a socket means nothing without its process
+        header = self._header(path, descriptor, status)
         if kind == stat.S_IFDIR:
             self._tar.addfile(header)
-            if is_opaque(self._root + b"/" + path):
+            if is_opaque(_place(descriptor)):
                 mark = tarfile.TarInfo(os.fsdecode(path + b"/" + OPAQUE_MARK))
                 mark.mode, mark.mtime = header.mode & 0o777, header.mtime
                 mark.uid, mark.gid = header.uid, header.gid
                 self._tar.addfile(mark)
-            self.directory(path + b"/")
-            return
+            return True
         first = self._links.get(status.st_ino)
         if first is not None:
             header.type, header.linkname, header.size = tarfile.LNKTYPE, first, 0
             self._tar.addfile(header)
-            return
+            return False
         if status.st_nlink > 1:
             self._links[status.st_ino] = header.name
         if kind == stat.S_IFREG:
-            with open(self._root + b"/" + path, "rb") as file:
-                self._tar.addfile(header, file)
+            with open(_place(descriptor), "rb", buffering=0) as file:
+                self._tar.addfile(header, _Filled(file))
         else:
             self._tar.addfile(header)
+        return False
 
-    def _header(self, path: bytes, status: os.stat_result) -> tarfile.TarInfo:
+    def _header(self, path: bytes, descriptor: int, status: os.stat_result) -> tarfile.TarInfo:
         header = tarfile.TarInfo(os.fsdecode(path))
         kind = stat.S_IFMT(status.st_mode)
         header.type = _TYPES[kind]
@@ -97,24 +130,39 @@ class _Writer:
         header.uid = self._owners.users.inward(status.st_uid)
         header.gid = self._owners.groups.inward(status.st_gid)
         header.mtime = status.st_mtime_ns // 1_000_000_000
-        where = self._root + b"/" + path
         if kind == stat.S_IFREG:
             header.size = status.st_size
         elif kind == stat.S_IFLNK:
-            header.linkname = os.fsdecode(os.readlink(where))
+            header.linkname = os.fsdecode(os.readlink(b"", dir_fd=descriptor))
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             header.devmajor, header.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        header.pax_headers = _xattrs(where)
+        header.pax_headers = _xattrs(_place(descriptor))
         return header
+
+
+class _Filled:
+    """A file that never ends: what is missing of it is zeros."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        return data if len(data) == size else data.ljust(size, b"\0")
+
+
+def _place(descriptor: int) -> bytes:
+    """A path to what was opened, wherever it is now; also to a symbolic link itself."""
+    return b"/proc/self/fd/%d" % descriptor
 
 
 def _xattrs(path: bytes) -> dict[str, str]:
     """The attributes that belong into a layer, as records of a header."""
     found = {}
-    for name in os.listxattr(path, follow_symlinks=False):
+    for name in os.listxattr(path):
         if name != _CAPABILITY and not name.startswith("user."):
             continue
-        value = os.getxattr(path, name, follow_symlinks=False)
+        value = os.getxattr(path, name)
         if name == _CAPABILITY and value[_REVISION] == _WITH_ROOT:
             # Who is root in a user namespace of this machine means nothing elsewhere.
             value = value[:_REVISION] + bytes([_PLAIN]) + value[_REVISION + 1 : _PLAIN_SIZE]

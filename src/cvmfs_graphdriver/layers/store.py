@@ -26,9 +26,9 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
+from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.thin import ThinImage
 
 __all__ = ["INIT", "Layer", "LayerStore", "check_identity"]
@@ -220,11 +220,11 @@ def _remove_tree(path: Path) -> None:
 
     What resists stays for the next start: the layer is gone all the same.
     """
-    problems: list[str] = []
-
-    def note(_: Any, place: Any, error: Any) -> None:
-        problems.append(f"{os.fsdecode(place)}: {error[1]}")
-
-    shutil.rmtree(path, onerror=note)
+    problems: list[OSError] = []
+    home = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_directory(home, os.fsencode(path.name), problems.append)
+    finally:
+        os.close(home)
     if problems:
         _log.warning("cannot remove %s now, but at the next start: %s", path, problems[0])

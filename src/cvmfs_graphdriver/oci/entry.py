@@ -13,7 +13,8 @@ from cvmfs_graphdriver.oci.errors import LayerFormatError
 
 __all__ = ["EntryKind", "LayerEntry", "layer_path"]
 
-_MAX_PATH = 4095
+LONGEST_PATH = 4095
+"""What Linux takes at once; a file may lie deeper all the same."""
 _MAX_COMPONENT = 255
 
 
@@ -54,10 +55,11 @@ class LayerEntry:
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
-def layer_path(name: bytes) -> bytes:
+def layer_path(name: bytes, longest: int = LONGEST_PATH) -> bytes:
     """The path that a member's name stands for: without leading ``./`` and ``/``, without trailing ``/``.
 
-    Raises LayerFormatError: it leads upwards, holds a NUL, or is longer than Linux takes.
+    Raises LayerFormatError: it leads upwards, holds a NUL, or is longer than ``longest`` bytes, which
+    normally is what Linux takes.
 
     >>> layer_path(b"./usr//bin/")
     b'/usr/bin'
@@ -70,6 +72,6 @@ def layer_path(name: bytes) -> bytes:
         raise LayerFormatError(f"the name {name[:200]!r} leads out of the layer")
     if b"\0" in path:
         raise LayerFormatError(f"the name {name[:200]!r} holds a NUL")
-    if len(path) > _MAX_PATH or max(map(len, parts)) > _MAX_COMPONENT:
-        raise LayerFormatError(f"the name {name[:200]!r}… is longer than Linux takes")
+    if len(path) > longest or max(map(len, parts)) > _MAX_COMPONENT:
+        raise LayerFormatError(f"the name {name[:200]!r}… is too long: longer than Linux takes")
     return path

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from cvmfs_graphdriver.oci.entry import EntryKind, LayerEntry, layer_path
+from cvmfs_graphdriver.oci.entry import LONGEST_PATH, EntryKind, LayerEntry, layer_path
 from cvmfs_graphdriver.oci.errors import LayerFormatError
 from cvmfs_graphdriver.oci.header import BLOCK, Header, parse_header
 from cvmfs_graphdriver.oci.pax import Records, parse_records, parse_time, read_xattrs
@@ -80,8 +80,9 @@ class _Stored:
 class TarReader:
     """The entries of a tar stream, one after the other, each with its content while it is the current one."""
 
-    def __init__(self, name: str, source: ByteSource) -> None:
-        """Read from ``source``; ``name`` says in errors what it is."""
+    def __init__(self, name: str, source: ByteSource, *, longest: int = LONGEST_PATH) -> None:
+        """Read from ``source``; ``name`` says in errors what it is. ``longest`` is for paths, in bytes."""
+        self._longest = longest
         self._name = name
         self._source = source
         self._buffer = b""
@@ -184,7 +185,7 @@ class TarReader:
         name = records.get(b"GNU.sparse.name") or records.get(b"path") or header.name
         if header.kind == b"\0" and name.endswith(b"/"):
             kind = EntryKind.DIRECTORY
-        path = layer_path(name)
+        path = layer_path(name, self._longest)
         if not path and kind is not EntryKind.DIRECTORY:
             raise LayerFormatError(f"the root of the layer is a {kind.value}")
         shown = os.fsdecode(path)
@@ -214,7 +215,7 @@ class TarReader:
             mtime=mtime,
             mtime_ns=mtime_ns,
             size=size,
-            linkname=_linkname(shown, kind, records.get(b"linkpath") or header.linkname),
+            linkname=_linkname(shown, kind, records.get(b"linkpath") or header.linkname, self._longest),
             device=_device(shown, header),
             xattrs=xattrs,
         )
@@ -253,9 +254,9 @@ def _record_number(shown: str, records: Records, key: bytes, default: int) -> in
     return int(text)
 
 
-def _linkname(shown: str, kind: EntryKind, target: bytes) -> bytes:
+def _linkname(shown: str, kind: EntryKind, target: bytes, longest: int) -> bytes:
     if kind is EntryKind.HARD_LINK:
-        path = layer_path(target)
+        path = layer_path(target, longest)
         if not path:
             raise LayerFormatError(f"{shown!r} is a hard link to the root of the layer")
         return path

@@ -3,7 +3,7 @@
 import errno
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,33 +90,24 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("takes", "expected"),
     [
-        (lambda key: True, False),  # before Linux 6.5: whatever it is, until the mount is made
-        (lambda key: key == "lowerdir", False),  # before 6.8
-        (lambda key: key in ("lowerdir", "lowerdir+"), True),
+        (("lowerdir", "lowerdir+", overlay._UNKNOWN), False),  # before Linux 6.5: whatever it is
+        (("lowerdir",), False),  # before 6.8
+        (("lowerdir", "lowerdir+"), True),
     ],
 )
 def test_what_older_kernels_take(
-    monkeypatch: pytest.MonkeyPatch, takes: Callable[[str], bool], expected: bool
+    monkeypatch: pytest.MonkeyPatch, takes: tuple[str, ...], expected: bool
 ) -> None:
     """No file system of a kernel of today takes everything as theirs did; so this one is made up."""
 
-    class Context:
-        def __init__(self, filesystem: str) -> None:
-            assert filesystem == "overlay"
+    def take(_: object, key: str, *value: bytes) -> None:
+        if key not in takes:
+            raise MountError(f"no {key} with {value}", errno.EINVAL)
 
-        def __enter__(self) -> "Context":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def set_string(self, key: str, value: bytes = b"") -> None:
-            if not takes(key):
-                raise MountError(f"no {key}", errno.EINVAL)
-
-        set_flag = set_string
-
-    monkeypatch.setattr(overlay, "FilesystemContext", Context)
+    context = type("Context", (), {
+        "__enter__": lambda self: self, "__exit__": lambda *_: None, "set_string": take, "set_flag": take,
+    })  # fmt: skip
+    monkeypatch.setattr(overlay, "FilesystemContext", lambda _: context())
     assert overlay._takes_single_layers.__wrapped__() == expected
 
 

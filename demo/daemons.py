@@ -29,6 +29,7 @@ _PATIENCE = 60.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PRIVATE = """
 mount --bind "$1" /etc/docker
+for name in subuid subgid; do [ ! -e "$1/$name" ] || mount --bind "$1/$name" "/etc/$name"; done
 mkdir -p /run/docker /run/containerd
 mount -t tmpfs tmpfs /run/docker
 mount -t tmpfs tmpfs /run/containerd
@@ -193,14 +194,27 @@ class DockerEngine:
         ``settings`` are ``NAME=VALUE`` for the plugin.
         """
         self.start("overlay2")
+        self.install_plugin(tarball, etc, name=name, settings=settings)
+        self.stop()
+        self.start(name, *options)
+
+    def install_plugin(
+        self, tarball: Path, etc: Path, *, name: str = "cvmfs", settings: Sequence[str] = ()
+    ) -> None:
+        """Make, set and enable the plugin in the running daemon."""
         with tempfile.TemporaryDirectory(dir=self.directory) as plugin:
             subprocess.run(["tar", "--extract", "--file", tarball, "--directory", plugin], check=True)
             self.docker("plugin", "create", name, plugin)
         sources = [f"{mount}.source={etc}" for mount in ("cvmfs_ext_config", "minio_ext_config")]
         self.docker("plugin", "set", name, *sources, *settings)
         self.docker("plugin", "enable", name)
-        self.stop()
-        self.start(name, *options)
+
+    def remap(self, first: int) -> tuple[str, str]:
+        """Let containers have user namespaces whose root is ``first``; returns options for ``start``."""
+        self._own_etc()
+        for name in ("subuid", "subgid"):
+            (self.directory / "etc" / name).write_text(f"daemon:{first}:65536\n")
+        return "--userns-remap", "daemon"
 
     def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
         """Run the docker command; returns what it prints. Raises DaemonError with what it complained of."""

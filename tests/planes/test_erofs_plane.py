@@ -23,6 +23,7 @@ from cvmfs_graphdriver.client.settings import load_settings
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay
+from cvmfs_graphdriver.planes import choice
 from cvmfs_graphdriver.planes.choice import Choice, choose_plane, obstacle
 from cvmfs_graphdriver.planes.erofs_plane import ErofsPlane
 from cvmfs_graphdriver.planes.errors import PlaneError
@@ -474,14 +475,38 @@ def test_layers_that_are_not_at_the_bottom(home: Home) -> None:
         assert not lower.data
 
 
-def test_the_choice(stored: Published, tmp_path: Path) -> None:
+def test_owners_that_are_not_the_stored_ones(tmp_path: Path) -> None:
+    """In an image as on the FUSE plane; another map is another image."""
+    maps = {name: tmp_path / name for name in ("CVMFS_UID_MAP", "CVMFS_GID_MAP")}
+    with published(tmp_path / "repository") as stored:
+        stored.publish({BASE.path: [directory("/d", uid=3, gid=4), file("/d/a", b"content", uid=1, gid=2)]})
+        for first in (1000, 2000):
+            maps["CVMFS_UID_MAP"].write_text(f"0 {first}\n1 {first + 1}\n* 65534\n")
+            maps["CVMFS_GID_MAP"].write_text(f"2 {first + 2}\n4 {first + 4}\n")
+            overrides = {name: str(path) for name, path in maps.items()}
+            place = tmp_path / f"stack{first}"
+            with driver_home(tmp_path / "home", stored.etc, **overrides) as home:
+                with home.plane.lower([BASE]) as lower:
+                    assert lower.data
+                with stacked(home.plane, [BASE], place, writable=True) as merged:
+                    for tree in (merged, home.plane.directory(BASE)):
+                        found = [os.stat(tree / name) for name in ("d", "d/a")]
+                        assert [each.st_uid for each in found] == [65534, first + 1]
+                        assert [each.st_gid for each in found] == [first + 4, first + 2]
+                    (merged / "d/a").chmod(0o600)  # a copy gets the same owner
+                    status = os.stat(place / "upper/d/a")
+                    assert (status.st_uid, status.st_gid) == (first + 1, first + 2)
+
+
+def test_the_choice(stored: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: tuple[Path, Path, dict[str, str]] = (tmp_path, stored.etc, {})
     assert obstacle(tmp_path) == ""
     assert choose_plane(Choice.AUTO, *arguments).name == "erofs"
     assert choose_plane(Choice.FUSE, *arguments).name == "fuse"
-    unsuited = choose_plane(Choice.AUTO, *arguments, unsuited="there are user namespaces")
-    assert (unsuited.name, unsuited.why) == ("fuse", "erofs not possible: there are user namespaces")
-    with pytest.raises(PlaneError, match="there are user namespaces"):
-        choose_plane(Choice.EROFS, *arguments, unsuited="there are user namespaces")
     assert not mounts_below(tmp_path)
     assert os.listdir(tmp_path) == ["cvmfs"]
+    monkeypatch.setattr(choice, "obstacle", lambda _: "the kernel is old")
+    unsuited = choose_plane(Choice.AUTO, *arguments)
+    assert (unsuited.name, unsuited.why) == ("fuse", "erofs not possible: the kernel is old")
+    with pytest.raises(PlaneError, match="the kernel is old"):
+        choose_plane(Choice.EROFS, *arguments)

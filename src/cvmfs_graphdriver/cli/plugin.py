@@ -14,6 +14,8 @@ from cvmfs_graphdriver.planes.choice import Choice, choose_plane
 
 __all__ = ["command"]
 
+_NOBODY = 65534
+
 
 @click.command()
 @click.option(
@@ -53,13 +55,7 @@ def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
     run_plugin(
         socket,
         base,
-        lambda home, owners: choose_plane(
-            _choice(),
-            home,
-            etc,
-            _overrides(home) | _maps(home, owners),
-            unsuited="containers have user namespaces" if owners.users.ranges or owners.groups.ranges else "",
-        ),
+        lambda home, owners: choose_plane(_choice(), home, etc, _overrides(home) | _maps(home, owners)),
         LayerCommit(commit),
     )
 
@@ -97,6 +93,8 @@ def _maps(home: Path, owners: Owners) -> dict[str, str]:
             numbers = (
                 number for each in id_map.ranges for number in range(each.inside, each.inside + each.size)
             )
-            path.write_text("".join(f"{number} {id_map.outward(number)}\n" for number in numbers))
+            # Who else owns a file of an image is nobody, and not who has that number on this machine.
+            lines = [f"{number} {id_map.outward(number)}\n" for number in numbers]
+            path.write_text("".join([*lines, f"* {_NOBODY}\n"]))
             found[name] = str(path)
     return found

@@ -42,23 +42,15 @@ class Choice(StrEnum):
     EROFS = "erofs"
 
 
-def choose_plane(
-    choice: Choice,
-    home: Path,
-    etc: Path,
-    overrides: Mapping[str, str],
-    *,
-    unsuited: str = "",
-) -> Plane:
+def choose_plane(choice: Choice, home: Path, etc: Path, overrides: Mapping[str, str]) -> Plane:
     """The plane for a driver whose files lie below ``home``.
 
-    ``unsuited`` is a reason for the FUSE plane that the caller knows of, if there is one. Raises PlaneError:
-    the EROFS plane is demanded, but cannot be had.
+    Raises PlaneError: the EROFS plane is demanded, but cannot be had.
     """
     mounts = home / "cvmfs"
     if choice is Choice.FUSE:
         return FusePlane(mounts, etc, overrides, why="demanded by DATA_PLANE")
-    reason = unsuited or obstacle(home)
+    reason = obstacle(home)
     if reason:
         if choice is Choice.EROFS:
             raise PlaneError(f"DATA_PLANE demands the EROFS plane, which cannot be used here: {reason}")

@@ -34,6 +34,7 @@ from cvmfs_graphdriver.planes.flatten import CatalogAt, LayerTree, flatten
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.images import Images, Made
 from cvmfs_graphdriver.planes.links import link_directories
+from cvmfs_graphdriver.planes.ownership import UNCHANGED, load_id_map
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.trigger import CATALOG_XATTR, DATA, FAIL, FETCH
 from cvmfs_graphdriver.repository.catalog import Catalog
@@ -146,7 +147,7 @@ class ErofsPlane:
         """A repository's configuration, if images can show what it demands."""
         settings = self._fuse.settings(fqrn)
         shown = settings.presentation
-        if shown.world_readable or shown.claim_ownership or shown.uid_map or shown.gid_map:
+        if shown.world_readable or shown.claim_ownership:
             raise _UnsuitedError(f"the configuration of {fqrn} shows owners or modes that are not stored")
         return settings
 
@@ -230,7 +231,13 @@ def _duplicate(descriptor: int, held: ExitStack) -> int:
 def _key(layers: Sequence[_Layer]) -> str:
     """The name of a chain's image."""
     parts = [
-        [layer.path.fqrn, layer.path.path.hex(), layer.described.digest.text, _variables(layer)]
+        [
+            layer.path.fqrn,
+            layer.path.path.hex(),
+            layer.described.digest.text,
+            _variables(layer),
+            *_owners(layer),
+        ]
         for layer in layers
     ]
     return hashlib.sha256(json.dumps([_FORM, parts]).encode()).hexdigest()
@@ -238,6 +245,17 @@ def _key(layers: Sequence[_Layer]) -> str:
 
 def _variables(layer: _Layer) -> Mapping[str, str]:
     return dict(sorted(layer.settings.presentation.variables.items()))
+
+
+def _owners(layer: _Layer) -> Iterator[str]:
+    """What the maps of owners say, if there are any. Raises _UnsuitedError: they cannot be read."""
+    shown = layer.settings.presentation
+    for name, path in (("users", shown.uid_map), ("groups", shown.gid_map)):
+        if path is not None:
+            try:
+                yield f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+            except OSError as error:
+                raise _UnsuitedError(f"cannot read the id map {path}: {error.strerror}") from error
 
 
 def _describe(directory: int, below: bytes = b"") -> _Described:
@@ -290,12 +308,15 @@ def _tree(layer: _Layer, number: int, notes: list[tuple[int, str, int]], held: E
         except OSError as error:
             raise PlaneError(f"cannot read {path!r} of {layer.path.fqrn}: {error.strerror}") from error
 
+    shown = layer.settings.presentation
     return LayerTree(
         layer.path.fqrn,
         layer.path.path,
         catalog(b"", layer.described),
         nested,
-        layer.settings.presentation.variables,
+        shown.variables,
+        load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED,
+        load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED,
     )
 
 

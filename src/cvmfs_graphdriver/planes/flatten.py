@@ -15,6 +15,7 @@ from typing import NamedTuple
 from cvmfs_graphdriver.kernel.erofs import Directory, Inode
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_MARK, escape_xattr, hidden_by, is_mark, is_whiteout
 from cvmfs_graphdriver.planes.objectnames import InodeName, StoredObject, redirect_to
+from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap
 from cvmfs_graphdriver.repository.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.entry import LISTED_ELSEWHERE, DirectoryEntry
@@ -43,7 +44,8 @@ class CatalogAt:
 class LayerTree:
     """A layer: the directory ``path`` of a repository, listed by the catalog ``top``.
 
-    ``nested`` gives the catalog that lists another directory; ``variables`` are those of variant symlinks.
+    ``nested`` gives the catalog that lists another directory; ``variables`` are those of variant symlinks;
+    ``uids`` and ``gids`` are who owns files here.
     """
 
     fqrn: str
@@ -51,6 +53,8 @@ class LayerTree:
     top: CatalogAt
     nested: Callable[[bytes], CatalogAt]
     variables: Mapping[str, str]
+    uids: IdMap = UNCHANGED
+    gids: IdMap = UNCHANGED
 
 
 def flatten(layers: Sequence[LayerTree]) -> Directory:
@@ -83,7 +87,7 @@ def _load(layer: LayerTree) -> _Loaded:
     entry = layer.top.catalog.lookup(layer.path)
     if entry is None or not entry.is_directory:
         raise CatalogError(f"the catalog {layer.top.digest} does not list {layer.path!r}")
-    loaded = _Loaded(_directory(entry))
+    loaded = _Loaded(_directory(entry, layer))
     groups: dict[tuple[CatalogAt, int], Inode] = {}
     pending = [_Pending(loaded.root, layer.path, layer.top)]
     while pending:
@@ -102,7 +106,7 @@ def _load(layer: LayerTree) -> _Loaded:
                 continue
             _check(name, here.path)
             if each.is_directory:
-                child = children[name] = _directory(each)
+                child = children[name] = _directory(each, layer)
                 path = here.path + b"/" + name
                 source = layer.nested(path) if each.flags.value & LISTED_ELSEWHERE else here.source
                 pending.append(_Pending(child, path, source))
@@ -166,15 +170,22 @@ def _attributes(entry: DirectoryEntry) -> dict[bytes, bytes] | None:
     return {escape_xattr(name): value for name, value in parse_xattrs(entry.xattr).items()}
 
 
-def _directory(entry: DirectoryEntry) -> Directory:
-    return Directory(entry.mode, entry.uid, entry.gid, entry.mtime, entry.mtime_ns or 0, _attributes(entry))
+def _directory(entry: DirectoryEntry, layer: LayerTree) -> Directory:
+    return Directory(
+        entry.mode,
+        layer.uids(entry.uid),
+        layer.gids(entry.gid),
+        entry.mtime,
+        entry.mtime_ns or 0,
+        _attributes(entry),
+    )
 
 
 def _inode(entry: DirectoryEntry, source: CatalogAt, layer: LayerTree) -> Inode:
     inode = Inode(
         entry.mode,
-        entry.uid,
-        entry.gid,
+        layer.uids(entry.uid),
+        layer.gids(entry.gid),
         entry.mtime,
         entry.mtime_ns or 0,
         min(entry.linkcount, _LAST),

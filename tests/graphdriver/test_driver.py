@@ -301,6 +301,20 @@ def test_owners_of_user_namespaces(plugin: Plugin, repository: tuple[str, Path])
     plugin.call("GraphDriver.Put", ID="rw")
 
 
+def test_labels_go_to_the_kernel(plugin: Plugin) -> None:
+    """A kernel without SELinux refuses them, which shows what it was given."""
+    if Path("/sys/fs/selinux").exists():
+        pytest.skip("this kernel knows labels")
+    plugin.call("GraphDriver.Create", ID="base")
+    plugin.apply("base", tar_of(("a", b"x")))
+    plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="base")
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    with pytest.raises(RefusedError, match=f"option context={label} not taken by overlay"):
+        plugin.call("GraphDriver.Get", ID="rw", MountLabel=label)
+    assert plugin.call("GraphDriver.Get", ID="rw")["Dir"].endswith("/merged")
+    plugin.call("GraphDriver.Put", ID="rw")
+
+
 def test_sigterm_ends_it_at_once(plugin: Plugin) -> None:
     assert plugin.kill(signal.SIGTERM) == 0
 
@@ -310,7 +324,27 @@ def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
         ("GraphDriver.Create", {"ID": "../x"}, "cannot be the id"),
         ("GraphDriver.Create", {"ID": "x", "Parent": "absent"}, "no layer 'absent'"),
         ("GraphDriver.Create", {}, "has no ID"),
-        ("GraphDriver.CreateReadWrite", {"ID": "x", "StorageOpt": {"size": "1G"}}, "size"),
+        (
+            "GraphDriver.CreateReadWrite",
+            {"ID": "x", "StorageOpt": {"size": "1G"}},
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ),
+        (
+            "GraphDriver.CreateReadWrite",
+            {"ID": "x", "StorageOpt": {"colour": "red"}},
+            "unknown option colour",
+        ),
+        (
+            "GraphDriver.Create",
+            {"ID": "x", "StorageOpt": {"size": "1G"}},
+            "only supported for ReadWrite Layers",
+        ),
+        ("GraphDriver.Init", {"Home": str(plugin.home), "Opts": ["overlay2.size=big"]}, "a size such as 10G"),
+        (
+            "GraphDriver.Init",
+            {"Home": str(plugin.home), "Opts": ["overlay2.size=1G"]},
+            "overlay2.size is not supported: .* lies on ",
+        ),
         ("GraphDriver.Get", {"ID": "absent"}, "no layer 'absent'"),
         ("GraphDriver.Nonsense", {}, "no call"),
         ("GraphDriver.Init", {"Home": "/etc"}, "not below"),

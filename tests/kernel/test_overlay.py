@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.kernel import overlay
 from cvmfs_graphdriver.kernel.errors import MountError, OverlayError
-from cvmfs_graphdriver.kernel.mount import UmountFlag, clone_tree, umount
+from cvmfs_graphdriver.kernel.mount import MountAttribute, UmountFlag, clone_tree, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.kernel.overlay import (
     OPAQUE_MARK,
@@ -74,6 +74,16 @@ def test_overlays_own_attributes_are_not_the_images() -> None:
 
 def test_options_are_escaped() -> None:
     assert escape_option(rb"/plain/a\b:c,d") == rb"/plain/a\\b\:c\,d"
+
+
+def test_options_of_one_string() -> None:
+    """A comma in a value does not end it: SELinux labels have some."""
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    options = {"context": label, "index": "off", "volatile": None}
+    stack = overlay._Stack(["/b", 7], ["/d:"], "/u,", "/w", options, MountAttribute.NONE)
+    text = overlay._option_string(stack, lambda place: escape_option(str(place).encode()))
+    expected = b"lowerdir=/b:7::/d\\:,upperdir=/u\\,,workdir=/w,"
+    assert text == expected + b'context="%b",index=off,volatile' % label.encode()
 
 
 @pytest.fixture(params=["context", "string"])

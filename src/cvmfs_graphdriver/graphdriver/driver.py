@@ -19,10 +19,11 @@ from typing import Any
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.commit import LayerCommit
-from cvmfs_graphdriver.graphdriver.errors import DriverOptionError, NotInitialisedError, RequestError
+from cvmfs_graphdriver.graphdriver.errors import NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
 from cvmfs_graphdriver.graphdriver.journal import Journal
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
+from cvmfs_graphdriver.graphdriver.sizes import SizeLimits
 from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
 from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.chain import sources_above
@@ -49,6 +50,7 @@ class _Ready:
 
     options: DriverOptions
     backing: Backing
+    sizes: SizeLimits
     owners: Owners
     store: LayerStore
     mounts: LayerMounts
@@ -132,11 +134,12 @@ class GraphDriver:
         store = LayerStore(home, owners.root)
         store.prepare()
         backing = check_host(home, override_kernel_check=options.override_kernel_check)
+        sizes = SizeLimits(home, backing.name, options.size)
         plane = self._make_plane(home, owners)
         mounts = LayerMounts(store, plane)
         mounts.adopt()
         store.clean()
-        self._ready = _Ready(options, backing, owners, store, mounts, plane)
+        self._ready = _Ready(options, backing, sizes, owners, store, mounts, plane)
 
     def _abandon(self, identity: str, why: str) -> None:
         """Remove a layer that Docker does not know."""
@@ -156,6 +159,7 @@ class GraphDriver:
             ("Backing Filesystem", now.backing.name),
             ("Supports d_type", str(now.backing.d_type).lower()),
             ("Native Overlay Diff", "true"),
+            ("Size Limits", "no: " + now.sizes.obstacle if now.sizes.obstacle else "yes"),
             ("Data Plane", f"{now.plane.name} ({now.plane.why})" if now.plane.why else now.plane.name),
             ("CVMFS Mount Method", "internal"),
             self._commit.status(),
@@ -174,17 +178,23 @@ class GraphDriver:
 
     def _create(self, call: Call) -> Reply:
         arguments = call.arguments()
-        options = arguments.get("StorageOpt") or {}
-        if options:
-            raise DriverOptionError(
-                f"--storage-opt {min(options)} is not supported by this driver for single containers"
-            )
         store, identity = self._now().store, check_identity(_text(arguments, "ID"))
         container = call.method == "GraphDriver.CreateReadWrite"
+        size = self._now().sizes.wanted(arguments.get("StorageOpt") or {}, container=container)
         with nullcontext() if store.exists(identity) else self._journal.during(identity):
             layer = store.create(identity, arguments.get("Parent") or None, container=container)
+            if size:
+                self._limit(layer, size)
         self._new.add(layer.id)
         return {}
+
+    def _limit(self, layer: Layer, size: int) -> None:
+        """Limit the size of a new layer, or take it back."""
+        try:
+            self._now().sizes.limit(layer.directory, size)
+        except CvmfsGraphdriverError:
+            self._now().store.remove(layer.id)
+            raise
 
     def _remove(self, call: Call) -> Reply:
         identity = _text(call.arguments(), "ID")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
+from cvmfs_graphdriver.graphdriver.sizes import parse_size
 
 __all__ = ["DriverOptions"]
 
@@ -19,6 +20,8 @@ class DriverOptions:
     """All options with their defaults."""
 
     override_kernel_check: bool = False
+    size: int = 0
+    """The most bytes that a container's layer may have; 0: no limit."""
 
     @classmethod
     def parse(cls, options: Iterable[str]) -> Self:
@@ -26,20 +29,22 @@ class DriverOptions:
 
         Raises DriverOptionError: an unknown option, or a value that it cannot have.
         """
-        check = False
+        check, size = False, 0
         for option in options:
             name, _, value = option.partition("=")
             match name.strip().lower():
                 case "overlay2.override_kernel_check" | "overlay.override_kernel_check":
                     check = _boolean(name, value)
+                case "overlay2.size":
+                    size = parse_size(f"storage-opt {name}", value)
                 case "cvmfsmountmethod":
                     _check_method(value)
                 case _:
                     raise DriverOptionError(
-                        f"storage-opt {name!r} is unknown; known are overlay2.override_kernel_check and "
-                        "cvmfsMountMethod"
+                        f"storage-opt {name!r} is unknown; known are overlay2.override_kernel_check, "
+                        "overlay2.size and cvmfsMountMethod"
                     )
-        return cls(check)
+        return cls(check, size)
 
 
 def _boolean(name: str, value: str) -> bool:

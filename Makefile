@@ -54,6 +54,10 @@ test-matrix: plugin $(NEWER_DOCKER)  ## The tests of what Docker does, with Dock
 reliability: venv  ## The tests of faults; writes their table to docs/reliability.md
 	RELIABILITY_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
+.PHONY: endurance
+endurance: plugin  ## kill -9 fifty times each: the driver, dockerd, and both (takes long)
+	KILLS=50 $(BIN)/python -m pytest -s tests/end_to_end/test_kill.py
+
 .PHONY: bench
 bench: venv plugin  ## Benchmarks, as ratios against a peer in the same run
 	$(BIN)/python -m benchmarks

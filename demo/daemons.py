@@ -26,6 +26,8 @@ from demo.installation import HERE, Installation
 __all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_tarball", "registry"]
 
 _PATIENCE = 60.0
+_LONGEST = 600.0
+"""Seconds that a command of Docker's may take."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PRIVATE = """
 mount --bind "$1" /etc/docker
@@ -34,9 +36,19 @@ mkdir -p /run/docker /run/containerd
 mount -t tmpfs tmpfs /run/docker
 mount -t tmpfs tmpfs /run/containerd
 shift
-exec "$@"
+trap 'kill -TERM $daemon' TERM
+while :; do
+    "$@" & daemon=$!
+    status=0
+    wait $daemon || status=$?
+    while kill -0 $daemon 2>/dev/null; do status=0; wait $daemon || status=$?; done
+    [ $status = 137 ] || exit $status
+done
 """
-"""What dockerd puts at fixed places wherever its root is: in its own mount namespace these are its own."""
+"""What dockerd puts at fixed places wherever its root is: in its own mount namespace these are its own.
+
+A dockerd that is killed is started again, as systemd does it.
+"""
 
 
 class DaemonError(Exception):
@@ -97,6 +109,19 @@ def _first_child(pid: int) -> int:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
     except OSError as error:
         raise LookupError(pid) from error
+
+
+def _named(name: str, ancestor: int) -> int:
+    """The process of this name below another. Raises DaemonError: there is none."""
+    waiting = [ancestor]
+    while waiting:
+        process = waiting.pop()
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/comm").read_text().strip() == name:
+                return process
+            for children in Path(f"/proc/{process}/task").glob("*/children"):
+                waiting += map(int, children.read_text().split())
+    raise DaemonError(f"there is no {name} below process {ancestor}")
 
 
 @contextlib.contextmanager
@@ -186,6 +211,16 @@ class DockerEngine:
         (self.directory / "docker.pid").unlink(missing_ok=True)
         shutil.rmtree(self.directory / "exec", ignore_errors=True)
 
+    def kill_daemon(self) -> None:
+        """Kill dockerd alone, and wait until it has been started again."""
+        if self._process is None:
+            raise DaemonError("there is no dockerd to kill")
+        killed = _named("dockerd", self._process.pid)
+        os.kill(killed, signal.SIGKILL)
+        while Path(f"/proc/{killed}").exists():
+            time.sleep(0.01)
+        _wait(self._is_up, self._process, "dockerd", self.log)
+
     def start_with_plugin(
         self, tarball: Path, etc: Path, *options: str, name: str = "cvmfs", settings: Sequence[str] = ()
     ) -> None:
@@ -222,15 +257,14 @@ class DockerEngine:
 
     def docker_bytes(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         """The same, not decoded."""
-        done = subprocess.run(
-            [
-                *(*self._installation.client(), "--config", str(self.directory / "client")),
-                *("--host", self.host, *arguments),
-            ],
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            check=False,
-        )
+        command = [*self._installation.client(), "--config", str(self.directory / "client")]
+        command += ["--host", self.host, *arguments]
+        try:
+            done = subprocess.run(
+                command, input=stdin or b"", capture_output=True, check=False, timeout=_LONGEST
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DaemonError(f"docker {' '.join(arguments)[:200]}: no end in {_LONGEST:.0f} s") from error
         if done.returncode != 0:
             complaint = done.stderr.decode("utf-8", "replace").strip()
             complaint = complaint or f"ended with status {done.returncode} and said nothing"

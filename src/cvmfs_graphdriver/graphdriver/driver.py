@@ -100,6 +100,15 @@ class GraphDriver:
                 self._journal.forget(identity)
             _log.info("went on with the layers in %s", self._now().store.home)
 
+    def end(self) -> None:
+        """Unmount everything, since what serves repositories ends with the plugin.
+
+        Docker unmounts it, too, but while it starts the plugin again after a crash of its own: what takes it
+        long there unmounts the place where it sees the new plugin's mounts.
+        """
+        if self._ready is not None:
+            self._ready.mounts.drop_all()
+
     def answer(self, call: Call) -> Reply | Streamed:
         """Carry out one call. Raises CvmfsGraphdriverError, OSError."""
         handler = self._calls.get(call.method)

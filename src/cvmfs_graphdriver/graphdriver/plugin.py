@@ -35,7 +35,8 @@ def run_plugin(
 ) -> None:
     """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``."""
     listener = listen(socket)  # before there is a driver: while one is started anew, calls wait for it
-    if os.getpid() == 1:
+    alone = os.getpid() == 1
+    if alone:
         _become_init()
     driver = GraphDriver(base, make_plane, commit)
     failure = _guard(driver.recover)
@@ -55,6 +56,8 @@ def run_plugin(
     finally:
         server.server_close()
         socket.unlink(missing_ok=True)
+        if alone:
+            _guard(driver.end, "the end of the graph driver")
 
 
 def _guard(action: Callable[[], None], what: str = "the graph driver") -> Reply | None:

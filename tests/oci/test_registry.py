@@ -1,6 +1,7 @@
 """Against Debian's docker-registry; skopeo makes the images."""
 
 import base64
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.oci import registry as oci_registry
 from cvmfs_graphdriver.oci.credentials import Credentials, DockerConfig, Keychain, SingleCredentials
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import (
@@ -223,6 +225,44 @@ def test_pages_of_tags_are_followed(connect: Connect) -> None:
 
     with run_server(act) as script:
         assert connect(script.host).tags("a") == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("link", "tags", "complaint", "requests"),
+    [
+        ("</v2/a/tags/list?last=x>; rel=next", 1, "in circles", 2),
+        ("</v2/a/tags/list?last={n}>; rel=next", 1, "on more than 50 pages", 50),
+        ("</v2/a/tags/list?last={n}>; rel=next", 60_000, "more than 100000 of the tags", 2),
+        ("</v2/a/tags/list?last={n}>; rel=next", 4_000_000, "more than 16777216 bytes", 1),
+        ("", -1, "31m', which is no tag", 1),
+        ("<http://[::1>; rel=next", 1, "which is no address", 1),
+        ("<file:///etc/passwd>; rel=next", 1, "cannot reach|no web server|no address", 1),
+    ],
+)
+def test_a_hostile_list_of_tags_ends(
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    link: str,
+    tags: int,
+    complaint: str,
+    requests: int,
+) -> None:
+    monkeypatch.setattr(oci_registry, "_MAX_PAGES", 50)
+    pages = itertools.count(1)
+
+    def act(exchange):  # type: ignore[no-untyped-def]
+        if exchange.line == "GET /v2/":
+            exchange.answer(200)
+            return
+        number = next(pages)
+        names = json.dumps([f"{number}-{n}" for n in range(tags)]) if tags < 100_000 else '"' + "x" * 5 * tags
+        if tags < 0:
+            names = json.dumps(["1..\033[31m"])
+        exchange.answer(200, f'{{"tags": {names}}}'.encode(), Link=link.format(n=number))
+
+    with run_server(act) as script, pytest.raises(OciError, match=complaint):
+        connect(script.host, attempts=1).tags("a")
+    assert len(script.lines) == requests + 1
 
 
 def test_blobs_are_uploaded_once(server: RegistryServer, connect: Connect) -> None:

@@ -11,7 +11,7 @@ from typing import Self
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 
-__all__ = ["DOCKER_HUB", "Reference"]
+__all__ = ["DOCKER_HUB", "Reference", "is_tag"]
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
@@ -30,6 +30,11 @@ def _split_host(text: str) -> tuple[str, str]:
     if slash and (first == "localhost" or any(mark in first for mark in ".:") or first != first.lower()):
         return first, rest
     return "", text
+
+
+def is_tag(text: str) -> bool:
+    """Whether a text has the form of a tag."""
+    return _TAG.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Reference:
         head, colon, last = name.rpartition(":")
         if colon and "/" not in last:
             name, tag = head, last
-            if not _TAG.fullmatch(tag):
+            if not is_tag(tag):
                 raise refuse(f"{tag[:200]!r} is no tag")
         host, path = _split_host(name)
         host = host or default_host

@@ -22,7 +22,7 @@ from cvmfs_graphdriver.oci.errors import (
     RegistryReplyError,
 )
 from cvmfs_graphdriver.oci.model import MANIFEST_TYPES, Descriptor, ImageManifest, Index, parse_manifest
-from cvmfs_graphdriver.oci.reference import Reference
+from cvmfs_graphdriver.oci.reference import Reference, is_tag
 from cvmfs_graphdriver.oci.transport import Reply, Transport
 
 __all__ = ["Registry", "RegistryImage"]
@@ -30,6 +30,7 @@ __all__ = ["Registry", "RegistryImage"]
 _SMALL = 64 << 10
 _TAGS_LIMIT = 16 << 20
 _MAX_PAGES = 1000
+_MAX_TAGS = 100_000
 _NEXT_PAGE = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 
 _T = TypeVar("_T")
@@ -83,24 +84,37 @@ class Registry:
         return BlobStream(name, descriptor, open_at, self._settings)
 
     def tags(self, repository: str) -> list[str]:
-        """All tags of a repository, in the registry's order.
+        """All tags of a repository, each once, in the registry's order.
 
-        Raises ImageNotFoundError: there is no such repository.
+        Raises ImageNotFoundError: there is no such repository. RegistryReplyError: its pages go in circles,
+        or do not end, or there are more than any repository has.
         """
         what = f"the tags of {self.host}/{repository}"
 
         def read_pages(connection: Connection) -> list[str]:
-            tags: list[str] = []
+            tags: dict[str, None] = {}
             path = f"{repository}/tags/list"
+            seen = {path}
             for _ in range(_MAX_PAGES):
                 reply = connection.request("GET", path, scopes=_pull(repository), expect={200}, what=what)
-                tags += Document.parse(
-                    what, reply.body(_TAGS_LIMIT), RegistryReplyError, limit=_TAGS_LIMIT
-                ).texts("tags")
+                page = Document.parse(what, reply.body(_TAGS_LIMIT), RegistryReplyError, limit=_TAGS_LIMIT)
+                for tag in page.texts("tags"):
+                    if not is_tag(tag):
+                        raise RegistryReplyError(
+                            f"registry {self.host} gives among {what} {tag[:200]!r}, which is no tag"
+                        )
+                    tags[tag] = None
+                if len(tags) > _MAX_TAGS:
+                    raise RegistryReplyError(f"registry {self.host} gives more than {_MAX_TAGS} of {what}")
                 next_page = _NEXT_PAGE.search(reply.header("Link"))
                 if next_page is None:
-                    return tags
+                    return list(tags)
                 path = next_page[1]
+                if path in seen:
+                    raise RegistryReplyError(
+                        f"registry {self.host} gives {what} in circles: {path[:200]!r} comes again"
+                    )
+                seen.add(path)
             raise RegistryReplyError(f"registry {self.host} gives {what} on more than {_MAX_PAGES} pages")
 
         return self._read(read_pages)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,7 @@ def test_files_come_back(storage: LocalStorage, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"three")
     storage.put_file("data/ab/ef", tmp_path / "source")
     assert storage.has("data/ab/cd")
+    assert [storage.size(f"data/ab/{name}") for name in ("cd", "ef", "none")] == [3, 5, None]
     assert storage.get("data/ab/cd", limit=3) == b"two"
     opened = storage.open("data/ab/ef")
     assert opened is not None
@@ -59,6 +61,22 @@ def test_no_size_is_believed(storage: LocalStorage) -> None:
     storage.put("data/ab/cd", b"four")
     with pytest.raises(StorageError, match="bigger than the 3 bytes"):
         storage.get("data/ab/cd", limit=3)
+
+
+def test_the_manifest_is_safe_before_it_has_its_name(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("fsync", "rename"):
+
+        def record(*arguments: Any, name: str = name, real: Any = getattr(os, name)) -> None:
+            calls.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(os, name, record)
+    storage.put(".cvmfspublished", b"manifest")
+    storage.put("data/ab/cd", b"an object, whose turn is ``flush``")
+    assert calls == ["fsync", "rename", "rename"]
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(storage: LocalStorage, tmp_path: Path) -> None:

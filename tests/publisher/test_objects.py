@@ -1,6 +1,7 @@
 """Content on its way to objects: the same objects with and without workers, cut where the format says."""
 
 import io
+import os
 import random
 import threading
 from dataclasses import replace
@@ -132,6 +133,27 @@ def test_what_is_discarded_is_gone_and_nothing_else(storage: LocalStorage, worke
     (left,) = storage.directory.glob("data/??/*")
     assert kept.digest is not None
     assert left == storage.directory / ObjectName(kept.digest, Suffix.NONE).path
+
+
+@pytest.mark.parametrize(("length", "chunked"), [(0, True), (5, False)])
+def test_what_a_crash_cut_short_is_written_anew(
+    storage: LocalStorage, length: int, workers: bool, chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_IN_MEMORY", 50_000)
+    options = OPTIONS if chunked else replace(OPTIONS, chunking=None)
+    data = noise(300_000)
+    with ObjectWriter(storage, options) as writer:
+        before = writer.store(io.BytesIO(data)).result()
+        writer.put(b"a catalog", Suffix.CATALOG)
+    whole = {path: path.read_bytes() for path in storage.directory.glob("data/??/*")}
+    for path in whole:
+        os.truncate(path, length)
+    with ObjectWriter(storage, options) as writer:
+        assert writer.store(io.BytesIO(data)).result() == before
+        writer.put(b"a catalog", Suffix.CATALOG)
+        assert writer.objects_new == 0
+    writer.discard()  # an older revision may need them
+    assert {path: path.read_bytes() for path in storage.directory.glob("data/??/*")} == whole
 
 
 def test_a_storage_that_fails_is_told_to_whoever_waits(

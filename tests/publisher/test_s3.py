@@ -156,6 +156,7 @@ def test_small_things(site: S3Site) -> None:
     assert storage.get("data/aa/none", limit=1) is None
     assert storage.open("data/aa/none") is None
     assert not storage.has("data/aa/none")
+    assert storage.size("data/aa/none") is None
     storage.put("data/aa/three", b"123")
     assert storage.get("data/aa/three", limit=3) == b"123"
     with pytest.raises(StorageError, match="bigger than the 2 bytes"):

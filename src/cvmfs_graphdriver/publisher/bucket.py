@@ -113,15 +113,21 @@ class Bucket:
             if not self._client.bucket_exists(self._name):
                 self._client.make_bucket(self._name)
 
-    def etag(self, key: str) -> str | None:
-        """Something that changes with an object's content; None if there is no such object."""
+    def stat(self, key: str) -> BucketObject | None:
+        """An object as a listing would have it; None if there is none."""
         with self.mapped("look for", key):
             try:
-                return self._client.stat_object(self._name, key).etag or ""
+                found = self._client.stat_object(self._name, key)
+                return BucketObject(key, found.size or 0, found.etag or "")
             except S3Error as error:
                 if error.code in _ABSENT:
                     return None
                 raise
+
+    def etag(self, key: str) -> str | None:
+        """Something that changes with an object's content; None if there is no such object."""
+        found = self.stat(key)
+        return None if found is None else found.etag
 
     def open(self, key: str) -> BucketReader | None:
         """An object to read; None if there is none."""

@@ -1,8 +1,9 @@
 """A storage in a local directory, laid out as ``cvmfs_server`` lays it out (format reference, section 1.3).
 
 Owns: atomic files and the lock. A file is written to ``data/txn`` under a name of its own and renamed, so
-that a reader, or a publisher that is started after a crash, never sees half of one. Must not know: what is
-in a file.
+that a reader, or a publisher that is started after a crash, never sees half of one. After a power cut there
+may be objects that are cut short, which no revision refers to, since ``flush`` comes before the manifest; by
+``size`` a publisher knows them. Must not know: what is in a file.
 """
 
 import ctypes
@@ -61,6 +62,11 @@ class LocalStorage:
     def has(self, name: str) -> bool:
         return os.path.exists(self._path(name))
 
+    def size(self, name: str) -> int | None:
+        with _mapped("look for", self.directory / name), suppress(FileNotFoundError):
+            return os.stat(self._path(name)).st_size
+        return None
+
     def get(self, name: str, *, limit: int) -> bytes | None:
         with _mapped("read", self.directory / name):
             try:
@@ -87,6 +93,8 @@ class LocalStorage:
                 left = memoryview(data)
                 while left:
                     left = left[os.write(descriptor, left) :]
+                if not name.startswith("data/"):
+                    os.fsync(descriptor)  # else some file systems may keep the new name and not the content
             finally:
                 os.close(descriptor)
             os.rename(temporary, self._path(name))

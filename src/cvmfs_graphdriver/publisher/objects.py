@@ -229,11 +229,11 @@ class ObjectWriter:
                 ) from error
             digest = Digest(self._form.algorithm, hasher.digest())
             name = ObjectName(digest, Suffix.NONE).path
-            new = not self._storage.has(name)
-            if new:
+            there = self._storage.size(name)
+            if there != file.tell():
                 self._storage.put_file(name, Path(file.name))
             batch = _Batch()
-            batch.finish([Stored(digest, file.tell(), new)])
+            batch.finish([Stored(digest, file.tell(), there is None)])
         self._account(batch.results, [Suffix.NONE])
         return PendingContent(self, size, (0,), [(batch, 0)])
 

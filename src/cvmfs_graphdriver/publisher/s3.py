@@ -56,6 +56,10 @@ class S3Storage:
     def has(self, name: str) -> bool:
         return self._bucket.etag(self._key(name)) is not None
 
+    def size(self, name: str) -> int | None:
+        found = self._bucket.stat(self._key(name))
+        return None if found is None else found.size
+
     def get(self, name: str, *, limit: int) -> bytes | None:
         reader = self.open(name)
         if reader is None:

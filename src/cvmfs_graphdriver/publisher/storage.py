@@ -36,6 +36,10 @@ class Storage(Protocol):
         """Whether there is a file of this name."""
         ...
 
+    def size(self, name: str) -> int | None:
+        """A file's size in bytes, None if there is none. A crash may have cut it short."""
+        ...
+
     def get(self, name: str, *, limit: int) -> bytes | None:
         """A file's content, None if there is none. More than ``limit`` bytes are an error."""
         ...

@@ -66,10 +66,10 @@ def store(storage: Storage, form: Form, piece: Piece) -> Stored:
     """Make sure that a piece's object is in the storage. Raises StorageError."""
     data = compress(piece.data, form.compression, form.engine)
     name = ObjectName(Digest.of(data, form.algorithm), piece.suffix)
-    new = not storage.has(name.path)
-    if new:
+    there = storage.size(name.path)
+    if there != len(data):  # none, or one that a crash of the machine cut short
         storage.put(name.path, data)
-    return Stored(name.digest, len(data), new)
+    return Stored(name.digest, len(data), there is None)
 
 
 class Worker:

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -67,13 +66,18 @@ def test_the_manifest_is_safe_before_it_has_its_name(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for name in ("fsync", "rename"):
+    fsync, rename = os.fsync, os.rename
 
-        def record(*arguments: Any, name: str = name, real: Any = getattr(os, name)) -> None:
-            calls.append(name)
-            real(*arguments)
+    def record_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
 
-        monkeypatch.setattr(os, name, record)
+    def record_rename(source: str, target: str) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "rename", record_rename)
     storage.put(".cvmfspublished", b"manifest")
     storage.put("data/ab/cd", b"an object, whose turn is ``flush``")
     assert calls == ["fsync", "rename", "rename"]

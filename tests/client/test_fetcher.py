@@ -13,8 +13,9 @@ import pytest
 
 from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import NotFoundError
-from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
+from cvmfs_graphdriver.client.fetcher import Fetcher
 from cvmfs_graphdriver.client.network import Network
 from cvmfs_graphdriver.client.settings import load_settings
 from cvmfs_graphdriver.repository.compression import compress

@@ -1,8 +1,6 @@
 """What a walker will read is given to the kernel before he asks, once the kernel knows the files."""
 
-import os
 import stat
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,8 @@ class Kernel:
         self.knows = True
         self.given: dict[int, bytes] = {}
         self.fetched: set[int] = set()
-        self.lock = threading.Lock()
+        self.settled = 0
+        self.closed = False
 
     def node(self, inode: int) -> Node:
         return self.top if inode == 1 else self.files[inode - 2]
@@ -37,17 +36,26 @@ class Kernel:
     def children(self, _: Node) -> list[Node]:
         return self.files
 
-    def prefetch(self, node: Node, arrived: Any) -> bool:
-        path = self.directory / str(node.inode)
-        path.write_bytes(b"%100d" % node.inode)
-        self.fetched.add(node.inode)
-        arrived(os.open(path, os.O_RDONLY))
-        return True
+    def prefetch(self, nodes: Any, arrived: Any) -> int:
+        for node in nodes:
+            path = self.directory / str(node.inode)
+            path.write_bytes(b"%100d" % node.inode)
+            self.fetched.add(node.inode)
+            arrived(node, str(path))
+        return len(nodes)
 
-    def store(self, inode: int, content: bytes) -> bool:
+    def offer(self, inode: int, size: int, path: str) -> None:
+        content = Path(path).read_bytes()
+        assert len(content) == size
         if self.knows:
             self.given[inode] = content
-        return self.knows
+
+    def settle(self, seconds: float) -> None:
+        assert 0 < seconds < 1
+        self.settled += 1
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _eventually(condition: Any) -> None:
@@ -67,25 +75,33 @@ def _read(kernel: Kernel, feeder: Feeder) -> None:
 
 def test_most_files_are_given_to_the_kernel(tmp_path: Path) -> None:
     kernel: Any = Kernel(tmp_path)
-    feeder = Feeder(lambda: kernel, kernel.store)
+    feeder = Feeder(lambda: kernel, kernel)
     _read(kernel, feeder)
     feeder.close()
     assert len(kernel.given) > COUNT * 0.8
     assert all(content == b"%100d" % inode for inode, content in kernel.given.items())
 
 
-def test_files_that_the_kernel_does_not_know_are_kept_until_it_does(tmp_path: Path) -> None:
+def test_files_are_kept_until_their_directory_has_been_listed(tmp_path: Path) -> None:
     kernel: Any = Kernel(tmp_path)
-    kernel.knows = False
-    feeder = Feeder(lambda: kernel, kernel.store)
-    before = len(os.listdir("/proc/self/fd"))
-    for node in kernel.files[:40]:
-        feeder.opened(node)
-    _eventually(lambda: len(kernel.fetched) > 40)
-    time.sleep(0.2)
-    kernel.knows = True
-    feeder.listed(1)
-    _eventually(lambda: len(kernel.given) > 10)
+    feeder = Feeder(lambda: kernel, kernel)
+    feeder._receive(kernel.files[0]._replace(parent_inode=99), _file(tmp_path, kernel.files[0].inode))
+    assert not kernel.given
+    feeder.listed(98)
+    assert not kernel.given
+    assert not kernel.settled, "nothing is waited for if there was nothing"
+    feeder.listed(99)
+    assert kernel.given == {kernel.files[0].inode: b"%100d" % kernel.files[0].inode}
+    assert kernel.settled == 1
+    feeder.listed(99)
+    assert kernel.settled == 1
+    feeder._receive(kernel.files[1]._replace(parent_inode=99), _file(tmp_path, kernel.files[1].inode))
+    assert kernel.files[1].inode in kernel.given
     feeder.close()
-    assert kernel.given.keys() <= kernel.fetched
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert kernel.closed
+
+
+def _file(directory: Path, inode: int) -> str:
+    path = directory / str(inode)
+    path.write_bytes(b"%100d" % inode)
+    return str(path)

@@ -136,9 +136,13 @@ class Cache:
         self.note_use(digest)
         return descriptor
 
-    def has(self, digest: Digest) -> bool:
-        """Whether the object seems to be there; looking does not count as a use."""
-        return os.access(self.path(digest), os.R_OK)
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the object seems to be there, of that size; looking does not count as a use."""
+        try:
+            found = os.stat(self.path(digest))
+        except OSError:
+            return False
+        return size is None or found.st_size == size
 
     def hold(self, digest: Digest) -> int | None:
         """Keep the object from being evicted as long as the descriptor that is returned is open.
@@ -203,8 +207,19 @@ class Cache:
             incoming.rename(f"{self._root}/{digest[:2]}/{digest[2:]}", self._directory_mode)
         except OSError as error:
             raise CacheError(f"cannot store {digest} in the cache: {error.strerror}") from error
+        self.note_stored(incoming.record._replace(size=incoming.size, crc32=incoming.crc32))
+
+    def note_stored(self, record: Record) -> None:
+        """An object is there now, perhaps because another process of ours has put it there."""
         if self.quota is not None:
-            self.quota.note_stored(incoming.record._replace(size=incoming.size, crc32=incoming.crc32))
+            self.quota.note_stored(record)
+
+    def forget_writer(self, process: int) -> None:
+        """Remove what a process of ours that has ended left half written."""
+        with suppress(OSError), os.scandir(self.directory / _TRANSACTIONS) as entries:
+            for entry in entries:
+                if entry.name.split(".")[-2:-1] == [str(process)]:
+                    os.unlink(entry.path)
 
     def objects(self) -> Iterator[tuple[str, int]]:
         """Every object that is there: digest as text, and size in bytes."""

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.client.descriptor import Descriptor
+from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
+from cvmfs_graphdriver.client.fetcher import Fetcher
 from cvmfs_graphdriver.client.inodes import InodeTable
 from cvmfs_graphdriver.client.paths import shown
 from cvmfs_graphdriver.repository.catalog import Catalog

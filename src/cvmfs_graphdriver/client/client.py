@@ -20,8 +20,9 @@ from cvmfs_graphdriver.client.cache import Cache
 from cvmfs_graphdriver.client.catalogs import Catalogs
 from cvmfs_graphdriver.client.contents import Contents
 from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
-from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
+from cvmfs_graphdriver.client.fetcher import Fetcher
 from cvmfs_graphdriver.client.inodes import InodeTable
 from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.manifests import Manifests
@@ -128,7 +129,9 @@ class Client:
         self._fetcher = Fetcher(self.transfer, self.cache, self.counters)
         self.catalogs = Catalogs(self._fetcher, self.cache, inodes, settings.cache.open_catalogs)
         stack.callback(self.catalogs.close)
-        prefetcher = Prefetcher(self._fetcher, self.transfer)
+        prefetcher = Prefetcher(
+            self._fetcher, self.transfer, settings.cache.directory, alien=settings.cache.alien
+        )
         stack.callback(prefetcher.close)
         contents = Contents(self._fetcher, prefetcher, self.external)
         logging.getLogger("cvmfs_graphdriver").addHandler(self.log)

@@ -4,15 +4,15 @@ Owns: opening an entry, be it one object, chunks, or a file on external servers 
 sections 4.4 and 5). Must not know: how entries are found, caches, HTTP.
 """
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote
 
+from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import ConfigurationError
-from cvmfs_graphdriver.client.fetcher import Fetcher, Wanted
+from cvmfs_graphdriver.client.fetcher import Fetcher
 from cvmfs_graphdriver.client.openfile import OpenFile
 from cvmfs_graphdriver.client.paths import shown
-from cvmfs_graphdriver.client.prefetcher import Arrived, Prefetcher
+from cvmfs_graphdriver.client.prefetcher import Arrived, Prefetcher, Task
 from cvmfs_graphdriver.client.transfer import Transfer
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import Chunk, DirectoryEntry
@@ -50,7 +50,7 @@ class Contents:
             return self._fetcher.open(wanted(piece), transfer)
 
         def prefetch(piece: Chunk) -> None:
-            self._prefetcher.submit(wanted(piece), transfer=transfer)
+            self._prefetcher.submit((Task(wanted(piece), _ignore),), transfer)
 
         if entry.is_chunked:
             return OpenFile(chunks, fetch, prefetch)
@@ -63,23 +63,35 @@ class Contents:
         return OpenFile((), fetch, prefetch)
 
     def prefetch(
-        self, path: bytes, entry: DirectoryEntry, arrived: Arrived = os.close, *, volatile: bool = False
-    ) -> bool:
-        """Begin to fetch a file that is one object, and do not wait; says whether there was a need to.
+        self,
+        files: Iterable[tuple[bytes, DirectoryEntry, Sequence[Chunk], Arrived]],
+        *,
+        volatile: bool = False,
+    ) -> int:
+        """Begin to fetch files, and do not wait; returns how many objects were not there.
 
-        ``arrived`` is given a descriptor when it has come, at once if it is there.
+        Of each file its path, its entry, its chunks, and what is told where a file is that consists of one
+        object, as soon as it is there.
         """
-        if entry.is_chunked or entry.digest is None or not entry.size:
-            return False
-        if entry.is_external and self._external is None:
-            return False
-        descriptor = self._fetcher.cached(entry.digest, entry.size)
-        if descriptor is not None:
-            arrived(descriptor)
-            return False
-        wanted, transfer = self._pieces_of(path, entry, Suffix.NONE, volatile=volatile)
-        self._prefetcher.submit(wanted(Chunk(0, entry.size, entry.digest)), arrived, transfer)
-        return True
+        count = 0
+        usual: list[Task] = []
+        for path, entry, chunks, arrived in files:
+            if entry.is_external and self._external is None:
+                continue
+            wanted, transfer = self._pieces_of(
+                path, entry, Suffix.PARTIAL if entry.is_chunked else Suffix.NONE, volatile=volatile
+            )
+            if entry.is_chunked:
+                tasks = [Task(wanted(chunk), _ignore) for chunk in chunks]
+            elif entry.digest is not None and entry.size:
+                tasks = [Task(wanted(Chunk(0, entry.size, entry.digest)), arrived)]
+            else:
+                continue
+            if transfer is None:
+                usual += tasks
+            else:
+                count += self._prefetcher.submit(tasks, transfer)
+        return count + self._prefetcher.submit(usual)
 
     def _pieces_of(
         self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
@@ -101,3 +113,7 @@ class Contents:
             )
 
         return wanted, transfer
+
+
+def _ignore(_: str) -> None:
+    """Nobody wants to know."""

@@ -1,43 +1,48 @@
-"""Fetching what will probably be wanted: many small objects at once, by one thread.
+"""Fetching what will probably be wanted: many small objects at once, by a process of its own.
 
-Owns: what is under way ahead of its readers. Who waits for one object is served by a thread that makes one
-transfer from beginning to end; here a reader of thousands of small files shall not wait for each of them,
-and handing them from thread to thread would cost more than fetching them. So one thread drives as many
-transfers as there are connections to spare (libcurl-multi(3)). Must not know: who reads what, failover: a
-transfer whose first attempt fails is carried on by ``Transfer``, where it may take its time.
+Owns: what is under way ahead of its readers, and the process that does it (``prefetch_worker``), which is
+there as long as there is work for it. Who waits for one object is served by a thread that makes one transfer
+from beginning to end; a reader of thousands of small files shall not wait for each of them, and fetching
+them here would keep the threads waiting that serve him. Must not know: who reads what, failover: a transfer
+whose first attempt fails is carried on by ``Transfer``, where it may take its time.
 """
 
-import os
+import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from pathlib import Path
 from typing import NamedTuple
 
-import pycurl
-
 from cvmfs_graphdriver.client.background import Background
-from cvmfs_graphdriver.client.connection import Connection
+from cvmfs_graphdriver.client.connection import Problem
+from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import UnreachableError
-from cvmfs_graphdriver.client.failover import Attempt
-from cvmfs_graphdriver.client.fetcher import Download, Fetcher, Wanted
+from cvmfs_graphdriver.client.failover import Attempt, Failure
+from cvmfs_graphdriver.client.fetcher import Claim, Fetcher
+from cvmfs_graphdriver.client.prefetch_messages import CACHE, Order, Result, Route, Setup
 from cvmfs_graphdriver.client.transfer import Errand, Transfer
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.child import Child
+from cvmfs_graphdriver.kernel.errors import KernelError
+from cvmfs_graphdriver.repository.errors import RepositoryError
 
-__all__ = ["Arrived", "Prefetcher"]
+__all__ = ["Arrived", "Prefetcher", "Task"]
 
-Arrived = Callable[[int], None]
-"""Is given a descriptor of the object, which then belongs to it."""
+Arrived = Callable[[str], None]
+"""Is given the path of an object that is in the cache now."""
 
+_WORKER = "cvmfs_graphdriver.client.prefetch_worker"
 _BIG = 1 << 20
 """Objects of more bytes have a thread each: decompressing them takes longer than all the rest."""
 _THREADS = 4
-_TICK = 0.02
-_MOMENT = 0.001
+_DEATHS = 3
+_WHILE = 60.0
+"""A worker that dies so many times within so many seconds is not started again."""
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """What is to be fetched, and who wants to know."""
 
     wanted: Wanted
@@ -45,13 +50,12 @@ class _Task(NamedTuple):
 
 
 class _Flight(NamedTuple):
-    """A transfer under way."""
+    """What the worker was told to fetch."""
 
-    task: _Task
-    download: Download
+    claim: Claim
+    arrived: Arrived
     errand: Errand
     attempt: Attempt
-    connection: Connection
 
 
 class Prefetcher:
@@ -60,154 +64,182 @@ class Prefetcher:
     Errors are nobody's: whoever needs the object will see them.
     """
 
-    def __init__(self, fetcher: Fetcher, transfer: Transfer) -> None:
+    def __init__(self, fetcher: Fetcher, transfer: Transfer, cache: Path, *, alien: bool = False) -> None:
         self._fetcher = fetcher
         self._transfer = transfer
+        self._cache, self._alien = cache, alien
         self._slow = Background(_THREADS, "prefetch")
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._flights: dict[pycurl.Curl, _Flight] = {}
-        self._failed: set[Download] = set()
-        """Those whose first attempt failed, and the next one has not begun."""
-        self._closing = False
         self._lock = threading.Lock()
+        self._worker: Child | None = None
         self._thread: threading.Thread | None = None
+        self._flights: dict[int, _Flight] = {}
+        self._waiting: set[Claim] = set()
+        """Claims whose first attempt failed, and the next one has not begun."""
+        self._number = 0
+        self._reserved = 0
+        self._deaths: list[float] = []
+        self._closing = False
 
-    def submit(self, wanted: Wanted, arrived: Arrived = os.close, transfer: Transfer | None = None) -> None:
-        """Fetch an object if it is not there, and do not wait; ``arrived`` is called when it has come.
+    def submit(self, tasks: Iterable[Task], transfer: Transfer | None = None) -> int:
+        """Fetch what is not there, and do not wait; returns how many objects that is.
 
+        ``arrived`` is called for each when it is there, at once or later; never if it cannot be had.
         ``transfer`` is for what does not come from the usual servers.
         """
-        task = _Task(wanted, arrived)
-        if transfer is not None or wanted.size > _BIG:
-            self._slow.submit(lambda: self._fetch(task, transfer))
-            return
-        if self._thread is None:
-            self._start()
-        self._tasks.put(task)
+        count = 0
+        flights = []
+        for task in tasks:
+            claim = self._fetcher.claim(task.wanted)
+            if claim is None:
+                if self._fetcher.cached(task.wanted):
+                    task.arrived(self._fetcher.path(task.wanted))
+                continue
+            count += 1
+            wanted = task.wanted
+            errand = (transfer or self._transfer).errand(wanted.location, key=wanted.key, span=wanted.span)
+            attempt = errand.attempt
+            if transfer is not None or wanted.size > _BIG or attempt is None:
+                self._carry_on(claim, task.arrived, errand, transfer or self._transfer)
+            else:
+                flights.append(_Flight(claim, task.arrived, errand, attempt))
+        if flights and not self._order(flights):
+            for flight in flights:
+                self._carry_on(flight.claim, flight.arrived, flight.errand, self._transfer)
+        return count
+
+    @property
+    def under_way(self) -> int:
+        """How many objects the worker is still to fetch."""
+        return len(self._flights)
 
     def close(self) -> None:
         """Fetch nothing any more; what is under way is given up."""
-        self._closing = True
         with self._lock:
-            thread = self._thread
+            self._closing = True
+            thread, worker = self._thread, self._worker
+            if worker is not None:
+                worker.hang_up()
         if thread is not None:
-            self._tasks.put(None)
             thread.join()
         self._slow.close()
-        while self._failed:
-            download = self._failed.pop()
-            download.fail(_closed(download))
+        while self._waiting:
+            self._waiting.pop().end(_closed())
 
-    def _start(self) -> None:
+    # The worker
+
+    def _order(self, flights: list[_Flight]) -> bool:
+        """Tell the worker; says whether there is one."""
+        self._transfer.poll()
+        routes: dict[Attempt, list[tuple[object, ...]]] = {}
         with self._lock:
-            if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name="prefetcher", daemon=True)
-                self._thread.start()
-
-    # The thread
-
-    def _run(self) -> None:
-        multi = pycurl.CurlMulti()
-        try:
-            while not self._closing:
-                self._take_off(multi)
-                multi.perform()
-                if not self._land(multi) and self._flights and multi.select(_TICK) <= 0:
-                    # Also so if libcurl finds no way to wait for descriptors with great numbers.
-                    time.sleep(_MOMENT)
-        finally:
-            for flight in self._flights.values():
-                multi.remove_handle(flight.connection.handle)
-                flight.download.fail(_closed(flight.download))
-                self._transfer.give_back(flight.connection, spare=True)
-            self._flights.clear()
-            multi.close()
-
-    def _take_off(self, multi: pycurl.CurlMulti) -> None:
-        """Begin transfers as long as there are tasks and connections; wait for a task if there is no work."""
-        while not self._closing:
-            connection = self._transfer.try_to_borrow()
-            if connection is None:
-                if not self._flights:
-                    time.sleep(_TICK)
-                return
-            begun = False
-            try:
-                while not begun:
-                    task = self._tasks.get(block=not self._flights)
-                    if task is None:
-                        return
-                    begun = self._begin(multi, task, connection)
-            except Empty:
-                return
-            finally:
-                if not begun:
-                    self._transfer.give_back(connection, spare=True)
-
-    def _begin(self, multi: pycurl.CurlMulti, task: _Task, connection: Connection) -> bool:
-        """Says whether the connection is in use now."""
-        with suppress(CvmfsGraphdriverError):
-            download = self._fetcher.begin(task.wanted)
-            if download is None:
+            worker = self._running()
+            if worker is None:
                 return False
-            try:
-                errand = self._transfer.errand(
-                    download.path, download, key=download.key, span=task.wanted.span
+            if not self._reserved:
+                self._reserved = self._transfer.reserve()
+                if not self._reserved:
+                    return False
+            for flight in flights:
+                self._number += 1
+                self._flights[self._number] = flight
+                wanted = flight.claim.wanted
+                order = Order(
+                    self._number,
+                    wanted.name.text,
+                    wanted.path,
+                    wanted.size,
+                    wanted.exact,
+                    wanted.compression.value,
                 )
-                attempt = errand.attempt
-                assert attempt is not None  # noqa: S101 - there is a first one
-                self._transfer.prepare(errand, attempt, connection)
-            except BaseException as error:
-                download.fail(error)
-                raise
-            self._flights[connection.handle] = _Flight(task, download, errand, attempt, connection)
-            multi.add_handle(connection.handle)
-            return True
-        return False
+                routes.setdefault(flight.attempt, []).append(tuple(order))
+            with suppress(BrokenPipeError):  # whoever receives from it will see that it has ended
+                for attempt, orders in routes.items():
+                    route = Route(
+                        attempt.host,
+                        (attempt.proxy.url, attempt.proxy.name),
+                        attempt.no_cache,
+                        self._transfer.timeout_of(attempt),
+                        self._reserved,
+                    )
+                    worker.channel.send((tuple(route), orders))
+        return True
 
-    def _land(self, multi: pycurl.CurlMulti) -> int:
-        """See to the transfers that have ended; returns how many those were."""
-        count, more = 0, 1
-        while more:
-            more, good, bad = multi.info_read()
-            for handle, number, text in (*((handle, 0, "") for handle in good), *bad):
-                multi.remove_handle(handle)
-                self._conclude(self._flights.pop(handle), number, text)
-                count += 1
-        return count
+    def _running(self) -> Child | None:
+        """The worker, started if there is none; None if there can be none."""
+        if self._worker is None and not self._closing and len(self._deaths) < _DEATHS:
+            setup = Setup(self._transfer.settings, self._transfer.identifier, self._cache, self._alien)
+            with suppress(KernelError, BrokenPipeError):
+                self._worker = worker = Child(_WORKER)
+                worker.channel.send(pickle.dumps(setup))
+                self._thread = threading.Thread(
+                    target=self._receive, args=(worker,), name="prefetcher", daemon=True
+                )
+                self._thread.start()
+        return self._worker
 
-    def _conclude(self, flight: _Flight, number: int, text: str) -> None:
-        task, download, errand, attempt, connection = flight
-        try:
-            if not self._transfer.conclude(errand, attempt, connection, number, text):
-                self._failed.add(download)
-                self._slow.submit(lambda: self._carry_on(task, download, errand))
+    def _receive(self, worker: Child) -> None:
+        """A thread for as long as the worker lives."""
+        with suppress(EOFError):
+            while not self._closing:
+                for values in worker.channel.receive():
+                    self._conclude(Result(*values))
+        with self._lock:
+            self._worker = None
+            flights, self._flights = list(self._flights.values()), {}
+            self._release()
+        code = worker.wait()
+        self._fetcher.forget_writer(worker.pid)
+        if code and not self._closing:
+            now = time.monotonic()
+            self._deaths = [*(when for when in self._deaths if now - when < _WHILE), now]
+        for flight in flights:
+            self._carry_on(flight.claim, flight.arrived, flight.errand, self._transfer)
+
+    def _conclude(self, result: Result) -> None:
+        with self._lock:
+            flight = self._flights.pop(result.number)
+            if not self._flights:
+                self._release()
+        if not result.failure:
+            self._transfer.succeeded(flight.attempt, result.received, result.seconds)
+            flight.claim.stored(result.size, result.crc32)
+            flight.arrived(flight.claim.path)
+            return
+        if result.failure != CACHE:
+            problem = Problem(
+                Failure[result.failure],
+                result.detail,
+                result.missing,
+                RepositoryError(result.detail) if result.wrong else None,
+            )
+            self._transfer.failed(flight.errand, flight.attempt, problem)
+        self._carry_on(flight.claim, flight.arrived, flight.errand, self._transfer)
+
+    def _release(self) -> None:
+        """Give the connections back that were set aside. Called with the lock held."""
+        reserved, self._reserved = self._reserved, 0
+        self._transfer.give_up(reserved)
+
+    # Threads
+
+    def _carry_on(self, claim: Claim, arrived: Arrived, errand: Errand, transfer: Transfer) -> None:
+        """Make the attempts that are left, in a thread."""
+
+        def task() -> None:
+            self._waiting.discard(claim)
+            try:
+                claim.fetch(lambda download: transfer.finish(errand, download))
+            except CvmfsGraphdriverError:
                 return
-            descriptor = download.keep()
-        except CvmfsGraphdriverError as error:
-            download.fail(error)
-            return
-        finally:
-            self._transfer.give_back(connection, spare=True)
-        task.arrived(descriptor)
+            arrived(claim.path)
 
-    # The other threads
-
-    def _carry_on(self, task: _Task, download: Download, errand: Errand) -> None:
-        """Make the attempts that are left."""
-        self._failed.discard(download)
-        try:
-            self._transfer.finish(errand)
-            descriptor = download.keep()
-        except CvmfsGraphdriverError as error:
-            download.fail(error)
-            return
-        task.arrived(descriptor)
-
-    def _fetch(self, task: _Task, transfer: Transfer | None) -> None:
-        with suppress(CvmfsGraphdriverError):
-            task.arrived(self._fetcher.open(task.wanted, transfer))
+        self._waiting.add(claim)
+        if self._closing:
+            self._waiting.discard(claim)
+            claim.end(_closed())
+        else:
+            self._slow.submit(task)
 
 
-def _closed(download: Download) -> UnreachableError:
-    return UnreachableError(f"{download.path}: the client is being closed")
+def _closed() -> UnreachableError:
+    return UnreachableError("the client is being closed")

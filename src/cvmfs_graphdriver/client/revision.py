@@ -5,8 +5,8 @@ catalog it comes from, so what was found in one revision stays complete and unmi
 moved on to the next. Must not know: FUSE, where bytes come from.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from cvmfs_graphdriver.client.catalogs import Catalogs, Mount
@@ -14,7 +14,6 @@ from cvmfs_graphdriver.client.contents import Contents
 from cvmfs_graphdriver.client.generations import Generations
 from cvmfs_graphdriver.client.inodes import ROOT_INODE
 from cvmfs_graphdriver.client.openfile import OpenFile
-from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.repository.digest import Digest, PathKey
 from cvmfs_graphdriver.repository.entry import LISTED_ELSEWHERE, DirectoryEntry
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -178,12 +177,23 @@ class Revision:
         chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
         return self._services.contents.open(node.path, node.entry, chunks, volatile=self._volatile)
 
-    def prefetch(self, node: Node, arrived: Arrived = os.close) -> bool:
-        """Begin to fetch a regular file's object, and do not wait; says whether it was not there.
+    def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
+        """Begin to fetch regular files' content, and do not wait; returns how many objects were not there.
 
-        ``arrived`` is given a descriptor when it has come.
+        ``arrived`` is given a node that consists of one object, and where that is in the cache.
         """
-        return self._services.contents.prefetch(node.path, node.entry, arrived, volatile=self._volatile)
+        return self._services.contents.prefetch(
+            (
+                (
+                    node.path,
+                    node.entry,
+                    node.mount.catalog.chunks(node.path) if node.entry.is_chunked else (),
+                    partial(arrived, node),
+                )
+                for node in nodes
+            ),
+            volatile=self._volatile,
+        )
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, variables expanded."""

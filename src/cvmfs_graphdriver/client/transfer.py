@@ -23,7 +23,7 @@ __all__ = ["Errand", "Memory", "Transfer"]
 
 _CONNECTIONS = 16
 _SPARE = 12
-"""How many of them may be in use for what nobody waits for."""
+"""How many of them may be set aside for what nobody waits for."""
 _REASONS = 3
 """How many of several reasons an error names."""
 
@@ -54,15 +54,13 @@ class Memory:
 class Errand:
     """One transfer on its way from its first attempt to its last."""
 
-    __slots__ = ("attempt", "job", "path", "problems", "sink", "span", "started")
+    __slots__ = ("attempt", "job", "path", "problems", "span")
 
-    def __init__(self, path: str, sink: Sink, span: tuple[int, int] | None, job: Job) -> None:
+    def __init__(self, path: str, span: tuple[int, int] | None, job: Job) -> None:
         self.path = path
-        self.sink = sink
         self.span = span
         self.job = job
-        self.started = time.monotonic()
-        self.attempt: Attempt | None = job.first(self.started)
+        self.attempt: Attempt | None = job.first(time.monotonic())
         """What is to be tried next."""
         self.problems: dict[str, Problem] = {}
         """What happened so far, by where."""
@@ -71,7 +69,7 @@ class Errand:
 class Transfer:
     """Fetches from the servers of one repository; safe for any number of threads.
 
-    ``poll`` is called before each attempt; ``identifier`` tells this client from others.
+    ``identifier`` tells this client from others.
     """
 
     def __init__(
@@ -87,12 +85,12 @@ class Transfer:
         """Seconds to connect and to wait for data through a proxy; may be changed at any time."""
         self.timeout_direct = settings.timeout_direct
         """The same without a proxy."""
-        self._settings = settings
-        self._poll = poll
-        self._identifier = identifier
+        self.settings = settings
+        self.poll = poll
+        """To be called before each attempt."""
+        self.identifier = identifier
         self._counters = counters
-        self._slots = threading.BoundedSemaphore(_CONNECTIONS)
-        self._spare = threading.BoundedSemaphore(_SPARE)
+        self._slots = threading.Semaphore(_CONNECTIONS)
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -112,50 +110,45 @@ class Transfer:
         Raises NotFoundError: servers answer and none has it. UnreachableError: no server delivers it. What
         the sink raises, if no server has better bytes.
         """
-        self.finish(self.errand(path, sink, key=key, span=span))
+        self.finish(self.errand(path, key=key, span=span), sink)
 
-    def errand(self, path: str, sink: Sink, *, key: int = 0, span: tuple[int, int] | None = None) -> "Errand":
+    def errand(self, path: str, *, key: int = 0, span: tuple[int, int] | None = None) -> Errand:
         """A transfer that is still to be made; the parameters are those of ``fetch``."""
-        return Errand(path, sink, span, self.failover.job(key))
+        return Errand(path, span, self.failover.job(key))
 
-    def finish(self, errand: "Errand") -> None:
+    def finish(self, errand: Errand, sink: Sink) -> None:
         """Make the attempts that are left. Raises as ``fetch`` does."""
-        connection = self.borrow()
+        connection = self._borrow()
         try:
-            while errand.attempt is not None:
-                if self._closing.wait(errand.attempt.delay):
+            while (attempt := errand.attempt) is not None:
+                if self._closing.wait(attempt.delay):
                     raise UnreachableError(f"{errand.path}: the client is being closed")
-                self.prepare(errand, errand.attempt, connection)
-                if self.conclude(errand, errand.attempt, connection, *connection.run()):
+                self.poll()
+                started = time.monotonic()
+                sink.begin()
+                connection.prepare(attempt, errand.path, sink, errand.span, self.timeout_of(attempt))
+                problem = connection.conclude(attempt, sink, *connection.run())
+                if problem is None:
+                    self.succeeded(attempt, connection.received, time.monotonic() - started)
                     return
+                self.failed(errand, attempt, problem)
         finally:
-            self.give_back(connection)
+            self._give_back(connection)
         raise _summary(errand.path, errand.problems)
 
-    def prepare(self, errand: "Errand", attempt: Attempt, connection: Connection) -> None:
-        """Set everything for an attempt, which is then made by ``connection``'s handle."""
-        timeout = self.timeout_direct if attempt.proxy == DIRECT else self.timeout
-        self._poll()
-        errand.started = time.monotonic()
-        errand.sink.begin()
-        connection.prepare(attempt, errand.path, errand.sink, errand.span, timeout)
+    def timeout_of(self, attempt: Attempt) -> float:
+        """Seconds that an attempt may take to connect, and to wait for data."""
+        return self.timeout_direct if attempt.proxy == DIRECT else self.timeout
 
-    def conclude(
-        self, errand: "Errand", attempt: Attempt, connection: Connection, number: int, text: str
-    ) -> bool:
-        """Whether an attempt that ended with this error of libcurl was a success; if not, there is a next.
+    def succeeded(self, attempt: Attempt, received: int, seconds: float) -> None:
+        """An attempt, made here or elsewhere, has brought what it should."""
+        self._counters.add_download(received, seconds, _source(attempt))
 
-        Raises what the sink raises about itself.
-        """
-        problem = connection.conclude(attempt, errand.sink, number, text)
-        now = time.monotonic()
-        if problem is None:
-            self._counters.add_download(connection.received, now - errand.started, _source(attempt))
-            return True
+    def failed(self, errand: Errand, attempt: Attempt, problem: Problem) -> None:
+        """An attempt, made here or elsewhere, has failed: the errand's next one is another."""
         self._counters.add(f"failure:{problem.failure.name.lower()}")
         errand.problems[_where(attempt)] = problem
-        errand.attempt = errand.job.failed(attempt, problem.failure, now)
-        return False
+        errand.attempt = errand.job.failed(attempt, problem.failure, time.monotonic())
 
     def leave(self, host: str) -> None:
         """Go on to the next server if ``host`` is in use: it delivers, but cannot be believed."""
@@ -177,21 +170,29 @@ class Transfer:
         for connection in connections:
             connection.close()
 
-    def borrow(self) -> Connection:
+    def reserve(self) -> int:
+        """Set connections aside for transfers that are made elsewhere; says how many, perhaps none.
+
+        Some are kept for who has to wait.
+        """
+        count = 0
+        while count < _SPARE and self._slots.acquire(blocking=False):
+            count += 1
+        return count
+
+    def give_up(self, count: int) -> None:
+        """The end of ``reserve``."""
+        if count:
+            self._slots.release(count)
+
+    def _borrow(self) -> Connection:
         """A connection for the caller alone, as soon as there are not too many in use."""
         self._slots.acquire()
-        return self._take()
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        return connection or Connection(self.settings, self.identifier)
 
-    def try_to_borrow(self) -> Connection | None:
-        """The same, or None if there are too many in use already; some are kept for who has to wait."""
-        if self._spare.acquire(blocking=False):
-            if self._slots.acquire(blocking=False):
-                return self._take()
-            self._spare.release()
-        return None
-
-    def give_back(self, connection: Connection, *, spare: bool = False) -> None:
-        """The end of ``borrow``, or of ``try_to_borrow``, which was ``spare``."""
+    def _give_back(self, connection: Connection) -> None:
         with self._lock:
             keep = not self._closing.is_set()
             if keep:
@@ -199,13 +200,6 @@ class Transfer:
         if not keep:
             connection.close()
         self._slots.release()
-        if spare:
-            self._spare.release()
-
-    def _take(self) -> Connection:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        return connection or Connection(self._settings, self._identifier)
 
 
 def _where(attempt: Attempt) -> str:

@@ -10,8 +10,8 @@ import os
 import threading
 
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.client.fetcher import Wanted
 from cvmfs_graphdriver.client.revision import Node, Revision
 from cvmfs_graphdriver.planes.links import Links
 from cvmfs_graphdriver.planes.objectnames import StoredObject

@@ -30,7 +30,7 @@ from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.wire import FOREVER, ROOT_NODE, StatFs
 from cvmfs_graphdriver.planes.attributes import attributes_of
-from cvmfs_graphdriver.planes.feeder import Feeder, Store
+from cvmfs_graphdriver.planes.feeder import Feeder, Pages
 from cvmfs_graphdriver.planes.listing import Listing, Listings
 from cvmfs_graphdriver.planes.openfiles import OpenFiles
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap
@@ -66,14 +66,14 @@ class RevisionFilesystem:
         presentation: Presentation,
         statfs: Callable[[], StatFs],
         counters: Counters,
-        store: Store,
+        pages: Pages,
     ) -> None:
         self._counters = counters
         self._presentation = presentation
         self._statfs = statfs
         self._files = OpenFiles(presentation.open_files)
         self._listings = Listings(_LISTED)
-        self._feeder = Feeder(lambda: self._tree, store)
+        self._feeder = Feeder(lambda: self._tree, pages)
         self._lock = threading.Lock()
         self._trees: OrderedDict[int, Tree] = OrderedDict()
         self._tree = tree
@@ -142,9 +142,10 @@ class RevisionFilesystem:
 
     def readdirplus(self, node: int, offset: int, size: int) -> bytes:
         """Entries of a directory with their attributes."""
-        if offset:
-            self._feeder.listed(node)  # who asks for more has seen what was there
-        return self._listing(node, offset).plus(offset, size)
+        entries = self._listing(node, offset).plus(offset, size)
+        if not entries:
+            self._feeder.listed(node)
+        return entries
 
     def getxattr(self, node: int, name: bytes, gid: int) -> bytes:
         """The value of an extended attribute, magic or stored."""

@@ -21,12 +21,12 @@ from cvmfs_graphdriver.client.settings import PresentationSettings, load_setting
 from cvmfs_graphdriver.client.talk import Talk
 from cvmfs_graphdriver.client.talksocket import serve_talk
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.fuse.device import offer_content
 from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap, load_id_map
+from cvmfs_graphdriver.planes.page_cache import PageCache
 from cvmfs_graphdriver.planes.process import log_as_told, run_as_told
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.revision_filesystem import Presentation, RevisionFilesystem
@@ -98,7 +98,7 @@ class _Service:
             self._presentation(),
             self._statfs,
             client.counters,
-            lambda inode, content: offer_content(device, inode, content),
+            PageCache(device),
         )
 
     def run(self, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:

@@ -4,11 +4,10 @@ Owns: the interface between the file system below and a revision, or a translati
 Must not know: FUSE. Nodes and open files are those of the client.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cvmfs_graphdriver.client.openfile import OpenFile
-from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.client.revision import Node
 
 __all__ = ["Tree"]
@@ -46,10 +45,10 @@ class Tree(Protocol):
         """Open a regular file."""
         ...
 
-    def prefetch(self, node: Node, arrived: Arrived) -> bool:
-        """Begin to fetch a regular file's content, and do not wait; says whether it was not there.
+    def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
+        """Begin to fetch regular files' content, and do not wait; returns how many objects were not there.
 
-        ``arrived`` is given a descriptor of it when it has come.
+        ``arrived`` is given a node and the path of its content in the cache, when that is there whole.
         """
         ...
 

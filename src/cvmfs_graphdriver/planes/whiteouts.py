@@ -12,10 +12,9 @@ in this layer: nothing of an older ``x`` shines through, that is, it is opaque.
 Overlayfs never asks whether the root of a layer is opaque; who stacks layers must ask, see ``plane``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cvmfs_graphdriver.client.openfile import OpenFile
-from cvmfs_graphdriver.client.prefetcher import Arrived
 from cvmfs_graphdriver.client.revision import Node
 from cvmfs_graphdriver.kernel.overlay import (
     MARK,
@@ -93,9 +92,9 @@ class OverlayTree:
         """Open a regular file."""
         return self._tree.open(node)
 
-    def prefetch(self, node: Node, arrived: Arrived) -> bool:
-        """Begin to fetch a regular file's content."""
-        return self._tree.prefetch(node, arrived)
+    def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
+        """Begin to fetch regular files' content."""
+        return self._tree.prefetch(nodes, arrived)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link."""

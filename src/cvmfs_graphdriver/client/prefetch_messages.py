@@ -1,6 +1,6 @@
 """What a client and the process that fetches for it ahead of readers say to each other.
 
-Owns: the messages, on top of ``kernel.child``: first a pickled ``Setup``; then orders, each a pair of a
+Owns: the messages, on top of ``kernel.channel``: first a pickled ``Setup``; then orders, each a pair of a
 ``Route`` and a list of ``Order``; what comes back is lists of ``Result``. All but the first are sent as plain
 tuples. Must not know: who says it when.
 """

@@ -21,7 +21,7 @@ from cvmfs_graphdriver.client.failover import Attempt
 from cvmfs_graphdriver.client.prefetch_messages import CACHE, Order, Result, Route, Setup
 from cvmfs_graphdriver.client.proxies import Proxy
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.child import Channel
+from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.repository.digest import ObjectName
 from cvmfs_graphdriver.repository.entry import Compression
 

@@ -7,13 +7,12 @@ them here would keep the threads waiting that serve him. Must not know: who read
 whose first attempt fails is carried on by ``Transfer``, where it may take its time.
 """
 
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfs_graphdriver.client.background import Background
 from cvmfs_graphdriver.client.connection import Problem
@@ -24,9 +23,11 @@ from cvmfs_graphdriver.client.fetcher import Claim, Fetcher
 from cvmfs_graphdriver.client.prefetch_messages import CACHE, Order, Result, Route, Setup
 from cvmfs_graphdriver.client.transfer import Errand, Transfer
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.child import Child
 from cvmfs_graphdriver.kernel.errors import KernelError
 from cvmfs_graphdriver.repository.errors import RepositoryError
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.kernel.child import Child
 
 __all__ = ["Arrived", "Prefetcher", "Task"]
 
@@ -164,9 +165,14 @@ class Prefetcher:
                     worker.channel.send((tuple(route), orders))
         return True
 
-    def _running(self) -> Child | None:
+    def _running(self) -> "Child | None":
         """The worker, started if there is none; None if there can be none."""
         if self._worker is None and not self._closing and len(self._deaths) < _DEATHS:
+            # A mount does not wait for these to be imported.
+            import pickle
+
+            from cvmfs_graphdriver.kernel.child import Child
+
             setup = Setup(self._transfer.settings, self._transfer.identifier, self._cache, self._alien)
             with suppress(KernelError, BrokenPipeError):
                 self._worker = worker = Child(_WORKER)
@@ -177,7 +183,7 @@ class Prefetcher:
                 self._thread.start()
         return self._worker
 
-    def _receive(self, worker: Child) -> None:
+    def _receive(self, worker: "Child") -> None:
         """A thread for as long as the worker lives."""
         with suppress(EOFError):
             while not self._closing:

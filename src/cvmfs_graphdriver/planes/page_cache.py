@@ -13,10 +13,14 @@ import contextlib
 import os
 import sys
 import threading
+from typing import TYPE_CHECKING
 
-from cvmfs_graphdriver.kernel.child import Channel, Child
+from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.errors import KernelError
 from cvmfs_graphdriver.kernel.fuse.device import offer_content
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.kernel.child import Child
 
 __all__ = ["PageCache"]
 
@@ -67,9 +71,11 @@ class PageCache:
                 return child.channel.offer(message)
         return False
 
-    def _start(self) -> Child | None:
+    def _start(self) -> "Child | None":
         if self._closing or self._deaths >= _DEATHS:
             return None
+        from cvmfs_graphdriver.kernel.child import Child
+
         with contextlib.suppress(KernelError):
             child = Child(__name__, str(self._device), descriptors=(self._device,))
             child.never_block()
@@ -77,7 +83,7 @@ class PageCache:
             threading.Thread(target=self._receive, args=(child,), name="page cache", daemon=True).start()
         return self._child
 
-    def _receive(self, child: Child) -> None:
+    def _receive(self, child: "Child") -> None:
         """A thread for as long as the process lives."""
         with contextlib.suppress(EOFError):
             while True:

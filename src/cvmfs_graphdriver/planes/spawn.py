@@ -4,12 +4,10 @@ Owns: how that program is called, so that it is ready soon. Must not know: what 
 ``keeper``, since who starts one should not wait for what that imports.
 """
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import IO, cast
 
+from cvmfs_graphdriver.kernel.child import interpreter
 from cvmfs_graphdriver.planes.request import MountRequest, parse_answer
 
 __all__ = ["spawn"]
@@ -18,7 +16,6 @@ _KEEPER = "cvmfs_graphdriver.planes.keeper"
 # It forks at once, while there is little to copy: whoever spawned it need not wait for its end. Looking for
 # garbage in what is being imported would take a tenth of the time.
 _PROGRAM = f"import gc, os; os.fork() and os._exit(0); gc.disable(); from {_KEEPER} import main; main()"
-_SOURCE = Path(__file__).parents[2]
 
 
 def spawn(request: MountRequest) -> None:
@@ -27,14 +24,15 @@ def spawn(request: MountRequest) -> None:
     Raises MountPointError: the target is no place for it; ServerError: what the keeper says.
     """
     request.check_target()
+    words, environment = interpreter()
     with subprocess.Popen(
-        # Finding site-packages again would take it 5 ms (-S); ps shows what follows the program.
-        [sys.executable, "-P", "-S", "-c", _PROGRAM, _KEEPER, request.fqrn, request.target],
+        # ps shows what follows the program.
+        [*words, "-c", _PROGRAM, _KEEPER, request.fqrn, request.target],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(_SOURCE)]))},
+        env=environment,
     ) as process:
         with cast("IO[bytes]", process.stdin) as pipe:
             pipe.write(request.dump())

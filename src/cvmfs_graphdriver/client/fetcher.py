@@ -115,18 +115,21 @@ class Fetcher:
         """A process of ours that put objects into the cache has ended, perhaps in the middle of one."""
         self._cache.forget_writer(process)
 
-    def claim(self, wanted: Wanted) -> Claim | None:
+    def claim(self, wanted: Wanted, arrived: Callable[[str], None]) -> Claim | None:
         """Take it upon the caller to fetch an object that nobody waits for yet.
 
-        None if it is in the cache, or on its way there.
+        None if it is in the cache, or on its way there; then ``arrived`` is told where it is when it is.
         """
         mine: Future[None] = Future()
         with self._lock:
-            if self._running.setdefault(wanted.name.digest, mine) is not mine:
-                return None
+            running = self._running.setdefault(wanted.name.digest, mine)
+        if running is not mine:
+            running.add_done_callback(lambda ended: ended.exception() or arrived(self.path(wanted)))
+            return None
         claim = self._claim(wanted, mine)
         if self.cached(wanted):
             claim.end(None)
+            arrived(claim.path)
             return None
         return claim
 

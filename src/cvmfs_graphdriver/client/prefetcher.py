@@ -90,10 +90,8 @@ class Prefetcher:
         count = 0
         flights = []
         for task in tasks:
-            claim = self._fetcher.claim(task.wanted)
+            claim = self._fetcher.claim(task.wanted, task.arrived)
             if claim is None:
-                if self._fetcher.cached(task.wanted):
-                    task.arrived(self._fetcher.path(task.wanted))
                 continue
             count += 1
             wanted = task.wanted

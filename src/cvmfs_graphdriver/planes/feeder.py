@@ -27,6 +27,11 @@ _SETTLING = 0.25
 """Seconds that who lists a directory waits for its files to be handed over, so as not to ask for them."""
 
 
+_BATCH = 64
+_CATCHING_UP = 0.02
+"""Who has caught up with what is being fetched waits for so many files as long as some come in that time."""
+
+
 class Pages(Protocol):
     """The kernel's page cache."""
 
@@ -48,16 +53,26 @@ class Feeder:
         self._pages = pages
         self._guess = ReadAhead(self._children, lambda inode: tree().node(inode))
         self._guesser = Background(1, "read-ahead")
-        self._number = 0
         self._lock = threading.Lock()
         self._listed: set[int] = set()
         self._early: dict[int, list[tuple[int, int, str]]] = {}
         """What can be offered when its directory has been listed, by directory."""
         self._early_count = 0
+        self._coming: set[int] = set()
+        """Files that are on their way."""
+        self._arrivals = 0
+        self._target = 0
+        """At which number of arrivals somebody waits to be woken; 0 if nobody waits."""
+        self._batch = threading.Condition(self._lock)
 
     def opened(self, node: Node) -> None:
-        """Somebody reads a file."""
+        """Somebody reads a file. May wait for some that follow, if it was about to be fetched unasked.
+
+        Else who is quicker than the network would ask for one file after the other, each when it comes.
+        """
         self._guesser.submit(lambda: self._follow(node))
+        if node.inode in self._coming and self._wait_for_others(node):
+            self._pages.settle(_CATCHING_UP)
 
     def listed(self, directory: int) -> None:
         """Somebody has listed a directory to its end: now the kernel knows its files."""
@@ -76,6 +91,7 @@ class Feeder:
         self._hand_over(node.parent_inode)  # whoever reads a file there has come to know the others, too
         try:
             nodes = self._guess.opened(node)
+            self._coming.update(each.inode for each in nodes if not each.entry.is_chunked)
             if nodes and not self._tree().prefetch(nodes, self._receive):
                 self._guess.missed()
         except CvmfsGraphdriverError:
@@ -83,17 +99,34 @@ class Feeder:
 
     def _receive(self, node: Node, path: str) -> None:
         """A file is in the client's cache."""
-        self._number += 1
         size = node.entry.size
-        if self._number % _ASKED_FOR == 0 or size > _SMALL:
-            return
         with self._lock:
+            awaited = node.inode not in self._coming
+            self._coming.discard(node.inode)
+            self._arrivals += 1
+            if self._target and self._arrivals >= self._target:
+                self._batch.notify_all()
+            if awaited or self._arrivals % _ASKED_FOR == 0 or size > _SMALL:
+                return  # giving the kernel a file that it has asked for would wait for our answer
             if node.parent_inode not in self._listed:
                 if self._early_count < _EARLY:
                     self._early.setdefault(node.parent_inode, []).append((node.inode, size, path))
                     self._early_count += 1
                 return
         self._pages.offer(node.inode, size, path)
+
+    def _wait_for_others(self, node: Node) -> bool:
+        """Wait for a file, and some that follow; says whether they came."""
+        with self._lock:
+            self._coming.discard(node.inode)
+            target = self._target = max(self._target, self._arrivals + min(_BATCH, len(self._coming)))
+            seen = -1
+            while seen < self._arrivals < target:
+                seen = self._arrivals
+                self._batch.wait(_CATCHING_UP)
+            if self._target <= target:
+                self._target = 0
+            return self._arrivals >= target
 
     def _hand_over(self, directory: int) -> bool:
         """Offer what waited for this directory; says whether there was something."""

@@ -124,7 +124,8 @@ class Fetcher:
         with self._lock:
             running = self._running.setdefault(wanted.name.digest, mine)
         if running is not mine:
-            running.add_done_callback(lambda ended: ended.exception() or arrived(self.path(wanted)))
+            path = self.path(wanted)
+            running.add_done_callback(lambda ended: None if ended.exception() else arrived(path))
             return None
         claim = self._claim(wanted, mine)
         if self.cached(wanted):

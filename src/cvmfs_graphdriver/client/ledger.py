@@ -31,6 +31,12 @@ _VOLATILE = -(2**63)
 """Added to a sequence number so that volatile objects sort before all others."""
 
 
+_ENTER = (
+    "INSERT INTO cache_catalog VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha1) DO UPDATE SET "
+    "size = excluded.size, acseq = excluded.acseq, path = excluded.path, type = excluded.type"
+)
+
+
 class Kind(IntEnum):
     """What an object is: column ``type``."""
 
@@ -80,24 +86,20 @@ class Ledger:
 
     def add(self, records: Iterable[Record]) -> None:
         """Enter objects, or replace what was known about them; pins stay."""
+        records = tuple(records)
         with self._transaction() as sql:
-            for record in records:
-                sql.execute(
-                    "INSERT INTO cache_catalog VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha1) DO UPDATE SET "
-                    "size = excluded.size, acseq = excluded.acseq, path = excluded.path, "
-                    "type = excluded.type",
-                    (
-                        record.digest,
-                        record.size,
-                        _stored(sql, record.sequence, volatile=record.volatile),
-                        record.path,
-                        record.kind,
-                        record.pinned,
-                    ),
-                )
-                if record.crc32 >= 0:
-                    row = (record.digest, record.crc32)
-                    sql.execute("INSERT OR REPLACE INTO cache_checksum VALUES (?, ?)", row)
+            sql.execute("SAVEPOINT quick")
+            try:
+                sql.executemany(_ENTER, [_row(record, _number(record)) for record in records])
+            except sqlite3.IntegrityError:  # a sequence number is taken, which hardly ever happens
+                sql.execute("ROLLBACK TO quick")
+                for record in records:
+                    number = _stored(sql, record.sequence, volatile=record.volatile)
+                    sql.execute(_ENTER, _row(record, number))
+            sql.executemany(
+                "INSERT OR REPLACE INTO cache_checksum VALUES (?, ?)",
+                [(record.digest, record.crc32) for record in records if record.crc32 >= 0],
+            )
 
     def touch(self, uses: Iterable[tuple[str, int]]) -> None:
         """Note that objects were used: digest and sequence number of each."""
@@ -166,3 +168,11 @@ def _stored(sql: sqlite3.Connection, sequence: int, *, volatile: bool) -> int:
     while sql.execute("SELECT 1 FROM cache_catalog WHERE acseq = ?", (number,)).fetchone():
         number += 1
     return number
+
+
+def _number(record: Record) -> int:
+    return record.sequence + _VOLATILE if record.volatile else record.sequence
+
+
+def _row(record: Record, number: int) -> tuple[str, int, int, str, int, bool]:
+    return record.digest, record.size, number, record.path, record.kind, record.pinned

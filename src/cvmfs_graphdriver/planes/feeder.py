@@ -60,6 +60,8 @@ class Feeder:
         self._early_count = 0
         self._coming: set[int] = set()
         """Files that are on their way."""
+        self._awaited: set[int] = set()
+        """Those among them that somebody has asked for meanwhile."""
         self._arrivals = 0
         self._target = 0
         """At which number of arrivals somebody waits to be woken; 0 if nobody waits."""
@@ -101,7 +103,8 @@ class Feeder:
         """A file is in the client's cache."""
         size = node.entry.size
         with self._lock:
-            awaited = node.inode not in self._coming
+            awaited = node.inode in self._awaited
+            self._awaited.discard(node.inode)
             self._coming.discard(node.inode)
             self._arrivals += 1
             if self._target and self._arrivals >= self._target:
@@ -119,6 +122,7 @@ class Feeder:
         """Wait for a file, and some that follow; says whether they came."""
         with self._lock:
             self._coming.discard(node.inode)
+            self._awaited.add(node.inode)
             target = self._target = max(self._target, self._arrivals + min(_BATCH, len(self._coming)))
             seen = -1
             while seen < self._arrivals < target:
@@ -126,6 +130,7 @@ class Feeder:
                 self._batch.wait(_CATCHING_UP)
             if self._target <= target:
                 self._target = 0
+            self._awaited.discard(node.inode)
             return self._arrivals >= target
 
     def _hand_over(self, directory: int) -> bool:

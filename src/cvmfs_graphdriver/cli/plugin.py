@@ -10,11 +10,13 @@ from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
 from cvmfs_graphdriver.layers.idmap import Owners
+from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.choice import Choice, choose_plane
 
 __all__ = ["command"]
 
 _NOBODY = 65534
+_LEVELS = ("ERROR", "WARNING", "INFO", "DEBUG")
 
 
 @click.command()
@@ -48,15 +50,16 @@ _NOBODY = 65534
 )
 def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
     """Serve Docker's graph driver protocol until SIGTERM; for use inside the plugin."""
-    level = os.environ.get("LOG_LEVEL", "info").upper()
-    logging.basicConfig(
-        format="%(levelname)s %(name)s: %(message)s", level=getattr(logging, level, logging.INFO)
-    )
+    level = os.environ.get("LOG_LEVEL", "").strip().upper() or "INFO"
+    if level not in _LEVELS:
+        raise DriverOptionError(f"LOG_LEVEL must be error, warning, info or debug, not {level.lower()!r}")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
     run_plugin(
         socket,
         base,
         lambda home, owners: choose_plane(_choice(), home, etc, _overrides(home) | _maps(home, owners)),
         LayerCommit(commit),
+        idle=_number("IDLE_SECONDS", IDLE),
     )
 
 
@@ -69,6 +72,14 @@ def _choice() -> Choice:
         raise DriverOptionError(f"DATA_PLANE must be auto, fuse or erofs, not {text!r}") from error
 
 
+def _number(name: str, default: float) -> float:
+    """What the administrator has set as a whole number, if anything. Raises DriverOptionError."""
+    text = os.environ.get(name, "").strip()
+    if text and not text.isdecimal():
+        raise DriverOptionError(f"{name} must be a whole number, not {text!r}")
+    return float(text) if text else default
+
+
 def _overrides(home: Path) -> dict[str, str]:
     """What the plugin knows better than the host's configuration: its own disk, and what images need."""
     overrides = {
@@ -78,9 +89,9 @@ def _overrides(home: Path) -> dict[str, str]:
         "CVMFS_CHECK_PERMISSIONS": "yes",
         "CVMFS_SUID": "yes",
     }
-    quota = os.environ.get("CACHE_QUOTA_MB")
-    if quota:
-        overrides["CVMFS_QUOTA_LIMIT"] = quota
+    quota = _number("CACHE_QUOTA_MB", -1)
+    if quota >= 0:
+        overrides["CVMFS_QUOTA_LIMIT"] = str(int(quota))
     return overrides
 
 

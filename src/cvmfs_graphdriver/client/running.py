@@ -34,9 +34,9 @@ def find_sockets(etc: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
-def ask_status(socket: Path) -> Status:
+def ask_status(socket: Path, *, seconds: float = 60.0) -> Status:
     """The state of the client at ``socket``. Raises TalkError: nobody answers, or one of another version."""
-    answer = ask(socket, "status json")
+    answer = ask(socket, "status json", seconds=seconds)
     try:
         return Status.parse(answer)
     except ValueError as error:

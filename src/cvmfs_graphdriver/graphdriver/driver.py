@@ -31,7 +31,7 @@ from cvmfs_graphdriver.layers.changes import changes, size_of
 from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
-from cvmfs_graphdriver.layers.mounts import LayerMounts
+from cvmfs_graphdriver.layers.mounts import IDLE, LayerMounts
 from cvmfs_graphdriver.layers.store import INIT, Layer, LayerStore, check_identity
 from cvmfs_graphdriver.oci.thin import LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.thin_image import thin_layer
@@ -61,10 +61,18 @@ class GraphDriver:
     """The driver below ``base``, the plugin's propagated mount.
 
     ``make_plane`` is given the driver's home, and who owns containers' files on this disk; ``commit`` is who
-    publishes containers' layers.
+    publishes containers' layers; ``idle`` is how many seconds a repository stays mounted without use.
     """
 
-    def __init__(self, base: Path, make_plane: Callable[[Path, Owners], Plane], commit: LayerCommit) -> None:
+    def __init__(
+        self,
+        base: Path,
+        make_plane: Callable[[Path, Owners], Plane],
+        commit: LayerCommit,
+        *,
+        idle: float = IDLE,
+    ) -> None:
+        self._idle = idle
         self._base = base
         self._commit = commit
         self._make_plane = make_plane
@@ -145,7 +153,7 @@ class GraphDriver:
         backing = check_host(home, override_kernel_check=options.override_kernel_check)
         sizes = SizeLimits(home, backing.name, options.size)
         plane = self._make_plane(home, owners)
-        mounts = LayerMounts(store, plane)
+        mounts = LayerMounts(store, plane, idle=self._idle)
         mounts.adopt()
         store.clean()
         self._ready = _Ready(options, backing, sizes, owners, store, mounts, plane)

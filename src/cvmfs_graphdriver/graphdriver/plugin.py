@@ -20,6 +20,7 @@ from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
 from cvmfs_graphdriver.layers.idmap import Owners
+from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.plane import Plane
 
 __all__ = ["run_plugin"]
@@ -31,21 +32,31 @@ _PAUSE = 0.2
 
 
 def run_plugin(
-    socket: Path, base: Path, make_plane: Callable[[Path, Owners], Plane], commit: LayerCommit
+    socket: Path,
+    base: Path,
+    make_plane: Callable[[Path, Owners], Plane],
+    commit: LayerCommit,
+    *,
+    idle: float = IDLE,
 ) -> None:
-    """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``."""
+    """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``.
+
+    Unused repositories are unmounted after ``idle`` seconds.
+    """
     listener = listen(socket)  # before there is a driver: while one is started anew, calls wait for it
     alone = os.getpid() == 1
     if alone:
         _become_init()
-    driver = GraphDriver(base, make_plane, commit)
+    driver = GraphDriver(base, make_plane, commit, idle=idle)
     failure = _guard(driver.recover)
     if failure:
         _log.error("cannot go on with the layers of before: %s", failure["Err"])
 
     def answer(call: Call) -> Reply | Streamed:
         replies: list[Reply | Streamed] = []
+        started = time.monotonic()
         failure = _guard(lambda: replies.append(driver.answer(call)), call.method)
+        _log.debug("%s took %.3f s", call.method, time.monotonic() - started)
         return failure if failure is not None else replies[0]
 
     server = PluginServer(listener, answer, _guard)

@@ -29,11 +29,11 @@ from cvmfs_graphdriver.layers.merged import Merged
 from cvmfs_graphdriver.layers.store import Layer, LayerStore
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 
-__all__ = ["LayerMounts"]
+__all__ = ["IDLE", "LayerMounts"]
 
 _log = logging.getLogger(__name__)
 
-_IDLE = 300.0
+IDLE = 300.0
 """Seconds that a repository stays mounted after its last layer: the next container starts at once."""
 
 
@@ -49,7 +49,7 @@ class _Mounted:
 class LayerMounts:
     """The mounts of one store's layers; safe for any number of threads."""
 
-    def __init__(self, store: LayerStore, plane: Plane, *, idle: float = _IDLE) -> None:
+    def __init__(self, store: LayerStore, plane: Plane, *, idle: float = IDLE) -> None:
         self._store = store
         self._plane = plane
         self._idle = idle

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.client.errors import TalkError
+from cvmfs_graphdriver.client.errors import ClientError, TalkError
+from cvmfs_graphdriver.client.running import ask_status
 from cvmfs_graphdriver.client.settings import RepositorySettings, load_settings
 from cvmfs_graphdriver.client.talksocket import ask
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
@@ -26,12 +27,15 @@ from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
+from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
 from cvmfs_graphdriver.planes.request import MountRequest
 from cvmfs_graphdriver.planes.spawn import spawn
 
 __all__ = ["FusePlane"]
 
 _EMPTY = ".empty"
+_PATIENCE = 2.0
+"""Seconds that a repository's server may take to say how it is."""
 _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -92,15 +96,19 @@ class FusePlane:
         return mount_at(self._directory / fqrn) is not None and _answers(self._directory / fqrn)
 
     def status(self) -> list[tuple[str, str]]:
-        """Each mounted repository, and the cache that they share."""
-        rows = [
-            (f"Repository {Path(os.fsdecode(mount.mount_point)).name}", _describe(mount.mount_point))
-            for mount in mounts_below(self._directory)
-        ]
+        """Each mounted repository, the cache that they share, and what is degraded."""
+        statuses, broken = [], {}
+        for mount in mounts_below(self._directory):
+            name = Path(os.fsdecode(mount.mount_point)).name
+            try:
+                statuses.append(ask_status(self.settings(name).talk_socket, seconds=_PATIENCE))
+            except ClientError as error:
+                broken[name] = str(error)
+        rows = [repository_row(status) for status in statuses]
         cache = self._overrides.get("CVMFS_CACHE_BASE")
         if cache:
-            rows.append(("Cache", cache))
-        return rows
+            rows.append(cache_row(cache, self._overrides.get("CVMFS_QUOTA_LIMIT", ""), statuses))
+        return [*rows, degraded_row(statuses, broken)]
 
     def settings(self, fqrn: str) -> RepositorySettings:
         """How a repository is configured. Raises ConfigurationError."""
@@ -175,28 +183,6 @@ def _open_below(root: Path, path: bytes) -> int:
         return open_beneath(top, path.lstrip(b"/"), os.O_PATH | os.O_DIRECTORY)
     finally:
         os.close(top)
-
-
-def _describe(mount_point: bytes) -> str:
-    """A mounted repository in a line, by the magic attributes of its root."""
-
-    def ask(name: str) -> str:
-        return os.getxattr(mount_point, f"user.{name}").decode("utf-8", "replace").strip()
-
-    try:
-        blocks = os.statvfs(mount_point)
-        used = (blocks.f_blocks - blocks.f_bfree) * blocks.f_frsize
-        room = (
-            f", cache {used >> 20} of {blocks.f_blocks * blocks.f_frsize >> 20} MiB"
-            if blocks.f_blocks
-            else ""
-        )
-        return (
-            f"revision {ask('revision')}, next check in {ask('expires')} min, "
-            f"from {ask('host')} by {ask('proxy')}, {ask('nioerr')} I/O errors{room}"
-        )
-    except OSError as error:
-        return f"degraded: {error.strerror}"
 
 
 def _answers(target: Path) -> bool:

@@ -1,0 +1,50 @@
+"""What an administrator is told of mounted repositories: one line each, the cache, and what is degraded.
+
+Owns: the words. Everything is known on this machine: nobody asks the network for it. Must not know: who
+shows it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from cvmfs_graphdriver.client.status import Status
+
+__all__ = ["cache_row", "degraded_row", "repository_row"]
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def repository_row(status: Status) -> tuple[str, str]:
+    """A mounted repository."""
+    check = f"next check in {_time(status.next_refresh)}" if status.next_refresh >= 0 else "revision is fixed"
+    age = f", {_time(time.time() - status.published)} old" if status.published else ""
+    source = f"from {status.host} by {status.proxy}, {status.counters.get('io_errors', 0)} I/O errors"
+    return f"Repository {status.fqrn}", f"revision {status.revision}{age}, {check}, {source}"
+
+
+def cache_row(directory: str, quota: str, statuses: Sequence[Status]) -> tuple[str, str]:
+    """The cache that all share; ``quota`` is what the plugin was set to, in MiB, or empty."""
+    if not statuses:
+        return "Cache", f"{directory}, quota {f'{quota} MiB' if quota else 'as configured'}"
+    cache = statuses[0]
+    limit = f" of {cache.cache_limit >> 20} MiB" if cache.cache_limit >= 0 else " MiB, no quota"
+    return "Cache", f"{directory}, {cache.cache_used >> 20}{limit}"
+
+
+def degraded_row(statuses: Sequence[Status], broken: Mapping[str, str]) -> tuple[str, str]:
+    """What is not as it should be; ``broken`` are repositories whose server cannot be asked, and why."""
+    found = [f"{name}: {why}" for name, why in broken.items()]
+    for status in statuses:
+        if status.offline:
+            found.append(f"{status.fqrn}: served from the cache alone: {status.offline}")
+        if status.burned_proxies:
+            found.append(f"{status.fqrn}: {status.burned_proxies} proxies do not answer")
+    return "Degraded", "; ".join(found) or "no"
+
+
+def _time(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"

@@ -1,0 +1,110 @@
+"""A node's life through Docker: settings, what docker info says, release, a dead network, an upgrade."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.daemons import DaemonError, DockerEngine, free_port, plugin_tarball
+from tests.end_to_end.conftest import Scene
+from tests.support import PROJECT
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+
+@pytest.fixture(scope="module")
+def etc(scene: Scene) -> Path:
+    """The administrator's own directory of configuration."""
+    made = scene.stage.scratch / "own-etc"
+    shutil.copytree(scene.stage.etc, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(scene: Scene, etc: Path) -> Iterator[DockerEngine]:
+    settings = ("CACHE_QUOTA_MB=1500", "IDLE_SECONDS=1", "LOG_LEVEL=debug")
+    with DockerEngine(scene.stage.scratch, "life") as made:
+        made.start_with_plugin(plugin_tarball(PROJECT), etc, settings=settings)
+        yield made
+
+
+def info(engine: DockerEngine) -> dict[str, str]:
+    return dict(json.loads(engine.docker("info", "--format", "{{json .DriverStatus}}")))
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_settings_and_what_docker_info_says(engine: DockerEngine, scene: Scene, etc: Path) -> None:
+    settings = json.loads(engine.docker("plugin", "inspect", "cvmfs"))[0]["Settings"]
+    assert {"CACHE_QUOTA_MB=1500", "IDLE_SECONDS=1", "LOG_LEVEL=debug"} <= set(settings["Env"])
+    assert settings["Mounts"][0]["Source"] == str(etc)
+    with pytest.raises(DaemonError, match="cannot set on an active plugin"):
+        engine.docker("plugin", "set", "cvmfs", "LOG_LEVEL=info")
+    rows = info(engine)
+    assert rows["Cache"].endswith(", quota 1500 MiB")
+    assert rows["Degraded"] == "no"
+    assert rows["Size Limits"].startswith(("no: ", "yes"))
+
+    engine.docker("pull", "--quiet", scene.thin)
+    name = engine.docker("run", "--detach", "--network", "none", scene.thin, "sleep", "600")
+    rows = info(engine)
+    (shown,) = (value for key, value in rows.items() if key.startswith("Repository "))
+    assert "revision " in shown
+    assert " old, next check in " in shown
+    assert "from http://127.0.0.1:" in shown
+    assert rows["Cache"].endswith(" of 1500 MiB")
+
+    time.sleep(3)  # it is in use, however long it is idle
+    assert any(key.startswith("Repository ") for key in info(engine))
+    engine.docker("rm", "--force", name)
+    wait_for(lambda: not any(key.startswith("Repository ") for key in info(engine)))
+    assert "GraphDriver.Put took 0." in engine.log.read_text()
+
+
+def test_nothing_waits_for_a_dead_network(engine: DockerEngine, scene: Scene, etc: Path) -> None:
+    """The daemon starts, tells how it is, and runs normal images; a thin one is refused in time."""
+    engine.docker("pull", "--quiet", scene.normal)
+    engine.stop()
+    for cache in engine.plugin_home().glob("*/cache"):
+        shutil.rmtree(cache)
+    config = etc / "default.local"
+    before = config.read_text()
+    config.write_text(
+        f"{before}\nCVMFS_HTTP_PROXY='http://127.0.0.1:{free_port()}|http://127.0.0.1:{free_port()}'\n"
+        "CVMFS_TIMEOUT=2\nCVMFS_MAX_RETRIES=0\n"
+    )
+    started = time.monotonic()
+    engine.start("cvmfs")
+    assert info(engine)["Degraded"] == "no"  # nobody has asked for a repository
+    assert engine.run(scene.normal, "echo", "runs") == b"runs\n"
+    assert time.monotonic() - started < 20
+    with pytest.raises(DaemonError, match="images.example.org"):
+        engine.run(scene.thin, "true")
+    assert time.monotonic() - started < 60
+    config.write_text(before)
+    assert engine.run(scene.thin, "echo", "again") == b"again\n"  # nothing need be started anew
+
+
+def test_settings_are_changed_without_losing_images(engine: DockerEngine, scene: Scene) -> None:
+    """As for an upgrade: Docker runs on overlay2 meanwhile, and containers are stopped."""
+    images = sorted(engine.docker("images", "--quiet").split())
+    engine.stop()
+    engine.start("overlay2")
+    engine.docker("plugin", "disable", "--force", "cvmfs")
+    engine.docker("plugin", "set", "cvmfs", "LOG_LEVEL=warning", "CACHE_QUOTA_MB=1600")
+    with pytest.raises(DaemonError, match="not found in the plugin configuration"):
+        engine.docker("plugin", "set", "cvmfs", "NONSENSE=1")
+    engine.docker("plugin", "enable", "cvmfs")
+    engine.stop()
+    engine.start("cvmfs")
+    assert sorted(engine.docker("images", "--quiet").split()) == images
+    assert info(engine)["Cache"].endswith("1600 MiB")
+    assert engine.run(scene.thin, "echo", "runs") == b"runs\n"

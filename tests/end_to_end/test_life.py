@@ -66,7 +66,7 @@ def test_settings_and_what_docker_info_says(engine: DockerEngine, scene: Scene, 
     assert any(key.startswith("Repository ") for key in info(engine))
     engine.docker("rm", "--force", name)
     wait_for(lambda: not any(key.startswith("Repository ") for key in info(engine)))
-    assert "GraphDriver.Put took 0." in engine.log.read_text()
+    assert "GraphDriver.Put took " in engine.log.read_text()
 
 
 def test_nothing_waits_for_a_dead_network(engine: DockerEngine, scene: Scene, etc: Path) -> None:
@@ -85,10 +85,10 @@ def test_nothing_waits_for_a_dead_network(engine: DockerEngine, scene: Scene, et
     engine.start("cvmfs")
     assert info(engine)["Degraded"] == "no"  # nobody has asked for a repository
     assert engine.run(scene.normal, "echo", "runs") == b"runs\n"
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
     with pytest.raises(DaemonError, match="images.example.org"):
         engine.run(scene.thin, "true")
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 90
     config.write_text(before)
     assert engine.run(scene.thin, "echo", "again") == b"again\n"  # nothing need be started anew
 

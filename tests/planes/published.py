@@ -16,7 +16,7 @@ from cvmfs_graphdriver.publisher.server import Served, serve
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 
-__all__ = ["Published", "directory", "file", "published"]
+__all__ = ["Item", "Published", "directory", "file", "published"]
 
 FQRN = "planes.example.org"
 Item = tuple[TreeEntry, io.BytesIO | None]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository
 from cvmfs_graphdriver.client.configuration import Configuration, load_configuration
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.dns import Resolver
@@ -55,7 +56,7 @@ class Finding:
 def check_repository(fqrn: str, etc: Path, now: datetime | None = None) -> Iterator[Finding]:
     """Look at everything that ``fqrn`` needs; what a later question needs and is missing ends the list."""
     try:
-        configuration = load_configuration(fqrn, etc, {})
+        configuration = load_configuration(fqrn, etc, {}, fetched_config_repository(etc, {}))
         yield from _check_files(configuration, etc)
         settings = settings_of(configuration, etc)
     except CvmfsGraphdriverError as error:

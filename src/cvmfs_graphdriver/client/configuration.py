@@ -102,6 +102,7 @@ class _Search:
         self._config_repository = config_repository
         self._environment = Environment()
         self._files: list[Path] = []
+        self._moved = ("", "")
 
     def run(self, overrides: Mapping[str, str]) -> Configuration:
         self._read(self._etc / "default.conf")
@@ -141,16 +142,20 @@ class _Search:
         if "/" in name or name.startswith("."):
             origin = self._environment.settings["CVMFS_CONFIG_REPOSITORY"].origin
             raise ConfigurationError(f"{origin}: CVMFS_CONFIG_REPOSITORY={name!r} is no repository name")
-        directory = self._config_repository(name, Path(self._value("CVMFS_MOUNT_DIR")) / name)
+        mounted = Path(self._value("CVMFS_MOUNT_DIR")) / name
+        directory = self._config_repository(name, mounted)
         if directory is not None:
+            self._moved = (f"{mounted}/", f"{directory}/")
             return directory / "etc" / "cvmfs"
         if self._value("CVMFS_CONFIG_REPO_REQUIRED").upper() in _YES:
             raise ConfigurationError(
                 f"{self._fqrn}: the configuration repository {name} is not there, and "
-                f"CVMFS_CONFIG_REPO_REQUIRED is set; mount it first"
+                f"CVMFS_CONFIG_REPO_REQUIRED is set; mount it, or configure it so that it can be fetched"
             )
         return None
 
     def _template(self, setting: Setting) -> Setting:
-        value = setting.value.replace("@fqrn@", self._fqrn).replace("@org@", self._fqrn.partition(".")[0])
+        # What lies in the configuration repository is named as if that were mounted.
+        value = setting.value.replace(*self._moved) if self._moved[0] else setting.value
+        value = value.replace("@fqrn@", self._fqrn).replace("@org@", self._fqrn.partition(".")[0])
         return setting if value == setting.value else Setting(value, setting.file, setting.line)

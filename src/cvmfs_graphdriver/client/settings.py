@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
+from cvmfs_graphdriver.client.config_repository import kept_config_repository
 from cvmfs_graphdriver.client.configuration import (
     ConfigRepository,
     Configuration,
     files_ending,
     load_configuration,
-    mounted_config_repository,
 )
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.operation import OperationSettings, operation_of
@@ -137,16 +137,18 @@ def load_settings(
     etc: Path = Path("/etc/cvmfs"),
     overrides: Mapping[str, str] | None = None,
     *,
-    config_repository: ConfigRepository = mounted_config_repository,
+    config_repository: ConfigRepository | None = None,
 ) -> RepositorySettings:
     """Read the configuration of ``fqrn`` below ``etc``; ``overrides`` win over every file.
 
-    ``config_repository`` finds, or mounts, the configuration repository where there is one.
+    ``config_repository`` finds, or fetches, the configuration repository where there is one; by default it is
+    found where it is mounted, or where it was fetched before.
 
     Raises ConfigurationError: the name is no repository name, a file cannot be evaluated, a value makes no
     sense, or something without which no repository can be mounted is missing.
     """
-    return settings_of(load_configuration(fqrn, etc, overrides or {}, config_repository), etc)
+    find = config_repository or kept_config_repository(etc, overrides or {})
+    return settings_of(load_configuration(fqrn, etc, overrides or {}, find), etc)
 
 
 def settings_of(configuration: Configuration, etc: Path) -> RepositorySettings:

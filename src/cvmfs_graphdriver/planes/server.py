@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository
 from cvmfs_graphdriver.client.errors import ClientError, RevisionError
 from cvmfs_graphdriver.client.revision import Revision
 from cvmfs_graphdriver.client.settings import PresentationSettings, load_settings
@@ -58,7 +59,8 @@ def serve_repository(
     mounted with, ``suid`` and ``check_permissions``; serving begins when it returns. Raises ClientError,
     RepositoryError: the repository cannot be read.
     """
-    settings = load_settings(request.fqrn, request.etc, request.overrides)
+    find = fetched_config_repository(request.etc, request.overrides)
+    settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
     log_as_told(settings.operation)
     run_as_told(settings.operation)
     _look_for_garbage_seldom()

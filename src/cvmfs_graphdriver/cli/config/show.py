@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.options import etc_option, json_option
+from cvmfs_graphdriver.client.config_repository import kept_config_repository
 from cvmfs_graphdriver.client.configuration import load_configuration
 from cvmfs_graphdriver.client.parameters import PARAMETERS
 from cvmfs_graphdriver.client.setting import Setting
@@ -23,7 +24,7 @@ def command(repository: str, etc: Path, *, everything: bool, as_json: bool) -> N
 
     Example: cvmfs-graphdriver config show unpacked.cern.ch
     """
-    configuration = load_configuration(repository, etc, {})
+    configuration = load_configuration(repository, etc, {}, kept_config_repository(etc, {}))
     names = sorted({*configuration, *(PARAMETERS if everything or as_json else ())})
     rows = []
     for name in names:

@@ -27,6 +27,7 @@ __all__ = ["LocalStorage"]
 _TEMPORARY = "data/txn"
 _POLL = 0.2
 _FILE_MODE = 0o644
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class LocalStorage:
@@ -34,6 +35,7 @@ class LocalStorage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._root = os.fspath(directory)
         self._numbers = itertools.count()
 
     @classmethod
@@ -86,18 +88,26 @@ class LocalStorage:
                 return None
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        temporary = self._temporary()
-        with _mapped("write", self.directory / name), _removed_on_error(temporary):
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        # For every object, so without the context managers that the other methods use.
+        temporary, path = self._temporary(), self._path(name)
+        try:
             try:
-                left = memoryview(data)
-                while left:
-                    left = left[os.write(descriptor, left) :]
-                if not name.startswith("data/"):
-                    os.fsync(descriptor)  # else some file systems may keep the new name and not the content
-            finally:
-                os.close(descriptor)
-            os.rename(temporary, self._path(name))
+                descriptor = os.open(temporary, _CREATE, _FILE_MODE)
+                try:
+                    left = memoryview(data)
+                    while left:
+                        left = left[os.write(descriptor, left) :]
+                    if not name.startswith("data/"):
+                        os.fsync(descriptor)  # else some file systems may keep the new name, not the content
+                finally:
+                    os.close(descriptor)
+                os.rename(temporary, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        except OSError as error:
+            raise _explained("write", path, error) from error
 
     def put_file(self, name: str, source: Path) -> None:
         temporary = self._temporary()
@@ -162,11 +172,11 @@ class LocalStorage:
                 os.unlink(entry.path)
 
     def _path(self, name: str) -> str:
-        return f"{self.directory}/{name}"
+        return f"{self._root}/{name}"
 
     def _temporary(self) -> str:
         number = next(self._numbers)
-        return f"{self.directory}/{_TEMPORARY}/{os.getpid()}.{threading.get_ident()}.{number}"
+        return f"{self._root}/{_TEMPORARY}/{os.getpid()}.{threading.get_ident()}.{number}"
 
 
 @contextmanager
@@ -185,11 +195,15 @@ def _mapped(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = {
-            errno.ENOSPC: "the disk is full: free space there and run it again",
-            errno.EDQUOT: "the disk quota is used up: free space there and run it again",
-            errno.EACCES: "it is not permitted: run as the owner of the repository",
-            errno.EROFS: "the file system is read-only",
-            errno.ENOENT: "there is no such directory: is this a repository's storage?",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot {what} {path}: {advice}") from error
+        raise _explained(what, path, error) from error
+
+
+def _explained(what: str, path: str | Path, error: OSError) -> StorageError:
+    advice = {
+        errno.ENOSPC: "the disk is full: free space there and run it again",
+        errno.EDQUOT: "the disk quota is used up: free space there and run it again",
+        errno.EACCES: "it is not permitted: run as the owner of the repository",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOENT: "there is no such directory: is this a repository's storage?",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(f"cannot {what} {path}: {advice}")

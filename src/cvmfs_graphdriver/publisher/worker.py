@@ -11,6 +11,7 @@ A request is the number of pieces, for each its length and its suffix letter (0 
 The reply is a line of ``_REPLY`` for each, or one error: its text's length, then the text.
 """
 
+import gc
 import struct
 import subprocess
 import sys
@@ -35,6 +36,9 @@ _REPLY = struct.Struct("<B20sQ")
 _ERROR = struct.Struct("<I")
 _KNOWN, _NEW, _FAILED = 0, 1, 2
 _ERROR_LIMIT = 4096
+_RARELY = 100_000, 50, 100
+"""Thresholds of garbage collection: what an object leaves behind has no cycles."""
+_SUFFIXES = {ord(suffix or "\0"): suffix for suffix in Suffix}
 _PIPE_SIZE = 1 << 20  # what anybody may have; the less often the two ends wait for each other, the better
 
 
@@ -50,7 +54,7 @@ class Form:
 class Piece(NamedTuple):
     """Content for one object of its own."""
 
-    data: bytes | bytearray
+    data: bytes | bytearray | memoryview
     suffix: Suffix
 
 
@@ -136,6 +140,8 @@ def main() -> None:
     definition, algorithm, compression, engine = sys.argv[1:]
     storage = open_storage(definition)
     form = Form(Algorithm[algorithm], Compression[compression], Engine[engine])
+    gc.freeze()
+    gc.set_threshold(*_RARELY)
     with ThreadPoolExecutor(storage.parallel) as requests, suppress(EOFError, BrokenPipeError):
         while True:
             sys.stdout.buffer.write(_answer(storage, form, sys.stdin.buffer, requests))
@@ -144,10 +150,12 @@ def main() -> None:
 
 def _answer(storage: Storage, form: Form, stdin: IO[bytes], requests: Executor) -> bytes:
     (count,) = _COUNT.unpack(_exactly(stdin, _COUNT.size))
-    heads = [_PIECE.unpack(_exactly(stdin, _PIECE.size)) for _ in range(count)]
-    pieces = [
-        Piece(_exactly(stdin, length), Suffix(chr(letter) if letter else "")) for length, letter in heads
-    ]
+    heads = list(_PIECE.iter_unpack(_exactly(stdin, count * _PIECE.size)))
+    content = memoryview(_exactly(stdin, sum(length for length, _ in heads)))
+    pieces = []
+    for length, letter in heads:
+        pieces.append(Piece(content[:length], _SUFFIXES[letter]))
+        content = content[length:]
     try:
         if storage.parallel == 1:
             stored = [store(storage, form, piece) for piece in pieces]

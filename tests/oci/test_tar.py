@@ -1,7 +1,6 @@
 """GNU tar and the standard library's module are the oracles; what no tool makes is made by hand."""
 
 import contextlib
-import dataclasses
 import hashlib
 import io
 import os
@@ -141,7 +140,7 @@ def _compare(found: list[tuple[LayerEntry, bytes]], expected: dict[bytes, tuple[
     for entry, content in found:
         if entry.kind is EntryKind.HARD_LINK:
             first, data = seen[entry.linkname]
-            seen[entry.path] = (dataclasses.replace(first, path=entry.path), data)
+            seen[entry.path] = (first._replace(path=entry.path), data)
         else:
             seen[entry.path] = (entry, content)
     assert seen.keys() == expected.keys()

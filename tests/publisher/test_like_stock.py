@@ -7,7 +7,6 @@ import re
 import sqlite3
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def with_marker(tar: Path) -> Iterator[tuple[TreeEntry, ContentReader | None]]:
         yield from tree_entries(LayerStream(tar.name, source), notes)
         assert notes == []
     entry, content = file("/.cvmfscatalog", b"", 0o664)
-    yield replace(entry, mtime=1), content
+    yield entry._replace(mtime=1), content
 
 
 def catalog_file(site: Site | Published, mountpoint: bytes, place: Path) -> Path:

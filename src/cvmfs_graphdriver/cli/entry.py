@@ -4,6 +4,7 @@ Owns: the group class and the mapping from errors to exit codes (docs/errors.md)
 command. Standard output is data; talk, progress and errors go to standard error.
 """
 
+import gc
 import importlib
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ import click
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
 __all__ = ["LazyGroup", "run"]
+
+_RARELY = 100_000, 50, 100
+"""Thresholds of garbage collection: a command makes many objects that live long, and few cycles."""
 
 
 class LazyGroup(click.Group):
@@ -46,6 +50,7 @@ class LazyGroup(click.Group):
 
 def run(command: click.Command, program: str) -> NoReturn:
     """Run ``command`` as the program's main function: an error of ours is one line and its exit code."""
+    gc.set_threshold(*_RARELY)
     try:
         status = command.main(prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:

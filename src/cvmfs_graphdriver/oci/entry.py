@@ -6,8 +6,9 @@ whoever stacks layers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from cvmfs_graphdriver.oci.errors import LayerFormatError
 
@@ -15,7 +16,9 @@ __all__ = ["EntryKind", "LayerEntry", "layer_path"]
 
 LONGEST_PATH = 4095
 """What Linux takes at once; a file may lie deeper all the same."""
+_SLASH = ord("/")
 _MAX_COMPONENT = 255
+_NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class EntryKind(Enum):
@@ -30,9 +33,8 @@ class EntryKind(Enum):
     FIFO = "fifo"
 
 
-@dataclass(frozen=True, slots=True)
-class LayerEntry:
-    """One entry of a layer's tar stream.
+class LayerEntry(NamedTuple):
+    """One entry of a layer's tar stream. A tuple, since there are hundreds of thousands.
 
     ``path`` is absolute within the layer (``b""`` its root, ``b"/a/b"`` else), bytes of any encoding.
     ``mode`` holds the permission bits with setuid, setgid and sticky; ``mtime`` seconds since 1970 and
@@ -52,7 +54,7 @@ class LayerEntry:
     size: int = 0
     linkname: bytes = b""
     device: int = 0
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = _NO_XATTRS
 
 
 def layer_path(name: bytes, longest: int = LONGEST_PATH) -> bytes:
@@ -64,6 +66,15 @@ def layer_path(name: bytes, longest: int = LONGEST_PATH) -> bytes:
     >>> layer_path(b"./usr//bin/")
     b'/usr/bin'
     """
+    plain = name.removeprefix(b"./").removesuffix(b"/")
+    if (
+        plain
+        and len(plain) <= _MAX_COMPONENT
+        and plain[0] not in b"/."
+        and plain[-1] != _SLASH
+        and not (b"//" in plain or b"/." in plain or b"\0" in plain)
+    ):
+        return b"/" + plain  # nearly all names, and nothing below would change them
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if not parts:
         return b""

@@ -4,10 +4,13 @@ Owns: the vocabulary between a source (a layer, a directory) and ``ingest``. Mus
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 __all__ = ["ContentReader", "TreeEntry"]
+
+
+_NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class ContentReader(Protocol):
@@ -18,9 +21,8 @@ class ContentReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TreeEntry:
-    """One entry below the directory that is ingested.
+class TreeEntry(NamedTuple):
+    """One entry below the directory that is ingested. A tuple, since there are hundreds of thousands.
 
     ``path`` is absolute within that directory (``b""`` is the directory itself), ``mode`` a whole st_mode,
     ``mtime`` in seconds, ``mtime_ns`` its fraction or None, ``hardlink`` the path of an entry that came
@@ -37,4 +39,4 @@ class TreeEntry:
     symlink: bytes = b""
     hardlink: bytes | None = None
     rdev: int = 0
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = _NO_XATTRS

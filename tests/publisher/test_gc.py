@@ -256,6 +256,35 @@ def test_readers_never_notice(site: Site) -> None:
     assert failures == []
 
 
+def test_a_collection_that_dies_between_any_two_writes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = LocalStorage.put
+    left = 0
+
+    def put(self: LocalStorage, name: str, data: bytes | bytearray | memoryview) -> None:
+        nonlocal left
+        if not left:
+            raise InterruptedError(name)
+        left -= 1
+        original(self, name, data)
+
+    tree = site.tree()
+    deaths = []
+    for writes in range(20):
+        site.publish({})
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStorage, "put", put)
+            left = writes
+            try:
+                collect(site)
+            except InterruptedError as death:
+                deaths.append(str(death))
+            else:
+                break
+        assert site.findings() == []
+        assert site.tree() == tree
+    assert deaths == [".cvmfspublished", ".cvmfsreflog", ".cvmfspublished", ".cvmfs_status.json"]
+
+
 COLLECTOR = """
 import sys
 from pathlib import Path

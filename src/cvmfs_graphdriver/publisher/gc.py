@@ -155,6 +155,9 @@ def _forget(
                 reflog.remove(one.digest)
             reflog.finish()
             data = path.read_bytes()
+            # Two files cannot change at once: meanwhile, and after a kill, the manifest names no reflog.
+            repository.put_manifest(manifest._replace(reflog=None))
+            repository.storage.flush()
             repository.storage.put(REFLOG, data)
             repository.put_manifest(manifest._replace(reflog=Digest.of(data, repository.options.algorithm)))
             repository.storage.flush()

@@ -240,6 +240,10 @@ class DockerEngine:
         with tempfile.TemporaryDirectory(dir=self.directory) as plugin:
             subprocess.run(["tar", "--extract", "--file", tarball, "--directory", plugin], check=True)
             self.docker("plugin", "create", name, plugin)
+        self.enable_plugin(etc, name=name, settings=settings)
+
+    def enable_plugin(self, etc: Path, *, name: str = "cvmfs", settings: Sequence[str] = ()) -> None:
+        """Set and enable a plugin that is there."""
         sources = [f"{mount}.source={etc}" for mount in ("cvmfs_ext_config", "minio_ext_config")]
         self.docker("plugin", "set", name, *sources, *settings)
         self.docker("plugin", "enable", name)

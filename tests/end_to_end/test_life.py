@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from demo.daemons import DaemonError, DockerEngine, free_port, plugin_tarball
 from tests.end_to_end.conftest import Scene
 from tests.support import PROJECT
@@ -108,3 +110,54 @@ def test_settings_are_changed_without_losing_images(engine: DockerEngine, scene:
     assert sorted(engine.docker("images", "--quiet").split()) == images
     assert info(engine)["Cache"].endswith("1600 MiB")
     assert engine.run(scene.thin, "echo", "runs") == b"runs\n"
+
+
+def test_the_plugin_is_upgraded_without_losing_images(
+    engine: DockerEngine, scene: Scene, etc: Path, tmp_path: Path
+) -> None:
+    """The new version comes from a registry, and finds the layers of the old one; Docker forgets settings."""
+    images = sorted(engine.docker("images", "--quiet").split())
+    newer = f"{scene.stage.registry}/cvmfs:next"
+    subprocess.run(["tar", "--extract", "--file", plugin_tarball(PROJECT), "-C", tmp_path], check=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "description": "the next version"}))
+    (tmp_path / "rootfs/etc/next").touch()  # Docker takes no plugin whose root it has already
+    engine.docker("plugin", "create", newer, str(tmp_path))
+    engine.docker("plugin", "push", newer)
+    engine.docker("plugin", "rm", newer)
+    engine.docker("create", "--name", "kept", "--network", "none", scene.thin, "sh", "-c", "cat /own")
+    engine.docker("cp", str(tmp_path / "config.json"), "kept:/own")
+
+    engine.stop()
+    engine.start("overlay2")
+    engine.docker("plugin", "disable", "--force", "cvmfs")
+    engine.docker("plugin", "upgrade", "--skip-remote-check", "--grant-all-permissions", "cvmfs", newer)
+    engine.enable_plugin(etc, settings=("CACHE_QUOTA_MB=1700",))
+    engine.stop()
+    engine.start("cvmfs")
+
+    (plugin,) = json.loads(engine.docker("plugin", "inspect", "cvmfs"))
+    assert plugin["Config"]["Description"] == "the next version"
+    assert info(engine)["Cache"].endswith("1700 MiB")
+    assert sorted(engine.docker("images", "--quiet").split()) == images
+    assert "the next version" in engine.docker("start", "--attach", "kept")
+    assert engine.run(scene.normal, "echo", "runs") == b"runs\n"
+
+
+def test_containers_live_on_without_docker(engine: DockerEngine, scene: Scene) -> None:
+    """With ``--live-restore``, dockerd may end or die: containers go on, and read what nobody has fetched."""
+    engine.stop()
+    engine.start("cvmfs", "--live-restore")
+    script = "until [ -e /go ]; do sleep 0.1; done; sha256sum /usr/bin/*; exec sleep 600"
+    name = engine.docker("run", "--detach", "--network", "none", scene.thin, "sh", "-c", script)
+    state = engine.docker("inspect", "--format", "{{.State.Pid}} {{.State.StartedAt}}", name)
+    for _ in range(2):
+        engine.kill_daemon()
+        assert engine.docker("inspect", "--format", "{{.State.Pid}} {{.State.StartedAt}}", name) == state
+    engine.docker("exec", name, "touch", "/go")
+    expected = engine.run(scene.normal, "sh", "-c", "sha256sum /usr/bin/*").decode().splitlines()
+    wait_for(lambda: engine.docker("logs", name).splitlines() == expected)
+    assert engine.docker("diff", name).splitlines() == ["A /go"]
+    assert engine.run(scene.thin, "echo", "runs") == b"runs\n"
+    engine.docker("rm", "--force", name)
+    assert not [mount for mount in mounts_below(engine.directory) if mount.filesystem == b"overlay"]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
+from benchmarks.memory import memory
 from benchmarks.pairs import Figure, Pair, Result
 from benchmarks.tree import FQRN, copy_tree, publish_tree
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
@@ -73,7 +74,12 @@ class _Bench:
             self.note(f"{what}, empty client cache, cold", ours[0], peer[0], first)
             self.note(f"{what}, again", ours[1], peer[1], again)
             self.results.append(
-                Figure(f"resident memory of the server after {what}", _resident(keeper) / 1e6, "MB", 120)
+                Figure(
+                    f"resident memory, all processes of the mount, after {what}",
+                    memory(keeper) / 1e6,
+                    "MB",
+                    120,
+                )
             )
 
     def at_random(self) -> None:
@@ -113,7 +119,7 @@ class _Bench:
     def million(self) -> None:
         with self.mounted(new=True) as keeper:
             subprocess.run(["find", self.mount / "links", "-ls"], stdout=subprocess.DEVNULL, check=True)
-            resident = _resident(keeper) / 1e6
+            resident = memory(keeper) / 1e6
         self.results.append(
             Figure("resident memory after find -ls in a million entries", resident, "MB", 150)
         )
@@ -203,13 +209,6 @@ def _keeper_of(mount: Path) -> int:
             if b"cvmfs_graphdriver.planes.keeper" in words and os.fsencode(mount) in words:
                 found[int(process.name)] = int(parent)
     return next((pid for pid, parent in found.items() if parent not in found), 0)
-
-
-def _resident(keeper: int) -> int:
-    """Bytes of memory of the server below a keeper."""
-    child = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0]
-    lines = Path(f"/proc/{child}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) << 10
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Conversions that are killed, whose registry goes away, whose disk fills: readers see the old or the new.
+"""Conversions that are killed, whose registry or store goes away, whose disk fills: readers see old or new.
 
 KILLS is how many times a conversion is killed: 50 and more for a long night.
 """
@@ -27,10 +27,13 @@ from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
 from cvmfs_graphdriver.oci.source import ImageSource, load_image
 from cvmfs_graphdriver.oci.transport import NetworkSettings, Transport
 from cvmfs_graphdriver.publisher.errors import StorageError
+from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.s3_settings import S3Settings
+from cvmfs_graphdriver.publisher.upstream import storage_at
 from demo.seaweed import Seaweed
 from tests.conversion.watcher import Watcher
 from tests.images import TestLayer, push, tar_of, write_layout
-from tests.publisher.site import Site
+from tests.publisher.site import FQRN, Site
 from tests.publisher.test_s3 import S3Site
 from tests.registry import run_registry
 from tests.support import PROJECT
@@ -144,10 +147,10 @@ def test_conversions_that_are_killed_anywhere(tmp_path: Path, kind: str, s3: Sea
 
 
 class CuttingProxy:
-    """Passes connections to a registry on until ``left`` bytes have come from there, then never again."""
+    """Passes connections to a server on until ``left`` bytes have gone either way, then none."""
 
-    def __init__(self, registry: str) -> None:
-        host, _, port = registry.partition(":")
+    def __init__(self, server: str) -> None:
+        host, _, port = server.partition(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -179,20 +182,16 @@ class CuttingProxy:
         with client, socket.create_connection(self._target) as server:
             back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
             back.start()
-            with suppress(OSError):
-                while self.left > 0 and (data := client.recv(1 << 16)):
-                    server.sendall(data)
-            with suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
+            self._copy(client, server)
             back.join()
 
-    def _copy(self, server: socket.socket, client: socket.socket) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
-            while (left := self.left) > 0 and (data := server.recv(min(left, 1 << 16))):
+            while (left := self.left) > 0 and (data := source.recv(min(left, 1 << 16))):
                 self.left -= len(data)
-                client.sendall(data)
+                target.sendall(data)
         with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
+            target.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_registry_that_goes_away_anywhere(tmp_path: Path) -> None:
@@ -221,6 +220,39 @@ def test_a_registry_that_goes_away_anywhere(tmp_path: Path) -> None:
         finally:
             transport.close()
             proxy.close()
+    assert len(conversion.new) == 3
+    assert site.findings() == []
+
+
+def test_a_store_that_goes_away_anywhere(tmp_path: Path, s3: Seaweed) -> None:
+    site = S3Site(Site(tmp_path / "site"), s3)
+    site.clock = time.time()
+    site.open().resign()
+    site.publish({b"/layers/old": []})
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    manifest, tree = site.files()[".cvmfspublished"], site.tree()
+    dice = random.Random(3)
+    proxy = CuttingProxy(s3.host)
+    try:
+        bucket = S3Settings.load(site.configuration).bucket
+        port = proxy.host.partition(":")[2]
+        through = s3.configuration(bucket, PORT=port, MAX_RETRIES="0", TIMEOUT="5")
+        proxy.left = 1 << 30
+        repository = Repository.open(FQRN, storage_at(through, FQRN), site.keys)
+        for number in range(10):
+            image(layout, str(number))  # another one each time: what was stored of the last one may stay
+            source = LayoutImage(layout, str(number))
+            proxy.left = int(dice.uniform(0, 3 << 20))
+            with pytest.raises(StorageError, match="127.0.0.1"):
+                convert(source, load_image(source, None), repository, LAYOUT, Watcher())
+            assert site.files()[".cvmfspublished"] == manifest
+            assert site.tree() == tree
+            assert site.findings() == []
+        proxy.left = 1 << 30
+        conversion = convert(source, load_image(source, None), repository, LAYOUT, Watcher())
+    finally:
+        proxy.close()
     assert len(conversion.new) == 3
     assert site.findings() == []
 

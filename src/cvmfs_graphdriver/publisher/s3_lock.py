@@ -6,6 +6,7 @@ one that has not written for ``_LEASE`` seconds, by the store's own clock, have 
 its lock gone must neither publish nor delete any more. Must not know: what the lock protects.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -24,6 +25,8 @@ _LEASE: Final = 60.0
 _BEAT: Final = 15.0
 _POLL: Final = 0.5
 _LIMIT: Final = 4096
+_HELD: Final[set[str]] = set()
+"""Nonces of the locks that this process holds."""
 
 
 class S3Lock:
@@ -51,6 +54,7 @@ class S3Lock:
                 # A store that knows no conditional writes lets the later one win: look who that is.
                 if etag is not None and self._read()[0].get("nonce") == self._nonce:
                     self._etag, self._written = etag, before
+                    _HELD.add(self._nonce)
                     self._thread.start()
                     return
             if time.monotonic() >= deadline:
@@ -69,11 +73,13 @@ class S3Lock:
             )
 
     def release(self) -> None:
-        """Give it back. Whoever cannot be told finds out by itself."""
+        """Give it back. If the store cannot be told, others find out by themselves."""
         self._end.set()
         self._thread.join()
-        if not self._lost and self._read()[0].get("nonce") == self._nonce:
-            self._bucket.delete([self._key])
+        _HELD.discard(self._nonce)
+        with contextlib.suppress(StorageError):
+            if not self._lost and self._read()[0].get("nonce") == self._nonce:
+                self._bucket.delete([self._key])
 
     def _beat(self) -> None:
         while not self._end.wait(_BEAT):
@@ -129,8 +135,8 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     if holder.get("age", 0.0) > _LEASE:
         return True
     pid = holder.get("pid")
-    return (
-        holder.get("machine") == _machine()
-        and isinstance(pid, int)
-        and _started(pid) != holder.get("started")
-    )
+    if holder.get("machine") != _machine() or not isinstance(pid, int):
+        return False
+    # We know of ourselves what we hold: there may be a lock that could not be given back.
+    is_ours = pid == os.getpid() and holder.get("nonce") not in _HELD
+    return is_ours or _started(pid) != holder.get("started")

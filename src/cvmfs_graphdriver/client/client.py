@@ -46,6 +46,8 @@ __all__ = ["Client"]
 _DEFAULT_TTL = 240.0
 _RETRY = 180.0
 _HISTORY_LIMIT = 1024**3
+_FILLING = 0.75
+"""The share of the quota above which the next eviction is near."""
 
 _log = logging.getLogger(__name__)
 
@@ -222,6 +224,12 @@ class Client:
         """How many times this process made room in the cache in the last ``seconds``; -1 without a quota."""
         quota = self.cache.quota
         return -1 if quota is None else quota.evictions_since(time.monotonic() - seconds)
+
+    @property
+    def is_cache_filling(self) -> bool:
+        """Whether objects may have to go soon."""
+        quota = self.cache.quota
+        return quota is not None and quota.used > _FILLING * quota.limit
 
     def close(self) -> None:
         """Close connections, catalogs and the cache."""

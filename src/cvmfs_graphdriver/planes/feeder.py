@@ -7,7 +7,7 @@ know: how files are fetched, how the kernel is given something.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from cvmfs_graphdriver.client.background import Background
@@ -58,6 +58,7 @@ class Feeder:
         self._early: dict[int, list[tuple[int, int, str]]] = {}
         """What can be offered when its directory has been listed, by directory."""
         self._early_count = 0
+        self._given: set[int] = set()
         self._coming: set[int] = set()
         """Files that are on their way."""
         self._awaited: set[int] = set()
@@ -80,6 +81,12 @@ class Feeder:
         """Somebody has listed a directory to its end: now the kernel knows its files."""
         if self._hand_over(directory):
             self._pages.settle(_SETTLING)
+
+    def take_given(self) -> Collection[int]:
+        """The files that the kernel was given since the last call."""
+        with self._lock:
+            given, self._given = self._given, set()
+        return given
 
     def close(self) -> None:
         """Feed nothing any more."""
@@ -116,6 +123,7 @@ class Feeder:
                     self._early.setdefault(node.parent_inode, []).append((node.inode, size, path))
                     self._early_count += 1
                 return
+            self._given.add(node.inode)
         self._pages.offer(node.inode, size, path)
 
     def _wait_for_others(self, node: Node) -> bool:
@@ -141,6 +149,7 @@ class Feeder:
             self._listed.add(directory)
             early = self._early.pop(directory, [])
             self._early_count -= len(early)
+            self._given.update(inode for inode, _, _ in early)
         for inode, size, path in early:
             self._pages.offer(inode, size, path)
         return bool(early)

@@ -7,7 +7,7 @@ from it gives its descriptors back when the reader is done.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from cvmfs_graphdriver.client.openfile import OpenFile
 
@@ -41,8 +41,11 @@ class OpenFiles:
             dropped.close()
         return file
 
-    def let_go(self) -> None:
-        """Close what has left the cache and was not read since the last call: its room must become free."""
+    def let_go(self) -> Collection[int]:
+        """Close what has left the cache and was not read since the last call: its room must become free.
+
+        Returns what was read since then.
+        """
         with self._lock:
             used, self._used = self._used, set()
             files = list(self._files.items())
@@ -52,6 +55,14 @@ class OpenFiles:
                     dropped = self._files.get(inode) is file and self._files.pop(inode)
                 if dropped:
                     dropped.close()
+        return used
+
+    def drop(self, inodes: Collection[int]) -> None:
+        """Close these files: who reads them next opens them anew."""
+        with self._lock:
+            dropped = [self._files.pop(inode) for inode in inodes if inode in self._files]
+        for file in dropped:
+            file.close()
 
     def close(self) -> None:
         """Close all files."""

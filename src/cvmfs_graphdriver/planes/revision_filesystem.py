@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.counters import Counters
@@ -31,6 +31,7 @@ from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.wire import FOREVER, ROOT_NODE, StatFs
 from cvmfs_graphdriver.planes.attributes import attributes_of
 from cvmfs_graphdriver.planes.feeder import Feeder, Pages
+from cvmfs_graphdriver.planes.kernel_pages import KernelPages
 from cvmfs_graphdriver.planes.listing import Listing, Listings
 from cvmfs_graphdriver.planes.openfiles import OpenFiles
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap
@@ -72,6 +73,7 @@ class RevisionFilesystem:
         self._presentation = presentation
         self._statfs = statfs
         self._files = OpenFiles(presentation.open_files)
+        self._kernel_pages = KernelPages()
         self._listings = Listings(_LISTED)
         self._feeder = Feeder(lambda: self._tree, pages)
         self._lock = threading.Lock()
@@ -94,7 +96,14 @@ class RevisionFilesystem:
 
     def let_go(self) -> None:
         """Close files that have left the cache and that nobody reads; they can be fetched again."""
-        self._files.let_go()
+        self._kernel_pages.add(self._files.let_go())
+        self._kernel_pages.add(self._feeder.take_given())
+
+    def to_be_asked_for(self) -> Collection[int]:
+        """Files that the kernel has had for a while and should ask for again, for their use to be seen."""
+        due = self._kernel_pages.due()
+        self._files.drop(due)
+        return due
 
     # Operations
 

@@ -45,6 +45,8 @@ _OPEN_FILES = 1024
 _M_ARENA_MAX = -8
 _SWEEP = 60.0
 """Seconds between two looks for open files that have left the cache, and that nobody reads."""
+_UNSEEN = 600.0
+"""Seconds after which the use of a file is to be seen again when files may have to leave the cache soon."""
 _BLOCK = 512
 _PAUSE = 1.0
 """The least time between two looks for a new revision, in seconds."""
@@ -114,7 +116,7 @@ class _Service:
         )
         follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
         follower.start()
-        threading.Thread(target=self._let_go, name="janitor", daemon=True).start()
+        threading.Thread(target=self._tidy, args=(server,), name="janitor", daemon=True).start()
         with self._talk(server):
             server.serve()
         self._stop.set()
@@ -199,10 +201,15 @@ class _Service:
             except CvmfsGraphdriverError as error:
                 _log.warning("cannot look for a new revision: %s", error)
 
-    def _let_go(self) -> None:
-        """Close files that were evicted, since the kernel never says that it has done with one."""
+    def _tidy(self, server: Server) -> None:
+        """What is needed because the kernel never says that it uses a file, nor that it has done with one."""
+        asked = time.monotonic()
         while not self._stop.wait(_SWEEP):
             self._filesystem.let_go()
+            if self._client.is_cache_filling and time.monotonic() - asked > _UNSEEN:
+                asked = time.monotonic()
+                for inode in self._filesystem.to_be_asked_for():
+                    server.invalidate_inode(inode)
 
     def _show_newest(self, server: Server) -> Revision | None:
         """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh`` does."""

@@ -1,0 +1,36 @@
+"""What the kernel may have in its page cache, and when it is to ask for it again.
+
+Owns: which files were given to the kernel, and since when. It opens and reads what it has without telling
+anybody, so that a file in daily use would leave a cache that is filling first, as nobody seems to use it.
+Hence the kernel is made to ask anew every now and then. Must not know: how it is told, and whether the cache
+is filling.
+"""
+
+import threading
+from collections.abc import Collection
+
+__all__ = ["KernelPages"]
+
+_LIMIT = 1 << 17
+"""More files than these are not remembered."""
+
+
+class KernelPages:
+    """Inodes of two generations; safe for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._young: set[int] = set()
+        self._old: set[int] = set()
+
+    def add(self, inodes: Collection[int]) -> None:
+        """The kernel was given these files, or parts of them."""
+        with self._lock:
+            if len(self._young) + len(self._old) < _LIMIT:
+                self._young.update(inodes)
+
+    def due(self) -> Collection[int]:
+        """The files that it got before the last call, and not since; they are forgotten here."""
+        with self._lock:
+            due, self._old, self._young = self._old - self._young, self._young, set()
+        return due

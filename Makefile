@@ -56,7 +56,7 @@ reliability: venv  ## The tests of faults; writes their table to docs/reliabilit
 
 .PHONY: endurance
 endurance: plugin  ## kill -9 fifty times each: the driver, dockerd, and both (takes long)
-	KILLS=50 $(BIN)/python -m pytest -s tests/end_to_end/test_kill.py
+	KILLS=50 $(BIN)/python -m pytest --timeout 0 -s tests/end_to_end/test_kill.py
 
 .PHONY: bench
 bench: venv plugin  ## Benchmarks, as ratios against a peer in the same run

@@ -185,3 +185,25 @@ def test_giving_up_does_not_wait_for_what_is_under_way(
     assert len(list(storage.directory.glob("data/??/*"))) < 500
     with pytest.raises(StorageError, match="given up"):
         pending[-1].result()
+
+
+def test_the_disk_begins_before_the_end_and_may_fail_then(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_EARLY_FLUSH", 100_000)
+    flushed = threading.Event()
+
+    def flush(_: LocalStorage) -> None:
+        flushed.set()
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(LocalStorage, "flush", flush)
+    with ObjectWriter(storage, OPTIONS) as writer:
+        first = writer.store(io.BytesIO(noise(90_000)))
+        assert not flushed.is_set()
+        second = writer.store(io.BytesIO(noise(90_000, seed=2)))
+        assert flushed.wait(10)
+        assert read(storage, first.result()) + read(storage, second.result()) == noise(90_000) + noise(
+            90_000, seed=2
+        )
+    assert "flush" not in [thread.name for thread in threading.enumerate()]

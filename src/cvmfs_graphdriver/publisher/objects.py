@@ -12,6 +12,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ __all__ = ["ObjectWriter", "PendingContent", "StoreMark", "StoredContent"]
 _READ = 1 << 20
 _BATCH_BYTES, _BATCH_PIECES = 1 << 20, 256
 _UNDER_WAY = 48 << 20
+_EARLY_FLUSH = 64 << 20
 _OVERHEAD = 512  # what a piece costs beside its bytes
 _WORTH_WORKERS = 8 << 20
 _MOST_WORKERS = 8
@@ -126,6 +128,8 @@ class ObjectWriter:
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._ended = False
+        self._flusher: threading.Thread | None = None
+        self._flushed = 0
         self._new = bytearray()  # digest and suffix letter of each new object, since there may be millions
         self.bytes_new = 0
         self.objects_new = 0
@@ -143,6 +147,8 @@ class ObjectWriter:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
+        if self._flusher is not None:
+            self._flusher.join()
 
     # Storing
 
@@ -325,6 +331,16 @@ class ObjectWriter:
                     self._new += one.digest.raw + (suffix or " ").encode()
                 else:
                     self.objects_known += 1
+            is_idle = self._flusher is None or not self._flusher.is_alive()
+            if is_idle and self.bytes_new - self._flushed >= _EARLY_FLUSH:
+                self._flushed = self.bytes_new
+                self._flusher = threading.Thread(target=self._flush_early, name="flush")
+                self._flusher.start()
+
+    def _flush_early(self) -> None:
+        """Let the disk begin, so that there is little left to wait for before the manifest is written."""
+        with suppress(StorageError):  # who flushes at the end will see it
+            self._storage.flush()
 
 
 def _read(reader: ContentReader, size: int) -> bytes:

@@ -6,11 +6,14 @@ know: how any storage works.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.local import LocalStorage
-from cvmfs_graphdriver.publisher.s3 import S3Storage
 from cvmfs_graphdriver.publisher.storage import Storage
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.publisher.s3 import S3Storage
 
 __all__ = ["create_storage", "open_storage", "storage_at"]
 
@@ -26,7 +29,7 @@ def open_storage(definition: str) -> Storage:
         return LocalStorage(Path(place))
     fqrn, _, configuration = place.partition("@")
     if kind == "S3" and fqrn and configuration.startswith("/"):
-        return S3Storage(Path(configuration), fqrn)
+        return _s3()(Path(configuration), fqrn)
     raise StorageError(
         f"{definition!r} is no storage: it looks like local,DIRECTORY/data/txn,DIRECTORY "
         "or S3,/var/tmp,NAME@FILE"
@@ -39,12 +42,19 @@ def storage_at(place: Path | None, fqrn: str) -> Storage:
     Raises StorageError.
     """
     if place is not None and place.is_file():
-        return S3Storage(place, fqrn)
+        return _s3()(place, fqrn)
     return LocalStorage(place or _USUAL / fqrn)
 
 
 def create_storage(place: Path | None, fqrn: str) -> Storage:
     """The same for a repository that is to be created. Raises StorageError: something is there already."""
     if place is not None and place.is_file():
-        return S3Storage.create(place, fqrn)
+        return _s3().create(place, fqrn)
     return LocalStorage.create(place or _USUAL / fqrn)
+
+
+def _s3() -> "type[S3Storage]":
+    """Imported only when it is needed: a client of S3 takes a third of a second, in each worker, too."""
+    from cvmfs_graphdriver.publisher.s3 import S3Storage
+
+    return S3Storage

@@ -2,7 +2,7 @@
 
 ``KILLS`` says how many times each (6; ``make endurance``: 50). The instants are spread over the whole of each
 operation. No mount is left, nothing half made, and no layer that nobody owns. Two things no driver can
-know, overlay2 neither: a dockerd that is killed keeps the layers of an image that it had half pulled in its
+know, whichever it is: a dockerd that is killed keeps the layers of an image that it had half pulled in its
 database, so they have an owner; and it gives a layer to its driver before it writes down that it has it, so
 a whole layer that it forgets in between stays. That is rare, and the test says how rare.
 """

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.errors import KernelError
 
-__all__ = ["Child", "interpreter"]
+__all__ = ["Child", "interpreter", "start"]
 
 _PIPE_SIZE = 1 << 20  # what anybody may have; the less often the two ends wait for each other, the better
 _PATIENCE = 2.0
@@ -30,23 +30,28 @@ def interpreter() -> tuple[list[str], Mapping[str, str]]:
     return [sys.executable, "-P", "-S"], {**os.environ, "PYTHONPATH": paths}
 
 
+def start(module: str, *words: str, descriptors: Collection[int] = ()) -> "subprocess.Popen[bytes]":
+    """Start ``module`` as a program between two pipes; it inherits ``descriptors``. Raises OSError."""
+    words_of_python, environment = interpreter()
+    # In a process group of its own, for a Ctrl-C is the business of whoever waits for the result.
+    return subprocess.Popen(
+        [*words_of_python, "-m", module, *words],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+        pipesize=_PIPE_SIZE,
+        pass_fds=descriptors,
+    )
+
+
 class Child:
     """A running process, and the channel to it."""
 
     def __init__(self, module: str, *words: str, descriptors: Collection[int] = ()) -> None:
         """Start ``module`` as a program; it inherits ``descriptors``. Raises KernelError."""
-        words_of_python, environment = interpreter()
         try:
-            # In a process group of its own, for a Ctrl-C is the business of whoever waits for the result.
-            self._process = subprocess.Popen(
-                [*words_of_python, "-m", module, *words],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                process_group=0,
-                pipesize=_PIPE_SIZE,
-                pass_fds=descriptors,
-            )
+            self._process = start(module, *words, descriptors=descriptors)
         except OSError as error:
             raise KernelError(
                 f"cannot start a process of {module}: {error.strerror}", error.errno or 0

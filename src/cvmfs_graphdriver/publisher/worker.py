@@ -13,7 +13,6 @@ The reply is a line of ``_REPLY`` for each, or one error: its text's length, the
 
 import gc
 import struct
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NamedTuple, Self
 
+from cvmfs_graphdriver.kernel.child import start
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.publisher.upstream import open_storage
@@ -39,7 +39,6 @@ _ERROR_LIMIT = 4096
 _RARELY = 100_000, 50, 100
 """Thresholds of garbage collection: what an object leaves behind has no cycles."""
 _SUFFIXES = {ord(suffix or "\0"): suffix for suffix in Suffix}
-_PIPE_SIZE = 1 << 20  # what anybody may have; the less often the two ends wait for each other, the better
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,8 @@ class Worker:
         """Start it. Raises StorageError."""
         self._algorithm = form.algorithm
         words = (storage.definition, form.algorithm.name, form.compression.name, form.engine.name)
-        command = (sys.executable, "-P", "-m", "cvmfs_graphdriver.publisher.worker", *words)
         try:
-            # In a process group of its own, for a Ctrl-C is the business of whoever waits for the result.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, pipesize=_PIPE_SIZE
-            )
+            self._process = start("cvmfs_graphdriver.publisher.worker", *words)
         except OSError as error:
             raise StorageError(f"cannot start a process to store objects: {error.strerror}") from error
 

@@ -55,6 +55,19 @@ class Arrivals:
             self.complete.set()
 
 
+def _slow(bench: Bench, seconds: float) -> threading.Event:
+    """Let the server take so long for each object; says when it is asked for the first one."""
+    begun = threading.Event()
+
+    def slow(_: BaseHTTPRequestHandler) -> bool:
+        begun.set()
+        time.sleep(seconds)
+        return False
+
+    bench.server.faults["*"] = slow
+    return begun
+
+
 def _leftovers(bench: Bench) -> list[Path]:
     return list((bench.cache.directory / "txn").iterdir())
 
@@ -77,14 +90,7 @@ def test_all_come_once_and_are_told_of(bench: Bench) -> None:
 
 def test_a_reader_waits_for_what_is_under_way(bench: Bench) -> None:
     wanted = _wanted(bench, b"content")
-    begun = threading.Event()
-
-    def slow(_: BaseHTTPRequestHandler) -> bool:
-        begun.set()
-        time.sleep(0.3)
-        return False
-
-    bench.server.faults["*"] = slow
+    begun = _slow(bench, 0.3)
     with closing(_prefetcher(bench)) as prefetcher:
         prefetcher.submit([Task(wanted, _ignore)])
         _wait(begun)
@@ -128,14 +134,7 @@ def test_what_is_not_there_is_an_error_for_readers_only(bench: Bench) -> None:
 def test_a_worker_that_is_killed_costs_nothing_but_time(bench: Bench) -> None:
     contents = [b"content %d" % number for number in range(200)]
     arrivals = Arrivals(len(contents))
-    begun = threading.Event()
-
-    def slow(_: BaseHTTPRequestHandler) -> bool:
-        begun.set()
-        time.sleep(0.01)
-        return False
-
-    bench.server.faults["*"] = slow
+    begun = _slow(bench, 0.01)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = set(children.read_text().split())
     with closing(_prefetcher(bench)) as prefetcher:
@@ -149,11 +148,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(bench: Bench) -> None:
 
 
 def test_closing_does_not_wait_for_a_queue(bench: Bench) -> None:
-    def slow(_: BaseHTTPRequestHandler) -> bool:
-        time.sleep(0.05)
-        return False
-
-    bench.server.faults["*"] = slow
+    _slow(bench, 0.05)
     prefetcher = _prefetcher(bench)
     all_wanted = [_wanted(bench, b"%d" % number) for number in range(500)]
     prefetcher.submit([Task(wanted, _ignore) for wanted in all_wanted])

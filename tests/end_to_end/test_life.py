@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from demo.daemons import DaemonError, DockerEngine, free_port, plugin_tarball
 from tests.end_to_end.conftest import Scene
+from tests.planes.support import wait_until
 from tests.support import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
@@ -37,13 +38,6 @@ def info(engine: DockerEngine) -> dict[str, str]:
     return dict(json.loads(engine.docker("info", "--format", "{{json .DriverStatus}}")))
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_settings_and_what_docker_info_says(engine: DockerEngine, scene: Scene, etc: Path) -> None:
     settings = json.loads(engine.docker("plugin", "inspect", "cvmfs"))[0]["Settings"]
     assert {"CACHE_QUOTA_MB=1500", "IDLE_SECONDS=1", "LOG_LEVEL=debug"} <= set(settings["Env"])
@@ -67,7 +61,7 @@ def test_settings_and_what_docker_info_says(engine: DockerEngine, scene: Scene, 
     time.sleep(3)  # it is in use, however long it is idle
     assert any(key.startswith("Repository ") for key in info(engine))
     engine.docker("rm", "--force", name)
-    wait_for(lambda: not any(key.startswith("Repository ") for key in info(engine)))
+    wait_until(lambda: not any(key.startswith("Repository ") for key in info(engine)), 30)
     assert "GraphDriver.Put took " in engine.log.read_text()
 
 
@@ -156,7 +150,7 @@ def test_containers_live_on_without_docker(engine: DockerEngine, scene: Scene) -
         assert engine.docker("inspect", "--format", "{{.State.Pid}} {{.State.StartedAt}}", name) == state
     engine.docker("exec", name, "touch", "/go")
     expected = engine.run(scene.normal, "sh", "-c", "sha256sum /usr/bin/*").decode().splitlines()
-    wait_for(lambda: engine.docker("logs", name).splitlines() == expected)
+    wait_until(lambda: engine.docker("logs", name).splitlines() == expected, 30)
     assert engine.docker("diff", name).splitlines() == ["A /go"]
     assert engine.run(scene.thin, "echo", "runs") == b"runs\n"
     engine.docker("rm", "--force", name)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cvmfs_graphdriver.layers.mounts import LayerMounts
 from cvmfs_graphdriver.layers.store import Layer, LayerStore
 from cvmfs_graphdriver.oci.thin import ThinImage
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
+from tests.planes.support import wait_until
 
 pytestmark = pytest.mark.root
 
@@ -160,21 +161,14 @@ def test_repositories_go_when_nobody_needs_them(case: Case) -> None:
     time.sleep(0.3)
     assert case.plane.released == []
     case.mounts.put("c2")
-    _eventually(lambda: sorted(case.plane.released) == ["a.org", "b.org"])
+    wait_until(lambda: sorted(case.plane.released) == ["a.org", "b.org"])
 
 
 def test_looking_at_layers_lets_repositories_go_too(case: Case) -> None:
     case.thin("thin", "cvmfs://a.org/one")
     case.store.create("top", "thin")
     assert case.mounts.view("top").parts
-    _eventually(lambda: case.plane.released == ["a.org"])
-
-
-def _eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: case.plane.released == ["a.org"])
 
 
 def test_a_slow_repository_holds_up_nobody_else(case: Case) -> None:

@@ -58,13 +58,6 @@ class Kernel:
         self.closed = True
 
 
-def _eventually(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def _read(kernel: Kernel, feeder: Feeder) -> None:
     """Read all files in order, those that the kernel has by itself."""
     for node in kernel.files:

@@ -25,8 +25,6 @@ _EARLY = 4096
 _LISTED = 65536
 _SETTLING = 0.25
 """Seconds that who lists a directory waits for its files to be handed over, so as not to ask for them."""
-
-
 _BATCH = 64
 _CATCHING_UP = 0.02
 """Who has caught up with what is being fetched waits for so many files as long as some come in that time."""

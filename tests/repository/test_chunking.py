@@ -59,6 +59,27 @@ def test_cuts_are_those_of_the_rule(seed, random, length, minimum, average, more
     assert detect(data, sizes, piece) == by_the_rule(data, sizes)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    random=st.randoms(use_true_random=False),
+    average=st.integers(60_000, 40_000_000),
+    near=st.lists(st.integers(-2, 2), min_size=1, max_size=20),
+    below=st.booleans(),
+    piece=st.integers(1, 50_000),
+)
+def test_values_that_just_are_cuts_and_just_are_none(random, average, near, below, piece) -> None:  # type: ignore[no-untyped-def]
+    """Random bytes hardly ever come near to the middle, so values at the threshold are put among them."""
+    sizes = ChunkSizes(64, average, 20_000)
+    data = b""
+    for offset in near:
+        distance = sizes.threshold + offset
+        mixed = 0x7FFFFFFF - distance if below else 0x7FFFFFFF + distance
+        # 32 bytes of one bit each, the oldest first, mix to the number of those bits.
+        data += random.randbytes(random.randrange(3000)) + bytes(map(int, f"{mixed:032b}"))
+    data += random.randbytes(100)
+    assert detect(data, sizes, piece) == by_the_rule(data, sizes)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("lite-", "chunked"))])
 def test_cuts_and_objects_are_those_of_the_real_server(name: str, tmp_path: Path) -> None:
     sizes = ChunkSizes() if name == "chunked-default" else ChunkSizes(64 * KILO, 128 * KILO, 256 * KILO)

@@ -8,11 +8,12 @@ only, and is a sum (XOR) of shifted bytes. Let ``f`` at a position be the highes
 next lower byte of ``x`` is then ``f`` eight positions on, since it is the same sum over bytes eight younger.
 So ``f`` is all that is computed, for thousands of positions at once: the bytes as one big integer, doubled
 in three steps – shift by 1, 2, 4 bytes and as many bits, and add – to the left and to the right. At a cut
-the upper 16 bits of ``x`` are 0x7fff or 0x8000: where ``f`` and ``f`` eight on differ by 0x80, and nothing
-but that, is a candidate, which is then computed in full.
+the upper bits of ``x`` are 0111… or 1000…: where ``f`` and ``f`` eight on differ by 0x80, and that and ``f``
+sixteen on by nothing that counts, is a candidate, which is then computed in full.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 __all__ = ["ChunkDetector", "ChunkSizes"]
@@ -23,7 +24,7 @@ _MIDDLE = 0x7FFFFFFF
 _WORD = 0xFFFFFFFF
 _BITS = 8
 _NEAR = 0xFFFF
-"""The greatest threshold for which the upper 16 bits of a value say whether it can be a cut."""
+"""The greatest threshold at which the upper 16 bits of a value say whether it can be a cut."""
 
 
 def _masks(pattern: int) -> int:
@@ -53,7 +54,7 @@ class ChunkDetector:
 
     def __init__(self, sizes: ChunkSizes) -> None:
         self._sizes = sizes
-        self._search = _candidates if sizes.threshold <= _NEAR else _everywhere
+        self._search = _candidates_for(sizes.threshold) if sizes.threshold <= _NEAR else _everywhere
         self._offset = 0
         self._cut = 0
         self._tail = b""
@@ -101,22 +102,25 @@ def _everywhere(piece: bytes, skip: int) -> Iterator[int]:
     yield from range(skip, len(piece))
 
 
-def _candidates(piece: bytes, skip: int) -> Iterator[int]:
-    """Positions from ``skip`` on at which the mixed value's upper 16 bits are 0x7fff or 0x8000."""
-    whole = int.from_bytes(piece, "little")
-    older = younger = whole
-    for step, mask in _LEFT:
-        older ^= older << step * (_BITS + 1) & mask
-    for step, mask in _RIGHT:
-        younger ^= younger >> step * (_BITS + 1) & mask
-    # The byte in the middle is in both sums. What stands at a position is f 24 positions on.
-    sums = older ^ younger ^ whole
-    length = len(piece) + 2 * _BITS
-    high = sums.to_bytes(length, "little")
-    differ = (sums ^ sums >> 8 * _BITS).to_bytes(length, "little")
-    end = len(piece) - 24
-    at = differ.find(0x80, max(0, skip - 24), end)
-    while at >= 0:
-        if high[at] in {0x7F, 0x80}:
-            yield at + 24
-        at = differ.find(0x80, at + 1, end)
+def _candidates_for(threshold: int) -> Callable[[bytes, int], Iterator[int]]:
+    """Finds positions in a piece, from one on, at which the mixed value may be nearer than ``threshold``."""
+    # Below this bit values so near may be anything; the third byte of a value is bits 8 to 15.
+    free = max(0, threshold.bit_length() - 8)
+    third = re.escape(bytes(range(1 << free)))
+    pattern = re.compile(rb"\x80(?=.{7}[" + third + rb"])", re.DOTALL)
+
+    def candidates(piece: bytes, skip: int) -> Iterator[int]:
+        whole = int.from_bytes(piece, "little")
+        older = younger = whole
+        for step, mask in _LEFT:
+            older ^= older << step * (_BITS + 1) & mask
+        for step, mask in _RIGHT:
+            younger ^= younger >> step * (_BITS + 1) & mask
+        # The byte in the middle is in both sums. What stands at a position is f 24 positions on.
+        sums = older ^ younger ^ whole
+        differ = (sums ^ sums >> 8 * _BITS).to_bytes(len(piece) + 2 * _BITS, "little")
+        end = len(piece) - 24
+        for found in pattern.finditer(differ, max(0, skip - 24), max(0, end + 8)):
+            yield found.start() + 24
+
+    return candidates

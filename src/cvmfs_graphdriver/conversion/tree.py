@@ -41,17 +41,19 @@ def tree_entries(layer: LayerStream, notes: list[str]) -> Iterator[tuple[TreeEnt
 
 
 def _translate(entry: LayerEntry, notes: list[str]) -> TreeEntry:
+    kind, linkname = entry.kind, entry.linkname
+    is_symlink = kind is EntryKind.SYMLINK
     return TreeEntry(
-        path=entry.path,
-        mode=_TYPES[entry.kind] | (_LINK_MODE if entry.kind is EntryKind.SYMLINK else entry.mode),
-        uid=entry.uid,
-        gid=entry.gid,
-        mtime=entry.mtime,
-        mtime_ns=entry.mtime_ns,
-        symlink=entry.linkname if entry.kind is EntryKind.SYMLINK else b"",
-        hardlink=entry.linkname if entry.kind is EntryKind.HARD_LINK else None,
-        rdev=entry.device,
-        xattrs=_fitting(entry, notes) if entry.xattrs else {},
+        entry.path,
+        _TYPES[kind] | (_LINK_MODE if is_symlink else entry.mode),
+        entry.uid,
+        entry.gid,
+        entry.mtime,
+        entry.mtime_ns,
+        linkname if is_symlink else b"",
+        linkname if kind is EntryKind.HARD_LINK else None,
+        entry.device,
+        _fitting(entry, notes) if entry.xattrs else {},
     )
 
 

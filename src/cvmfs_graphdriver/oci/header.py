@@ -11,7 +11,7 @@ from zlib import adler32
 
 from cvmfs_graphdriver.oci.errors import LayerFormatError
 
-__all__ = ["BLOCK", "Header", "parse_header", "parse_number"]
+__all__ = ["BLOCK", "Header", "kind_of", "parse_header", "parse_number", "parse_size"]
 
 BLOCK: Final = 512
 
@@ -19,6 +19,7 @@ _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _POSIX: Final = b"ustar\x0000"
 _HALF: Final = BLOCK // 2
 _BLANK_CHECKSUM: Final = b" " * 8
+_SIZE, _CHECKSUM, _KIND = slice(124, 136), slice(148, 156), slice(156, 157)
 
 
 class Header(NamedTuple):
@@ -62,16 +63,29 @@ def _cut(field: bytes) -> bytes:
     return field.partition(b"\0")[0]
 
 
-def _checksum_fits(block: bytes, said: int) -> bool:
+def _verify(block: bytes, checksum: bytes) -> None:
     """Compare the sum of all bytes, with the checksum's own field read as blanks.
 
     Half a block sums up to less than Adler's modulus, so its lower half is that sum, in C.
     """
+    said = parse_number(checksum)
     blank = block[:148] + _BLANK_CHECKSUM + block[156:]
     if (adler32(blank[:_HALF]) & 0xFFFF) + (adler32(blank[_HALF:]) & 0xFFFF) - 2 == said:
-        return True
+        return
     # Some old writers summed signed bytes.
-    return sum(blank) - 256 * sum(byte > 127 for byte in blank) == said
+    if sum(blank) - 256 * sum(byte > 127 for byte in blank) != said:
+        raise LayerFormatError("it is damaged: the checksum of a tar header is wrong")
+
+
+def kind_of(block: bytes) -> bytes:
+    """What a header says of what follows it: one letter, or NUL."""
+    return block[_KIND]
+
+
+def parse_size(block: bytes) -> int:
+    """The size alone, of a header that only extends the next one. Raises as ``parse_header`` does."""
+    _verify(block, block[_CHECKSUM])
+    return parse_number(block[_SIZE])
 
 
 def parse_header(block: bytes) -> Header:
@@ -82,8 +96,7 @@ def parse_header(block: bytes) -> Header:
     (name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, major, minor, prefix) = (
         _FIELDS.unpack(block)
     )
-    if not _checksum_fits(block, _parse_known(checksum)):
-        raise LayerFormatError("it is damaged: the checksum of a tar header is wrong")
+    _verify(block, checksum)
     name = _cut(name)
     if magic == _POSIX and prefix[0]:
         name = _cut(prefix) + b"/" + name

@@ -13,7 +13,7 @@ from typing import Final
 
 from cvmfs_graphdriver.oci.entry import LONGEST_PATH, EntryKind, LayerEntry, layer_path
 from cvmfs_graphdriver.oci.errors import LayerFormatError
-from cvmfs_graphdriver.oci.header import BLOCK, Header, parse_header
+from cvmfs_graphdriver.oci.header import BLOCK, Header, kind_of, parse_header, parse_size
 from cvmfs_graphdriver.oci.pax import Records, parse_records, parse_time, read_xattrs
 from cvmfs_graphdriver.oci.sparse import (
     Piece,
@@ -58,6 +58,8 @@ class _Stored:
         self._padding = -size % BLOCK
 
     def read(self, size: int, /) -> bytes:
+        if not self._left:
+            return b""
         data = self._archive.take_some(min(size, self._left))
         self._left -= len(data)
         return data
@@ -147,25 +149,26 @@ class TarReader:
             if not block or block == _ZERO_BLOCK:
                 self._drain()
                 return None
-            header = parse_header(block)
-            kind = header.kind
+            kind = kind_of(block)
             if kind == b"x":
-                records = parse_records("it is damaged", self._extension(header.size))
+                records = parse_records("it is damaged", self._extension(block))
             elif kind == b"L":
-                long_name = self._extension(header.size).partition(b"\0")[0]
+                long_name = self._extension(block).partition(b"\0")[0]
             elif kind == b"K":
-                long_link = self._extension(header.size).partition(b"\0")[0]
+                long_link = self._extension(block).partition(b"\0")[0]
             elif kind == b"g":
-                self._extension(header.size)
+                self._extension(block)
             else:
+                header = parse_header(block)
                 if long_name is not None:
                     header = header._replace(name=long_name)
                 if long_link is not None:
                     header = header._replace(linkname=long_link)
                 return self._member(header, records, block)
 
-    def _extension(self, size: int) -> bytes:
+    def _extension(self, block: bytes) -> bytes:
         """The content of a header that only extends the next one."""
+        size = parse_size(block)
         if not 0 <= size <= _MAX_EXTENSION:
             raise LayerFormatError(f"an extended header claims {size} bytes, {_MAX_EXTENSION} are allowed")
         return self.exactly(size + -size % BLOCK)[:size]
@@ -206,18 +209,13 @@ class TarReader:
         else:
             self._open(shown, 0, _NO_RECORDS, b"")
             size = 0
+        linkname, device = b"", 0
+        if not (kind is EntryKind.FILE or kind is EntryKind.DIRECTORY):
+            target = records.get(b"linkpath") or header.linkname
+            linkname = _linkname(shown, kind, target, self._longest)
+            device = _device(shown, header)
         return LayerEntry(
-            path=path,
-            kind=kind,
-            mode=header.mode & 0o7777,
-            uid=uid,
-            gid=gid,
-            mtime=mtime,
-            mtime_ns=mtime_ns,
-            size=size,
-            linkname=_linkname(shown, kind, records.get(b"linkpath") or header.linkname, self._longest),
-            device=_device(shown, header),
-            xattrs=xattrs,
+            path, kind, header.mode & 0o7777, uid, gid, mtime, mtime_ns, size, linkname, device, xattrs
         )
 
     def _open(self, shown: str, stored: int, records: Records, sparse_block: bytes) -> int:

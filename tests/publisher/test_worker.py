@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 import zlib
 from pathlib import Path
 
@@ -35,9 +36,9 @@ def test_a_worker_stores_what_is_stored_without_one(
     form = Form(algorithm, compression, engine)
     here, there = LocalStorage.create(tmp_path / "here"), LocalStorage.create(tmp_path / "there")
     pieces = [
-        Piece(b"", Suffix.NONE),
-        Piece(bytearray(b"one" * 1000), Suffix.PARTIAL),
-        Piece(b"one" * 1000, Suffix.NONE),
+        Piece.of(b"", Suffix.NONE),
+        Piece((b"one" * 900, memoryview(b"one" * 100), b""), 3000, Suffix.PARTIAL),
+        Piece.of(b"one" * 1000, Suffix.NONE),
     ]
     expected = [store(here, form, piece) for piece in pieces]
     with Worker(there, form) as worker:
@@ -49,11 +50,11 @@ def test_a_worker_stores_what_is_stored_without_one(
         assert data is not None
         assert data == here.get(name, limit=1 << 20)
         assert stored.size == len(data)
-        assert (zlib.decompress(data) if compression is Compression.ZLIB else data) == piece.data
+        assert (zlib.decompress(data) if compression is Compression.ZLIB else data) == b"".join(piece.parts)
 
 
 def test_objects_of_the_zlib_engine_have_the_stock_server_s_names(storage: LocalStorage) -> None:
-    stored = store(storage, FORM, Piece(b"", Suffix.NONE))
+    stored = store(storage, FORM, Piece.of(b"", Suffix.NONE))
     assert stored.digest.text == "e8ec3d88b62ebf526e4e5a4ff6162a3aa48a6b78"
     assert hashlib.sha1(zlib.compress(b"")).hexdigest() == stored.digest.text
 
@@ -63,16 +64,34 @@ def test_an_error_is_told_and_the_worker_goes_on(storage: LocalStorage) -> None:
     with Worker(storage, FORM) as worker:
         target.rmdir()
         with pytest.raises(StorageError, match="no such directory"):
-            worker.store([Piece(b"", Suffix.NONE)])
+            worker.store([Piece.of(b"", Suffix.NONE)])
         target.mkdir()
-        assert worker.store([Piece(b"", Suffix.NONE)])[0].new
+        assert worker.store([Piece.of(b"", Suffix.NONE)])[0].new
+
+
+def test_an_error_keeps_nothing_of_what_was_to_be_stored(storage: LocalStorage) -> None:
+    class Watched(bytearray):
+        """Content whose end can be seen."""
+
+    content = Watched(b"content" * 1000)
+    end = weakref.ref(content)
+    pieces = [Piece((content,), len(content), Suffix.NONE)]  # type: ignore[arg-type]
+    for number in range(256):
+        (storage.directory / "data" / f"{number:02x}").rmdir()
+    with Worker(storage, FORM) as worker:
+        with pytest.raises(StorageError) as caught:
+            worker.store(pieces)
+        pieces.clear()
+        del content
+        assert end() is None
+        assert "no such directory" in str(caught.value)
 
 
 def test_a_worker_that_is_killed_is_an_error(storage: LocalStorage) -> None:
     with Worker(storage, FORM) as worker:
         os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(StorageError, match="ended with status -9"):
-            worker.store([Piece(b"", Suffix.NONE)])
+            worker.store([Piece.of(b"", Suffix.NONE)])
 
 
 def test_a_worker_ends_with_whoever_started_it(storage: LocalStorage) -> None:

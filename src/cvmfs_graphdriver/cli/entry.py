@@ -4,7 +4,6 @@ Owns: the group class and the mapping from errors to exit codes (docs/errors.md)
 command. Standard output is data; talk, progress and errors go to standard error.
 """
 
-import gc
 import importlib
 import sys
 from collections.abc import Mapping
@@ -13,11 +12,9 @@ from typing import NoReturn
 import click
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
 
 __all__ = ["LazyGroup", "run"]
-
-_RARELY = 100_000, 50, 100
-"""Thresholds of garbage collection: a command makes many objects that live long, and few cycles."""
 
 
 class LazyGroup(click.Group):
@@ -50,7 +47,7 @@ class LazyGroup(click.Group):
 
 def run(command: click.Command, program: str) -> NoReturn:
     """Run ``command`` as the program's main function: an error of ours is one line and its exit code."""
-    gc.set_threshold(*_RARELY)
+    look_for_garbage_seldom()
     try:
         status = command.main(prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:

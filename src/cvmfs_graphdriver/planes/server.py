@@ -4,15 +4,13 @@ Owns: what such a process consists of: a client, the tree that is shown, the ser
 that looks for new revisions. Must not know: who forked it, and who forks the next one if it dies.
 """
 
-import ctypes
-import gc
 import logging
 import os
 import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository
@@ -26,6 +24,8 @@ from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
+from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
+from cvmfs_graphdriver.kernel.heap import share_one_heap
 from cvmfs_graphdriver.planes.ownership import UNCHANGED, IdMap, load_id_map
 from cvmfs_graphdriver.planes.page_cache import PageCache
 from cvmfs_graphdriver.planes.process import log_as_told, run_as_told
@@ -42,7 +42,6 @@ _RESERVED_FILES = 512
 
 _OPEN_FILES = 1024
 """Opening a file that the kernel asks for again costs less than keeping thousands of them open."""
-_M_ARENA_MAX = -8
 _SWEEP = 60.0
 """Seconds between two looks for open files that have left the cache, and that nobody reads."""
 _UNSEEN = 600.0
@@ -65,25 +64,13 @@ def serve_repository(
     settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
     log_as_told(settings.operation)
     run_as_told(settings.operation)
-    _look_for_garbage_seldom()
-    _share_one_heap()
+    look_for_garbage_seldom()
+    share_one_heap()
     client = Client(settings)
     try:
         _Service(request, client, settings.presentation, device).run(inflight, ready)
     finally:
         client.close()
-
-
-def _share_one_heap() -> None:
-    """Dozens of threads that hardly ever run at once need no heap each (mallopt(3))."""
-    with suppress(AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def _look_for_garbage_seldom() -> None:
-    """What is remembered of a tree is no garbage: looking through it all the time costs a tenth of it."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
 
 
 class _Service:

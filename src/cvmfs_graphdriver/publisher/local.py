@@ -64,31 +64,18 @@ class LocalStorage:
     def has(self, name: str) -> bool:
         return os.path.exists(self._path(name))
 
+    # These two are for every object, so without the context managers that the other methods use.
+
     def size(self, name: str) -> int | None:
-        with _mapped("look for", self.directory / name), suppress(FileNotFoundError):
-            return os.stat(self._path(name)).st_size
-        return None
-
-    def get(self, name: str, *, limit: int) -> bytes | None:
-        with _mapped("read", self.directory / name):
-            try:
-                with open(self._path(name), "rb") as file:
-                    data = file.read(limit + 1)
-            except FileNotFoundError:
-                return None
-        if len(data) > limit:
-            raise StorageError(f"{self.directory / name} is bigger than the {limit} bytes it may have")
-        return data
-
-    def open(self, name: str) -> BinaryIO | None:
-        with _mapped("read", self.directory / name):
-            try:
-                return open(self._path(name), "rb")
-            except FileNotFoundError:
-                return None
+        path = self._path(name)
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _explained("look for", path, error) from error
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        # For every object, so without the context managers that the other methods use.
         temporary, path = self._temporary(), self._path(name)
         try:
             try:
@@ -108,6 +95,26 @@ class LocalStorage:
                 raise
         except OSError as error:
             raise _explained("write", path, error) from error
+
+    # What is not so frequent
+
+    def get(self, name: str, *, limit: int) -> bytes | None:
+        with _mapped("read", self.directory / name):
+            try:
+                with open(self._path(name), "rb") as file:
+                    data = file.read(limit + 1)
+            except FileNotFoundError:
+                return None
+        if len(data) > limit:
+            raise StorageError(f"{self.directory / name} is bigger than the {limit} bytes it may have")
+        return data
+
+    def open(self, name: str) -> BinaryIO | None:
+        with _mapped("read", self.directory / name):
+            try:
+                return open(self._path(name), "rb")
+            except FileNotFoundError:
+                return None
 
     def put_file(self, name: str, source: Path) -> None:
         temporary = self._temporary()

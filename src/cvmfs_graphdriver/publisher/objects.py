@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cvmfs_graphdriver.kernel.heap import keep_freed_memory
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage import Storage
@@ -74,7 +75,7 @@ class _Batch:
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
-        self.size += len(piece.data) + _OVERHEAD
+        self.size += piece.size + _OVERHEAD
 
     def finish(self, results: list[Stored]) -> None:
         self.results = results
@@ -158,30 +159,30 @@ class ObjectWriter:
             return self._store_whole(reader)
         head = _read(reader, self._chunking.minimum + 1)
         if len(head) <= self._chunking.minimum:
-            return PendingContent(self, len(head), (0,), [self._add(Piece(head, Suffix.NONE))])
+            return PendingContent(self, len(head), (0,), [self._add(Piece.of(head, Suffix.NONE))])
         detector = ChunkDetector(self._chunking)
         offsets, places = [0], []
-        piece = bytearray()
+        parts: list[bytes | memoryview] = []
         total = 0
         data = head
         while data:
-            start = total
-            total += len(data)
-            taken = 0
+            rest, at = memoryview(data), total
             for cut in detector.feed(data):
-                piece += data[taken : cut - start]
-                taken = cut - start
-                places.append(self._add(Piece(piece, Suffix.PARTIAL)))
+                parts.append(rest[: cut - at])
+                rest, at = rest[cut - at :], cut
+                places.append(self._add(Piece(parts, cut - offsets[-1], Suffix.PARTIAL)))
                 offsets.append(cut)
-                piece = bytearray()
-            piece += data[taken:]
+                parts = []
+            parts.append(rest)
+            total += len(data)
             data = reader.read(_READ)
-        places.append(self._add(Piece(piece, Suffix.PARTIAL if places else Suffix.NONE)))
+        suffix = Suffix.PARTIAL if places else Suffix.NONE
+        places.append(self._add(Piece(parts, total - offsets[-1], suffix)))
         return PendingContent(self, total, tuple(offsets), places)
 
     def put(self, data: bytes, suffix: Suffix) -> Digest:
         """Store one object of the repository's own (catalog, history …), always compressed by zlib."""
-        stored = store(self._storage, self._own_form, Piece(data, suffix))
+        stored = store(self._storage, self._own_form, Piece.of(data, suffix))
         self._account([stored], [suffix])
         return stored.digest
 
@@ -213,7 +214,7 @@ class ObjectWriter:
     def _store_whole(self, reader: ContentReader) -> PendingContent:
         head = _read(reader, _IN_MEMORY + 1)
         if len(head) <= _IN_MEMORY:
-            return PendingContent(self, len(head), (0,), [self._add(Piece(head, Suffix.NONE))])
+            return PendingContent(self, len(head), (0,), [self._add(Piece.of(head, Suffix.NONE))])
         size = len(head)
         with tempfile.NamedTemporaryFile(prefix="object-") as file:
             try:
@@ -247,7 +248,7 @@ class ObjectWriter:
 
     def _add(self, piece: Piece) -> tuple[_Batch, int]:
         """Take over a piece; says where its result will be."""
-        cost = len(piece.data) + _OVERHEAD
+        cost = piece.size + _OVERHEAD
         with self._changed:
             self._seen += cost
             if self._seen >= _WORTH_WORKERS:
@@ -296,6 +297,7 @@ class ObjectWriter:
     # Workers
 
     def _start(self) -> None:
+        keep_freed_memory()
         count = min(os.cpu_count() or 1, _MOST_WORKERS)
         for number in range(count):
             thread = threading.Thread(target=self._serve, name=f"store-{number}")

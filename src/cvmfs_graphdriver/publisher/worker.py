@@ -11,22 +11,26 @@ A request is the number of pieces, for each its length and its suffix letter (0 
 The reply is a line of ``_REPLY`` for each, or one error: its text's length, then the text.
 """
 
-import gc
 import struct
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
 
 from cvmfs_graphdriver.kernel.child import start
+from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
+from cvmfs_graphdriver.kernel.heap import keep_freed_memory
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.publisher.upstream import open_storage
 from cvmfs_graphdriver.repository.compression import Engine, compress
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.entry import Compression
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 __all__ = ["Form", "Piece", "Stored", "Worker", "store"]
 
@@ -36,8 +40,6 @@ _REPLY = struct.Struct("<B20sQ")
 _ERROR = struct.Struct("<I")
 _KNOWN, _NEW, _FAILED = 0, 1, 2
 _ERROR_LIMIT = 4096
-_RARELY = 100_000, 50, 100
-"""Thresholds of garbage collection: what an object leaves behind has no cycles."""
 _SUFFIXES = {ord(suffix or "\0"): suffix for suffix in Suffix}
 
 
@@ -51,10 +53,16 @@ class Form:
 
 
 class Piece(NamedTuple):
-    """Content for one object of its own."""
+    """Content for one object of its own: ``size`` bytes, in parts as they came, for joining takes time."""
 
-    data: bytes | bytearray | memoryview
+    parts: Sequence[bytes | memoryview]
+    size: int
     suffix: Suffix
+
+    @classmethod
+    def of(cls, data: bytes | memoryview, suffix: Suffix) -> "Piece":
+        """One that came as a whole."""
+        return cls((data,), len(data), suffix)
 
 
 class Stored(NamedTuple):
@@ -67,11 +75,13 @@ class Stored(NamedTuple):
 
 def store(storage: Storage, form: Form, piece: Piece) -> Stored:
     """Make sure that a piece's object is in the storage. Raises StorageError."""
-    data = compress(piece.data, form.compression, form.engine)
+    content = piece.parts[0] if len(piece.parts) == 1 else b"".join(piece.parts)
+    data = compress(content, form.compression, form.engine)
     name = ObjectName(Digest.of(data, form.algorithm), piece.suffix)
-    there = storage.size(name.path)
+    path = name.path
+    there = storage.size(path)
     if there != len(data):  # none, or one that a crash of the machine cut short
-        storage.put(name.path, data)
+        storage.put(path, data)
     return Stored(name.digest, len(data), there is None)
 
 
@@ -102,13 +112,12 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise AssertionError("a worker has pipes")
-        heads = [_PIECE.pack(len(piece.data), ord(piece.suffix or "\0")) for piece in pieces]
+        heads = [_PIECE.pack(piece.size, ord(piece.suffix or "\0")) for piece in pieces]
         try:
             stdin.write(b"".join((_COUNT.pack(len(pieces)), *heads)))
-            for piece in pieces:
-                stdin.write(piece.data)
+            stdin.writelines(part for piece in pieces for part in piece.parts)
             stdin.flush()
-            return [self._reply(stdout) for _ in pieces]
+            return [self._reply(stdout) for _ in heads]
         except (BrokenPipeError, EOFError) as error:
             raise StorageError(
                 f"the process that stores objects ended with status {self._process.wait()}: was it killed, "
@@ -135,21 +144,34 @@ def main() -> None:
     definition, algorithm, compression, engine = sys.argv[1:]
     storage = open_storage(definition)
     form = Form(Algorithm[algorithm], Compression[compression], Engine[engine])
-    gc.freeze()
-    gc.set_threshold(*_RARELY)
+    look_for_garbage_seldom()
+    keep_freed_memory()
+    stdin = cast("BufferedReader", sys.stdin.buffer)
+    memory = bytearray()  # the same for all requests: new memory costs as much as filling it
     with ThreadPoolExecutor(storage.parallel) as requests, suppress(EOFError, BrokenPipeError):
         while True:
-            sys.stdout.buffer.write(_answer(storage, form, sys.stdin.buffer, requests))
+            heads = _heads(stdin)
+            size = sum(length for length, _ in heads)
+            if size > len(memory):
+                memory = bytearray(size)
+            content = memoryview(memory)[:size]
+            if stdin.readinto(content) < size:
+                return
+            sys.stdout.buffer.write(_answer(storage, form, heads, content, requests))
             sys.stdout.buffer.flush()
 
 
-def _answer(storage: Storage, form: Form, stdin: IO[bytes], requests: Executor) -> bytes:
+def _heads(stdin: IO[bytes]) -> list[tuple[int, int]]:
     (count,) = _COUNT.unpack(_exactly(stdin, _COUNT.size))
-    heads = list(_PIECE.iter_unpack(_exactly(stdin, count * _PIECE.size)))
-    content = memoryview(_exactly(stdin, sum(length for length, _ in heads)))
+    return list(_PIECE.iter_unpack(_exactly(stdin, count * _PIECE.size)))
+
+
+def _answer(
+    storage: Storage, form: Form, heads: Sequence[tuple[int, int]], content: memoryview, requests: Executor
+) -> bytes:
     pieces = []
     for length, letter in heads:
-        pieces.append(Piece(content[:length], _SUFFIXES[letter]))
+        pieces.append(Piece.of(content[:length], _SUFFIXES[letter]))
         content = content[length:]
     try:
         if storage.parallel == 1:

@@ -50,6 +50,7 @@ class CatalogLoader:
         self._what = writer._what
         self._rows: dict[PathKey, tuple[Any, ...]] = {}
         self._chunks: dict[PathKey, list[tuple[Any, ...]]] = {}
+        self._parent = b"", PathKey.of(b"")  # the last one: siblings mostly come one after the other
 
     def put(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk] = ()) -> None:
         """Put an entry at an absolute path, in place of what is there.
@@ -57,7 +58,10 @@ class CatalogLoader:
         The link count of an entry with a ``hardlink_group`` is found by ``settle``.
         """
         key = PathKey.of(path)
-        self._rows[key] = row_of(key, PathKey.of(path.rpartition(b"/")[0]), entry)
+        parent = path.rpartition(b"/")[0]
+        if parent != self._parent[0]:
+            self._parent = parent, PathKey.of(parent)
+        self._rows[key] = row_of(key, self._parent[1], entry)
         if chunks:
             self._chunks[key] = [(*key, chunk.offset, chunk.size, chunk.digest.raw) for chunk in chunks]
         else:

@@ -58,7 +58,9 @@ class Algorithm(Enum):
     @property
     def identifier(self) -> str:
         """What follows the hex digits in the text form: empty for SHA-1."""
-        return {Algorithm.RMD160: "-rmd160", Algorithm.SHAKE128: "-shake128"}.get(self, "")
+        if self is Algorithm.SHA1:
+            return ""
+        return "-rmd160" if self is Algorithm.RMD160 else "-shake128"
 
     def new(self) -> Hasher:
         """A fresh running digest."""

@@ -35,8 +35,8 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint plugin  ## All tests
-	$(BIN)/python -m pytest
+test: lint plugin  ## All tests, those that need the machine for themselves beside the others
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 40
 
 NEWER_DOCKER := build/docker-26.1
 ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_end/test_truth.py \

@@ -1,6 +1,7 @@
 # make demo: the main job, end to end.   make test: every test.   Each installs what it needs.
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+# Debian's, which the plugin has too.
+PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=

@@ -353,12 +353,22 @@ class TestBadInput:
             subprocess.run(["umount", disk], check=True)
 
 
-def test_a_repository_in_s3(server: RegistryServer, image: str, tmp_path: Path, s3: Seaweed) -> None:
-    configuration, keys = s3.configuration("docker2cvmfs"), tmp_path / "keys"
-    create_repository(FQRN, create_storage(configuration, FQRN), keys)
-    words = ["make-thin", "-i", image, "-o", f"{server.host}/thin/s3:1", "-r", FQRN]
-    words += ["--storage", str(configuration), "--keys", str(keys), "--json"]
-    done = _run(*words)
+def test_a_repository_in_s3_has_the_objects_that_one_on_disk_has(
+    server: RegistryServer, site: Site, image: str, tmp_path: Path, s3: Seaweed
+) -> None:
+    configuration, keys = s3.configuration("docker2cvmfs"), tmp_path / "s3-keys"
+    store = create_storage(configuration, FQRN)
+    create_repository(FQRN, store, keys)
+    words = ["make-thin", "-i", image, "-o", f"{server.host}/thin/s3:1", "--json"]
+    in_s3 = ["-r", FQRN, "--storage", str(configuration), "--keys", str(keys)]
+    done = _run(*words, *in_s3)
     assert done.status == 0, done.complaint
     assert json.loads(done.out)["new_layers"] == len(_LAYERS)
-    assert json.loads(_run(*words).out)["shared_layers"] == len(_LAYERS)
+    assert json.loads(_run(*words, *in_s3).out)["shared_layers"] == len(_LAYERS)
+    assert _run(*words, *_places(site)).status == 0
+    # What files hold, but not what the two runs made at different times: catalogs, history, metainfo.
+    contents = {name for name in site.files() if name.startswith("data/") and name[-1] not in "CHMX"}
+    assert {name for name, _ in store.objects() if name[-1] not in "CHMX"} == contents
+    for name in contents:
+        assert store.get(name, limit=1 << 30) == (site.storage / name).read_bytes()
+    assert len(contents) >= 5

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import subprocess
 import tarfile
 from pathlib import Path
@@ -178,7 +179,7 @@ def test_check(site: Site) -> None:
 def test_gc(tmp_path: Path) -> None:
     site = Site(tmp_path)
     for number in range(4):
-        site.publish({b"/l": [file("/f", b"%d" % number)]})
+        site.publish({b"/l": [file("/f", random.Random(number).randbytes(1_000_000))]})
     before = site.files()
     words = ("--keep-days", "0", "--index", site.place / "index")
     rehearsed = on(site, "gc", *words, "--dry-run")
@@ -189,7 +190,10 @@ def test_gc(tmp_path: Path) -> None:
     account = json.loads(done.stdout)
     assert (account["retained_revisions"], account["forgotten_revisions"]) == (2, 4)
     assert account["objects"] > 4
-    assert f"{account['objects']} objects" in rehearsed.stdout
+    gone = [data for path, data in before.items() if path not in site.files()]
+    assert (account["objects"], account["size"]) == (len(gone), sum(map(len, gone)))
+    assert f"{len(gone)} objects ({account['size'] / 2**20:.1f} MiB)" in rehearsed.stdout
+    assert account["size"] > 2_000_000
     assert len(site.files()) == len(before) - account["objects"] + 1  # the status file is new
     assert site.findings() == []
     assert json.loads(on(site, "gc", *words, "--json").stdout)["objects"] == 0

@@ -24,6 +24,7 @@ def imported_with(module: str) -> set[str]:
                 "cryptography.x509",  # 23
                 "cryptography.hazmat.primitives.serialization",  # 10
                 "_strptime",  # 5
+                "logging.handlers",  # 4
                 "subprocess",  # 3
                 "shutil",  # 2
                 "uuid",  # 2

@@ -13,7 +13,7 @@ help:  ## Say what can be made
 
 $(VENV)/.installed: pyproject.toml scripts/install-packages
 	scripts/install-packages
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 

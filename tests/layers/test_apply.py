@@ -144,6 +144,25 @@ def test_the_size_is_that_of_what_is_there_in_the_end(tmp_path: Path) -> None:
     assert size == size_of(layer) == 10 + 70 + 3 + 6
 
 
+def test_a_hard_link_s_own_header_counts(tmp_path: Path) -> None:
+    """So it is with overlay2, whose values these are (``tests/end_to_end/test_truth.py`` compares them)."""
+    (layer,) = directories(tmp_path, "layer")
+    file, symlink = tarfile.TarInfo("f"), tarfile.TarInfo("s")
+    file.mode, file.uid, file.gid, file.mtime = 0o4755, 5, 6, 1000
+    symlink.type, symlink.linkname, symlink.mtime = tarfile.SYMTYPE, "f", 1000
+    members = [file, symlink]
+    for name, target, mode in (("h", "f", 0o640), ("sh", "s", 0o600)):
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = tarfile.LNKTYPE, target
+        link.mode, link.uid, link.gid, link.mtime = mode, 1234, 1235, 5
+        members.append(link)
+    apply_layer(io.BytesIO(tar_of(*members)), layer, SAME)
+    for name, mode, mtime in (("f", 0o640, 5), ("h", 0o640, 5), ("s", 0o777, 1000), ("sh", 0o777, 1000)):
+        status = (layer / name).lstat()
+        found = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime, status.st_nlink)
+        assert found == (mode, 1234, 1235, mtime, 2), name
+
+
 def test_a_hard_link_leaves_no_layer(tmp_path: Path) -> None:
     (layer,) = directories(tmp_path, "layer")
     (tmp_path / "secret").write_text("secret")

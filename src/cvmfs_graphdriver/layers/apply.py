@@ -195,6 +195,7 @@ class _Writer:
             self._file(parent, name, path, entry, read)
         elif kind is EntryKind.HARD_LINK:
             self._link(parent, name, entry.linkname[1:])
+            self._describe(parent, name, path, entry)  # as Docker does: what comes last, counts for all names
         else:
             if kind is EntryKind.SYMLINK:
                 os.symlink(entry.linkname, name, dir_fd=parent)
@@ -234,12 +235,14 @@ class _Writer:
     def _describe(self, parent: int, name: bytes, path: bytes, entry: LayerEntry) -> None:
         """Owner, mode, extended attributes and time; the order matters, since chown drops setuid bits."""
         os.chown(name, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
-        if entry.kind is not EntryKind.SYMLINK:
+        is_link = entry.kind is EntryKind.HARD_LINK
+        is_symlink = entry.kind is EntryKind.SYMLINK or (is_link and _is_symlink(parent, name))
+        if not is_symlink:
             os.chmod(name, entry.mode, dir_fd=parent)
         _set_xattrs(b"/proc/self/fd/%d/%b" % (parent, name), path, entry)
         if entry.kind is EntryKind.DIRECTORY:
             self._times[path] = _time(entry)
-        else:
+        elif not (is_link and is_symlink):
             os.utime(name, ns=(_time(entry), _time(entry)), dir_fd=parent, follow_symlinks=False)
 
     def _owner(self, entry: LayerEntry) -> tuple[int, int]:
@@ -257,6 +260,10 @@ class _Writer:
                 for path, time in self._times.items()
                 if path != inside and not path.startswith(inside + b"/")
             }
+
+
+def _is_symlink(parent: int, name: bytes) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
 def _time(entry: LayerEntry) -> int:

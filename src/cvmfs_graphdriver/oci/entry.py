@@ -40,8 +40,8 @@ class LayerEntry(NamedTuple):
     ``mode`` holds the permission bits with setuid, setgid and sticky; ``mtime`` seconds since 1970 and
     ``mtime_ns`` the nanoseconds above them; ``size`` the bytes of a file with its holes filled, else 0.
     ``linkname`` is the target of a symbolic link as it stands, or the path of a hard link's first name in
-    the form of ``path``. ``device`` is the device number as ``os.makedev`` makes it. For a hard link only
-    ``path`` and ``linkname`` mean something.
+    the form of ``path``. ``device`` is the device number as ``os.makedev`` makes it. For a hard link
+    the rest is what its own header says, which Docker gives to the file and other tools ignore.
     """
 
     path: bytes

@@ -20,11 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--docker-root", type=Path, help="the root directory of another Docker to test with")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What mounts, or starts a Docker, has the machine for itself: one after the other, beside the rest."""
-    for item in items:
-        if item.get_closest_marker("root") or item.get_closest_marker("docker"):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What mounts, or starts a Docker, is run one after the other, beside the rest."""
+    if item.get_closest_marker("root") or item.get_closest_marker("docker"):
+        item.add_marker(pytest.mark.xdist_group("machine"))
 
 
 @pytest.fixture(scope="session")

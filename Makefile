@@ -36,8 +36,14 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint plugin  ## All tests, those that need the machine for themselves beside the others
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 40
+test: lint plugin  ## All tests: those that mount or start a Docker, and beside them the others
+	$(MAKE) --jobs 2 --output-sync=line test-machine test-rest
+
+.PHONY: test-machine test-rest
+test-machine:
+	$(BIN)/python -m pytest --durations 30 -m "root or docker"
+test-rest:
+	$(BIN)/python -m pytest --durations 10 -m "not (root or docker)"
 
 NEWER_DOCKER := build/docker-26.1
 ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_end/test_truth.py \

@@ -20,12 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--docker-root", type=Path, help="the root directory of another Docker to test with")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """What mounts, or starts a Docker, is run one after the other, beside the rest."""
-    if item.get_closest_marker("root") or item.get_closest_marker("docker"):
-        item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 @pytest.fixture(scope="session")
 def installation(request: pytest.FixtureRequest) -> Installation:
     """The Docker to test with: this system's, or that of ``--docker-root``."""

@@ -1,6 +1,7 @@
 """Which revision is mounted: the newest, the one known last, the one that is named; and plain errors."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,8 @@ from cvmfs_graphdriver.client.errors import (
     TransferError,
     UnreachableError,
 )
+from cvmfs_graphdriver.repository.compression import compress, decompress
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from tests.client.fixture import Server, serve
 from tests.client.resigned import ResignedRepository
 from tests.client.test_revision import read, walk
@@ -119,6 +122,31 @@ def test_revisions_that_the_configuration_names(repository: ResignedRepository, 
             repository.publish(*V3, seconds=1)
             assert client.refresh() is None
             assert revision.magic_xattr(revision.top, b"user.expires") == b"never (fixed root catalog)"
+
+
+def test_a_tag_on_a_branch_is_pinned_by_its_name_alone(
+    repository: ResignedRepository, server: Server, tmp_path: Path
+) -> None:
+    before = repository.published.history
+    assert before is not None
+    path = tmp_path / "history"
+    path.write_bytes(decompress((repository.root / ObjectName(before, Suffix.HISTORY).path).read_bytes()))
+    late = 1_900_000_000
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO branches VALUES ('devel', '', 5)")
+        row = ("branched", V1[0], 9, late, 0, "", 0, "devel")
+        connection.execute("INSERT INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    stored = compress(path.read_bytes())
+    history = ObjectName(Digest.of(stored), Suffix.HISTORY)
+    (repository.root / history.path).write_bytes(stored)
+    repository.published = repository.published._replace(history=history.digest)
+    repository.publish()
+    for overrides, number in (
+        ({"CVMFS_REPOSITORY_TAG": "branched"}, 5),
+        ({"CVMFS_REPOSITORY_DATE": "2035-01-01"}, 7),  # the trunk's newest, not the branch's
+    ):
+        with closing(_client(repository, server, **overrides)) as client:
+            assert client.mount().number == number
 
 
 def test_named_revisions_that_do_not_exist(repository: ResignedRepository, server: Server) -> None:

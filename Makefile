@@ -37,7 +37,7 @@ lint: venv  ## ruff and mypy --strict
 
 .PHONY: test
 test: lint plugin  ## All tests: those that mount or start a Docker, and beside them the others
-	$(MAKE) --jobs 2 --output-sync=line test-machine test-rest
+	$(MAKE) --jobs 2 test-machine test-rest
 
 .PHONY: test-machine test-rest
 test-machine:

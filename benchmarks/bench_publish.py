@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.memory import peak_memory
 from benchmarks.pairs import Figure, Pair, Result, measure
 from benchmarks.tree import FQRN, pack_tree
 from demo.daemons import end_on_signals, registry
+from demo.disks import loop_disk
 from demo.images import push_image, write_layout
 
 _DISK = 12 << 30
@@ -29,7 +29,7 @@ def run() -> list[Result]:
     with (
         tempfile.TemporaryDirectory(prefix="cvmfs-bench-", dir="/var/tmp") as scratch,
         end_on_signals(),
-        _new_disk(Path(scratch)) as disk,
+        loop_disk(Path(scratch, "disk"), _DISK) as disk,
     ):
         bench = _Bench(Path(scratch), disk)
         return [*bench.ingest(), *bench.convert()]
@@ -126,21 +126,6 @@ class _Bench:
             f"oci:{layout}:1",
         )
         _run("umoci", "unpack", "--image", f"{layout}:1", self.disk / "unpacked")
-
-
-@contextmanager
-def _new_disk(home: Path) -> Iterator[Path]:
-    """An ext4 that nothing was ever deleted from."""
-    image, place = home / "disk.img", home / "disk"
-    with image.open("wb") as file:
-        file.truncate(_DISK)
-    place.mkdir()
-    _run("mkfs.ext4", "-q", "-F", image)
-    _run("mount", "-o", "loop", image, place)
-    try:
-        yield place
-    finally:
-        _run("umount", place)
 
 
 def _where(home: Path) -> list[str]:

@@ -15,6 +15,7 @@ from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.ledger import Kind, Ledger, Record
 from cvmfs_graphdriver.client.quota import Quota
 from cvmfs_graphdriver.repository.digest import Digest
+from demo.disks import loop_disk
 from tests.client.storing import store
 
 MEGABYTE = 1024 * 1024
@@ -316,16 +317,8 @@ def test_ledger_numbers_never_clash(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
-    image, target = tmp_path / "image", tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(8 * MEGABYTE)
-    target.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, target], check=True)
-    try:
-        yield target
-    finally:
-        subprocess.run(["umount", "-l", target], check=True)
+    with loop_disk(tmp_path / "disk", 8 * MEGABYTE) as disk:
+        yield disk
 
 
 @pytest.mark.root
@@ -339,10 +332,9 @@ def test_a_disk_that_is_full_before_the_quota_is(small_disk: Path) -> None:
     # Somebody else has filled it: an error, nothing half-written, and all is well when there is room again.
     with _with_quota(small_disk / "cache", 100 * MEGABYTE) as (cache, quota):
         quota.shrink(0)
-        with (small_disk / "ballast").open("wb") as file, suppress(OSError):
+        with (small_disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
-                file.flush()
         with pytest.raises(CacheError, match="No space left"):
             _put(cache, os.urandom(400_000))
         assert not list((small_disk / "cache" / "txn").iterdir())

@@ -30,6 +30,7 @@ from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.s3_settings import S3Settings
 from cvmfs_graphdriver.publisher.upstream import storage_at
+from demo.disks import BLOCK, loop_disk
 from demo.seaweed import Seaweed
 from tests.conversion.watcher import Watcher
 from tests.images import TestLayer, push, tar_of, write_layout
@@ -260,17 +261,8 @@ def test_a_store_that_goes_away_anywhere(tmp_path: Path, s3: Seaweed) -> None:
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """An ext4 of 24 MiB."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        disk, place = Path(name, "disk"), Path(name, "place")
-        place.mkdir()
-        with disk.open("wb") as file:
-            file.truncate(24 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", "4096", disk], check=True)
-        subprocess.run(["mount", "-o", "loop", disk, place], check=True)
-        try:
-            yield place
-        finally:
-            subprocess.run(["umount", place], check=True)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, loop_disk(Path(name, "disk"), 24 << 20) as disk:
+        yield disk
 
 
 @pytest.mark.root
@@ -286,7 +278,7 @@ def test_a_disk_that_fills_anywhere(small_disk: Path, tmp_path: Path) -> None:
     for step in range(10):
         free = os.statvfs(small_disk)
         with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * 4096 - 200_000 - step * 270_000)
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * BLOCK - 200_000 - step * 270_000)
         with pytest.raises(StorageError, match="disk is full"):
             convert(source, load_image(source, None), site.open(), LAYOUT, Watcher())
         ballast.unlink()

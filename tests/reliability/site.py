@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +32,6 @@ __all__ = [
     "fill",
     "make_repository",
     "publish",
-    "small_disk",
 ]
 
 FQRN = "reliable.example.org"
@@ -222,21 +220,6 @@ def damage_objects(storage: Path, change: Callable[[bytes], bytes | None]) -> Ca
         shutil.rmtree(kept)
 
     return repair
-
-
-@contextmanager
-def small_disk(place: Path, megabytes: int) -> Iterator[None]:
-    """A small ext4 on a loop device at ``place``."""
-    image = place.with_suffix(".image")
-    with image.open("wb") as out:
-        out.truncate(megabytes << 20)
-    place.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def fill(place: Path) -> Path:

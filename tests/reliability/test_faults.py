@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from demo.disks import loop_disk
 from tests.daemons import Daemon, squid
 from tests.nameserver import name_server, records
 from tests.planes.support import pids_serving, wait_until
 from tests.reliability.conftest import Record
-from tests.reliability.site import Reader, Site, damage_objects, fill, small_disk
+from tests.reliability.site import Reader, Site, damage_objects, fill
 
 pytestmark = pytest.mark.root
 
@@ -180,7 +181,7 @@ def test_what_is_cached_is_served_while_everything_is_down(site: Site, record: R
 
 
 def test_the_disk_is_full(site: Site, tmp_path: Path, record: Record) -> None:
-    with small_disk(tmp_path / "cache", 64), site.mounted() as reader:
+    with loop_disk(tmp_path / "cache", 64 << 20), site.mounted() as reader:
         ballast: list[Path] = []
 
         def crowd() -> None:

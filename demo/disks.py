@@ -23,8 +23,16 @@ def loop_disk(place: Path, size: int) -> Iterator[Path]:
     place.mkdir()
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(BLOCK), image], check=True)
     subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    _write_through(image)
     try:
         yield place
     finally:
         # Lazily, for what a test has left there may still be in use.
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def _write_through(image: Path) -> None:
+    """Keep what is on the disk out of the page cache of the one below, if possible: no real disk has two."""
+    listed = ["losetup", "--noheadings", "--output", "NAME", "--associated", image]
+    device = subprocess.run(listed, check=True, stdout=subprocess.PIPE).stdout.strip()
+    subprocess.run(["losetup", "--direct-io=on", device], check=False, stderr=subprocess.DEVNULL)

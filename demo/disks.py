@@ -33,6 +33,6 @@ def loop_disk(place: Path, size: int) -> Iterator[Path]:
 
 def _write_through(image: Path) -> None:
     """Keep what is on the disk out of the page cache of the one below, if possible: no real disk has two."""
-    listed = ["losetup", "--noheadings", "--output", "NAME", "--associated", image]
+    listed = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(image)]
     device = subprocess.run(listed, check=True, stdout=subprocess.PIPE).stdout.strip()
     subprocess.run(["losetup", "--direct-io=on", device], check=False, stderr=subprocess.DEVNULL)

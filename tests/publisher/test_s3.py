@@ -29,6 +29,7 @@ from cvmfs_graphdriver.publisher.storage import Storage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.upstream import create_storage, open_storage, storage_at
 from demo.seaweed import Seaweed
+from tests.planes.support import wait_until
 from tests.publisher.endless import endless_publisher
 from tests.publisher.site import FQRN, Site, directory, file, hardlink, symlink
 
@@ -207,11 +208,13 @@ def test_a_publisher_that_lost_its_lock_changes_nothing(site: S3Site) -> None:
     lock = S3Lock(site.bucket, f"{FQRN}/.cvmfs_publishing")
 
     def suspended() -> None:
-        with Transaction(site.open()) as transaction:
+        repository = site.open()
+        with Transaction(repository) as transaction:
             transaction.ingest(b"/a", [file("/f", b"of the first")])
             with mock.patch.object(s3_lock, "_is_dead", return_value=True):
                 lock.acquire(wait=0)
-            time.sleep(0.5)
+            # Whoever takes over early, as here, is noticed with the next beat; a late one by the clock.
+            wait_until(lambda: repository.storage._held._lost, 30)  # type: ignore[attr-defined]
             transaction.publish()
 
     with mock.patch.object(s3_lock, "_BEAT", 0.1), pytest.raises(BusyError, match="was lost"):

@@ -36,14 +36,8 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint plugin  ## All tests: those that mount or start a Docker, and beside them the others
-	$(MAKE) --jobs 2 test-machine test-rest
-
-.PHONY: test-machine test-rest
-test-machine:
-	$(BIN)/python -m pytest --durations 30 -m "root or docker"
-test-rest:
-	$(BIN)/python -m pytest --durations 10 -m "not (root or docker)"
+test: lint plugin  ## All tests
+	$(BIN)/python -m pytest --durations 20
 
 NEWER_DOCKER := build/docker-26.1
 ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_end/test_truth.py \

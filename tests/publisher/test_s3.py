@@ -212,7 +212,7 @@ def test_a_publisher_that_lost_its_lock_changes_nothing(site: S3Site) -> None:
         with Transaction(repository) as transaction:
             transaction.ingest(b"/a", [file("/f", b"of the first")])
             with mock.patch.object(s3_lock, "_is_dead", return_value=True):
-                lock.acquire(wait=0)
+                lock.acquire(wait=30)  # a beat that comes between wins once
             # Whoever takes over early, as here, is noticed with the next beat; a late one by the clock.
             wait_until(lambda: repository.storage._held._lost, 30)  # type: ignore[attr-defined]
             transaction.publish()

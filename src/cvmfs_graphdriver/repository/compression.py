@@ -73,30 +73,15 @@ class _Isal:
         if not data:
             return b""
         first = bytes(data[:1])
-        self._rest = _after(first)
+        self._rest = isal_zlib.compressobj(
+            _ISAL_LEVEL, isal_zlib.DEFLATED, _RAW, _ISAL_MEMORY, isal_zlib.Z_DEFAULT_STRATEGY, first
+        )
         return b"".join((_HEAD, first, self._rest.compress(memoryview(data)[1:])))
 
     def flush(self) -> bytes:
         if self._rest is None:
             return _EMPTY
         return self._rest.flush() + self._sum.to_bytes(4, "big")
-
-
-def _after(first: bytes) -> Compressor:
-    """What compresses the rest of a stream that begins with these bytes."""
-    return isal_zlib.compressobj(
-        _ISAL_LEVEL, isal_zlib.DEFLATED, _RAW, _ISAL_MEMORY, isal_zlib.Z_DEFAULT_STRATEGY, first
-    )
-
-
-def _isal(data: bytes | bytearray | memoryview) -> bytes:
-    """What ``_Isal`` makes of whole content; its parts are copied once."""
-    if not data:
-        return _EMPTY
-    first = bytes(data[:1])
-    rest = _after(first)
-    tail = isal_zlib.adler32(data).to_bytes(4, "big")
-    return b"".join((_HEAD, first, rest.compress(memoryview(data)[1:]), rest.flush(), tail))
 
 
 def new_compressor(compression: Compression = Compression.ZLIB, engine: Engine = Engine.ISAL) -> Compressor:
@@ -117,7 +102,8 @@ def compress(
     if compression is Compression.NONE:
         return bytes(data)
     if engine is Engine.ISAL:
-        return _isal(data)
+        compressor = _Isal()
+        return compressor.compress(data) + compressor.flush()
     return zlib.compress(data)
 
 

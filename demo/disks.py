@@ -23,8 +23,8 @@ def loop_disk(place: Path, size: int) -> Iterator[Path]:
     place.mkdir()
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(BLOCK), image], check=True)
     subprocess.run(["mount", "-o", "loop", image, place], check=True)
-    _write_through(image)
     try:
+        _write_through(image)
         yield place
     finally:
         # Lazily, for what a test has left there may still be in use.

@@ -112,6 +112,7 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise AssertionError("a worker has pipes")
+        # No name here may be left with a piece: whoever keeps an error keeps what these names stand for.
         heads = [_PIECE.pack(piece.size, ord(piece.suffix or "\0")) for piece in pieces]
         try:
             stdin.write(b"".join((_COUNT.pack(len(pieces)), *heads)))

@@ -5,9 +5,10 @@ Owns: the answers to the kernel's questions, and how long the kernel may keep th
 
 A node's number is its inode, and an inode belongs to one catalog, which never changes. So whatever the
 kernel knows of a node it knows for ever, and a server that has just been started can answer for every
-node that its predecessor named. One node is different: the root is always that of the newest revision. Its
-attributes, its listing and the names in it are what the kernel must forget when a new revision is mounted;
-it may keep them for a minute only, so that it comes to know of a change even if nobody tells it.
+node that its predecessor named. One node is different: the root is always that of the newest revision. The
+kernel is told to forget its attributes and its listing when a new revision is mounted. It keeps the names in
+it for a second only, and is never told to forget a name: an overlay mount above would answer ESTALE for
+good (docs/adr/telling-the-kernel-of-revisions.md).
 
 A directory stream of the root that was begun in an older revision goes on there: the offset of an entry
 says which revision it is from.
@@ -43,6 +44,9 @@ __all__ = ["Presentation", "RevisionFilesystem"]
 _log = logging.getLogger(__name__)
 
 _ROOT_TTL = 60
+"""Seconds for which the kernel may keep attributes of the root."""
+_ROOT_NAME_TTL = 1
+"""Seconds for which the kernel may keep a name in the root."""
 _LISTED = 65536
 _OLD_TREES = 16
 """Revisions that directory streams of the root can go on in, the newest among them."""
@@ -116,7 +120,7 @@ class RevisionFilesystem:
             child = self._node(directory.parent_inode)
         else:
             child = self._tree.child(directory, name)
-        ttl = _ROOT_TTL if parent == ROOT_NODE else FOREVER
+        ttl = _ROOT_NAME_TTL if parent == ROOT_NODE else FOREVER
         if child is None:
             return wire.no_entry(ttl)
         return self._entry(child, ttl)
@@ -224,7 +228,7 @@ class RevisionFilesystem:
             raise RefusalError(errno.ENOTDIR)
         self._counters.add("directory_opens")
         children = tree.children(directory)
-        ttl = _ROOT_TTL if inode == ROOT_NODE else FOREVER
+        ttl = _ROOT_NAME_TTL if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode
         unknown = wire.no_entry()  # the kernel knows the directory itself, and its parent
         items = [

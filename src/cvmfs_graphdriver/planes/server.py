@@ -177,7 +177,7 @@ class _Service:
         A server that was started anew may show a newer root than its predecessor did, so it begins by
         letting the kernel forget that one.
         """
-        self._forget_root(server)
+        server.invalidate_inode(ROOT_NODE)
         while not self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
             try:
                 self._show_newest(server)
@@ -204,10 +204,5 @@ class _Service:
         if revision is not None:
             _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
             self._filesystem.replace(self._shown(revision))
-            self._forget_root(server)
+            server.invalidate_inode(ROOT_NODE)
         return revision
-
-    @staticmethod
-    def _forget_root(server: Server) -> None:
-        server.invalidate_inode(ROOT_NODE)
-        server.revalidate_names()

@@ -74,23 +74,13 @@ class Server:
         """Let the kernel forget attributes and content of a node."""
         self._notify(wire.invalidate_inode(node))
 
-    def revalidate_names(self) -> bool:
-        """Let the kernel look up every name again when it is used; says whether it will.
-
-        The kernel can forget single names, too, but for that it waits, deaf to SIGKILL, until nobody reads
-        the directory; a server that is killed while it waits for who waits for it would hang for ever.
-        """
-        return self._notify(wire.increment_epoch())
-
-    def _notify(self, message: bytes) -> bool:
-        """Says whether the kernel took it: old ones do not know every notification."""
+    def _notify(self, message: bytes) -> None:
+        """Tell the kernel something; that it does not know the node, or has unmounted, is no error."""
         try:
             os.write(self._device, message)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL, *_ENDED):
-                return False
-            raise
-        return True
+            if error.errno not in (errno.ENOENT, *_ENDED):
+                raise
 
     def _run(self, slot: Slot) -> None:
         """One thread: serve what a dead server has left in the slot, then whatever comes."""

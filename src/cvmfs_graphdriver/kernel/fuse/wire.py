@@ -35,7 +35,6 @@ __all__ = [
     "directory_entry_plus",
     "entry",
     "error_reply",
-    "increment_epoch",
     "invalidate_inode",
     "no_entry",
     "reply_header",
@@ -158,7 +157,6 @@ class Notification(IntEnum):
 
     INVAL_INODE = 2
     STORE = 4
-    INC_EPOCH = 8  # protocol 7.44, Linux 6.16
 
 
 _WANTED = (
@@ -319,11 +317,6 @@ def store_header(node: int, offset: int, size: int) -> bytes:
     """The head of a notification that gives the kernel ``size`` bytes of a file, which must follow it."""
     body = _store.pack(node, offset, size)
     return _reply_header.pack(_reply_header.size + len(body) + size, Notification.STORE, 0) + body
-
-
-def increment_epoch() -> bytes:
-    """A whole notification: every name that is cached is to be looked up again when it is used."""
-    return _notification(Notification.INC_EPOCH, b"")
 
 
 def _notification(code: Notification, body: bytes) -> bytes:

@@ -21,8 +21,8 @@ from benchmarks.pairs import Figure, Pair, Result
 from benchmarks.tree import FQRN, copy_tree, publish_tree
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
-from cvmfs_graphdriver.planes.request import MountRequest
-from cvmfs_graphdriver.planes.spawn import spawn
+from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.spawn import spawn
 
 _PORT = 18_127
 _BIG = 500 << 20
@@ -206,7 +206,7 @@ def _keeper_of(mount: Path) -> int:
                 parent = (process / "stat").read_bytes().rpartition(b")")[2].split()[1]
             except OSError:
                 continue
-            if b"cvmfs_graphdriver.planes.keeper" in words and os.fsencode(mount) in words:
+            if b"cvmfs_graphdriver.planes.service.keeper" in words and os.fsencode(mount) in words:
                 found[int(process.name)] = int(parent)
     return next((pid for pid, parent in found.items() if parent not in found), 0)
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
 
 __all__ = ["FQRN", "Tree", "copy_tree", "pack_tree", "publish_tree"]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.publisher.bucket import Bucket
-from cvmfs_graphdriver.publisher.s3_settings import S3Settings
+from cvmfs_graphdriver.publisher.storage.bucket import Bucket
+from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 from demo.containment import contained
 from demo.daemons import DaemonError
 

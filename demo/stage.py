@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.server import Served, serve
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from demo.daemons import DaemonError, registry
 
 __all__ = ["FQRN", "Conversion", "Stage", "stage"]

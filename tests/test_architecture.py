@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 PACKAGE = "cvmfs_graphdriver"
 SOURCE = PROJECT / "src" / PACKAGE
@@ -19,6 +19,7 @@ FLOORS = {
     "repository": 0,
     "kernel": 0,
     "oci": 0,
+    "shell": 0,
     "client": 1,
     "publisher": 1,
     "planes": 2,

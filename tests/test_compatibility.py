@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 _ROW = re.compile(r"^\| (\d+) \|.*\|$", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")

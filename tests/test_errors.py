@@ -9,7 +9,7 @@ import pytest
 
 import cvmfs_graphdriver
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 _TABLE = PROJECT / "docs/errors.md"
 _RANGES = {
@@ -22,6 +22,7 @@ _RANGES = {
     "conversion": range(60, 70),
     "layers": range(70, 80),
     "graphdriver": range(70, 80),
+    "shell": range(80, 90),
 }
 
 ErrorClass = type[CvmfsGraphdriverError]

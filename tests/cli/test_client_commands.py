@@ -19,14 +19,14 @@ import pytest
 from click.testing import CliRunner
 
 from cvmfs_graphdriver.cli.main import command
+from cvmfs_graphdriver.client.administration.talk import Talk
+from cvmfs_graphdriver.client.administration.talk_socket import serve_talk
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.revision import Revision
-from cvmfs_graphdriver.client.settings import load_settings
-from cvmfs_graphdriver.client.talk import Talk
-from cvmfs_graphdriver.client.talksocket import serve_talk
+from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from tests.client.fixture import Server
-from tests.client.test_revision import mounted, read, walk
+from tests.client.tree.test_revision import mounted, read, walk
+from tests.support.fixtures import Server
 
 FQRN = "kitchen.test.org"
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from cvmfs_graphdriver.oci.thin import ThinImage
+from cvmfs_graphdriver.oci.image.thin import ThinImage
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.upstream import create_storage
+from cvmfs_graphdriver.publisher.storage.upstream import create_storage
 from demo.seaweed import Seaweed
-from tests.images import CONFIG, TestLayer, push, skopeo, tar_of, write_layout
-from tests.publisher.site import FQRN, Site
-from tests.registry import PASSWORD, USERNAME, RegistryServer, free_port, run_registry
+from tests.support.images import CONFIG, TestLayer, push, skopeo, tar_of, write_layout
+from tests.support.registry import PASSWORD, USERNAME, RegistryServer, free_port, run_registry
+from tests.support.storage_site import FQRN, Site
 
 _LAYERS = [
     TestLayer(tar_of({"etc": None, "etc/a": b"one", "etc/b": b"two"})),

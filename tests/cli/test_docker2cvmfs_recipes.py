@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.images import TestLayer, push, skopeo, tar_of, write_layout
-from tests.publisher.site import FQRN, Site
-from tests.registry import PASSWORD, USERNAME, RegistryServer, run_registry
+from tests.support.images import TestLayer, push, skopeo, tar_of, write_layout
+from tests.support.registry import PASSWORD, USERNAME, RegistryServer, run_registry
+from tests.support.storage_site import FQRN, Site
 
 _PROGRAM = Path(sys.executable).with_name("docker2cvmfs")
 _BASE = TestLayer(tar_of({"base": b"base"}))

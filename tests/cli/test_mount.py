@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
-from tests.client.fixture import serve, unpack
-from tests.planes.support import end
+from tests.support.fixtures import serve, unpack
+from tests.support.mounts import end
 
 pytestmark = pytest.mark.root
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.repository.letter import Letter
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.trust.letter import Letter
 
 PROGRAM = [sys.executable, "-c", "from cvmfs_graphdriver.cli.main import main; main()"]
 FQRN = "images.example.org"

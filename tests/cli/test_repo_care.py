@@ -12,7 +12,7 @@ import pytest
 
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.cli.test_repo import PROGRAM, run
-from tests.publisher.site import FQRN, Site, file
+from tests.support.storage_site import FQRN, Site, file
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from demo.seaweed import Seaweed
 from tests.cli.test_repo import run
 from tests.cli.test_repo_care import tar
-from tests.planes.support import end
-from tests.publisher.site import FQRN
+from tests.support.mounts import end
+from tests.support.storage_site import FQRN
 
 pytestmark = pytest.mark.root
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cvmfs_graphdriver.client.cache import Cache, Incoming
-from cvmfs_graphdriver.client.ledger import Record
+from cvmfs_graphdriver.client.cache.cache import Cache, Incoming
+from cvmfs_graphdriver.client.cache.ledger import Record
 from cvmfs_graphdriver.repository.digest import Digest
 
 __all__ = ["store"]

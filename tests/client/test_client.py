@@ -19,9 +19,9 @@ from cvmfs_graphdriver.client.errors import (
 )
 from cvmfs_graphdriver.repository.compression import compress, decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from tests.client.fixture import Server, serve
-from tests.client.resigned import ResignedRepository
-from tests.client.test_revision import read, walk
+from tests.client.tree.test_revision import read, walk
+from tests.support.fixtures import Server, serve
+from tests.support.resigned import ResignedRepository
 
 # Root catalogs and numbers of revisions of the fixture kitchen-sha1.
 V1 = ("e2de24c5c7f1cc91950c63565aa4802c9e3ca219", 5)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
 from cvmfs_graphdriver.client.errors import ConfigurationError
-from cvmfs_graphdriver.client.settings import RepositorySettings, load_settings
-from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
-from tests.planes.published import Item, Published, file, published
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from tests.support.published import Item, Published, file, published
 
 WANTED = "wanted.example.org"
 

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from cvmfs_graphdriver.client.client import Client
-from tests.client.fixture import serve, unpack
-from tests.client.test_revision import read, walk
+from tests.client.tree.test_revision import read, walk
+from tests.support.fixtures import serve, unpack
 
 _KILLS = 20
 
@@ -19,7 +19,7 @@ _READER = """
 import sys, time
 from pathlib import Path
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 client = Client(load_settings(sys.argv[1], Path(sys.argv[2])))
 revision = client.mount()
 print("mounted", flush=True)

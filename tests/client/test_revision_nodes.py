@@ -8,10 +8,10 @@ import pytest
 
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.errors import StaleInodeError
-from tests.client.fixture import serve
-from tests.client.resigned import ResignedRepository
 from tests.client.test_client import V1, V2
-from tests.client.test_revision import mounted, read, walk
+from tests.client.tree.test_revision import mounted, read, walk
+from tests.support.fixtures import serve
+from tests.support.resigned import ResignedRepository
 
 
 def test_inodes_are_unique_but_for_hard_links(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.failover import Failure
+from cvmfs_graphdriver.client.network.failover import Failure
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from tests.client.fixture import UnpackedRepository, unpack
-from tests.client.test_revision import read, walk
-from tests.daemons import Daemon, nginx, open_to_daemons, squid
+from tests.client.tree.test_revision import read, walk
+from tests.support.daemons import Daemon, nginx, open_to_daemons, squid
+from tests.support.fixtures import UnpackedRepository, unpack
 
 if TYPE_CHECKING:
-    from cvmfs_graphdriver.client.revision import Node
+    from cvmfs_graphdriver.client.tree.revision import Node
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("squid") and shutil.which("nginx")), reason="squid and nginx are not installed"

@@ -13,13 +13,13 @@ import pytest
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.errors import ClientError, RevisionError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.compression import decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import Compression
 from cvmfs_graphdriver.repository.errors import TrustError
-from tests.client.fixture import Server, serve, unpack
-from tests.client.resigned import ResignedRepository, signing_key
-from tests.client.test_revision import read
+from tests.client.tree.test_revision import read
+from tests.support.fixtures import Server, serve, unpack
+from tests.support.resigned import ResignedRepository, signing_key
 
 # Revisions of the fixture kitchen-sha1.
 FIRST, BASE, V1, V2, V3 = (

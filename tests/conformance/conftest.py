@@ -8,9 +8,9 @@ import pytest
 
 from demo.daemons import DockerEngine, plugin_tarball
 from demo.installation import Installation
-from tests.conformance.life import Life, LifeInDocker, LifeInProtocol
-from tests.graphdriver.plugin_process import running_plugin
-from tests.support import PROJECT
+from tests.support.layer_life import Life, LifeInDocker, LifeInProtocol
+from tests.support.plugin_process import running_plugin
+from tests.support.project import PROJECT
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
-from tests.graphdriver.plugin_process import Plugin, RefusedError, running_plugin
-from tests.layers.trees import tar_of
+from tests.support.plugin_process import Plugin, RefusedError, running_plugin
+from tests.support.trees import tar_of
 
 pytestmark = pytest.mark.root
 

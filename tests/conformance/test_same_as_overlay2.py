@@ -7,7 +7,7 @@ layer.
 
 import pytest
 
-from tests.conformance.life import Life, Outcome
+from tests.support.layer_life import Life, Outcome
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

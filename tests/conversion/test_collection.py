@@ -17,25 +17,25 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 from cvmfs_graphdriver.conversion.convert import Intake, distinct_layers
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.source import load_image
-from cvmfs_graphdriver.publisher.gc import collect_garbage
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.source import load_image
+from cvmfs_graphdriver.publisher.care.gc import collect_garbage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.tags import set_tag
 from cvmfs_graphdriver.publisher.transaction import Transaction
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.compression import decompress
-from cvmfs_graphdriver.repository.entry import Compression
 from demo.seaweed import Seaweed
-from tests.client.fixture import serve
-from tests.client.test_revision import read, walk
-from tests.conversion.watcher import Watcher
-from tests.images import TestLayer, write_layout
-from tests.publisher.site import FQRN, Site
-from tests.publisher.test_s3 import S3Site
+from tests.client.tree.test_revision import read, walk
+from tests.publisher.storage.test_s3 import S3Site
+from tests.support.fixtures import serve
+from tests.support.images import TestLayer, write_layout
+from tests.support.storage_site import FQRN, Site
+from tests.support.watcher import Watcher
 
 LAYOUT = DirectoryLayout(b"/layers")
 OPTIONS = RepositoryOptions(chunking=ChunkSizes(262_144, 524_288, 1_048_576))

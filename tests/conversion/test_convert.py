@@ -18,16 +18,16 @@ from cvmfs_graphdriver.conversion.convert import (
 from cvmfs_graphdriver.conversion.errors import AlreadyThinError, LayerPlaceError
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
 from cvmfs_graphdriver.oci.errors import ContentMismatchError, LayerFormatError, UnsupportedImageError
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.model import MediaType
-from cvmfs_graphdriver.oci.source import load_image
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.model import MediaType
+from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.publisher.errors import BusyError
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.repository.entry import EntryFlag
-from cvmfs_graphdriver.repository.xattr import parse_xattrs
-from tests.conversion.watcher import Watcher
-from tests.images import TestLayer, tar_of, write_layout
-from tests.publisher.site import FQRN, Site
+from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
+from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
+from tests.support.images import TestLayer, tar_of, write_layout
+from tests.support.storage_site import FQRN, Site
+from tests.support.watcher import Watcher
 
 _LAYOUT = DirectoryLayout(b"/layers")
 _BASE = TestLayer(tar_of({"etc": None, "etc/a": b"one", "etc/b": b"two"}))

@@ -19,25 +19,25 @@ import pytest
 
 from cvmfs_graphdriver.conversion.convert import convert
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
-from cvmfs_graphdriver.oci.credentials import DockerConfig
 from cvmfs_graphdriver.oci.errors import RegistryUnreachableError
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.reference import Reference
-from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
-from cvmfs_graphdriver.oci.source import ImageSource, load_image
-from cvmfs_graphdriver.oci.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.source import ImageSource, load_image
+from cvmfs_graphdriver.oci.registry.credentials import DockerConfig
+from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
+from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.s3_settings import S3Settings
-from cvmfs_graphdriver.publisher.upstream import storage_at
+from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
+from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 from demo.disks import BLOCK, loop_disk
 from demo.seaweed import Seaweed
-from tests.conversion.watcher import Watcher
-from tests.images import TestLayer, push, tar_of, write_layout
-from tests.publisher.site import FQRN, Site
-from tests.publisher.test_s3 import S3Site
-from tests.registry import run_registry
-from tests.support import PROJECT
+from tests.publisher.storage.test_s3 import S3Site
+from tests.support.images import TestLayer, push, tar_of, write_layout
+from tests.support.project import PROJECT
+from tests.support.registry import run_registry
+from tests.support.storage_site import FQRN, Site
+from tests.support.watcher import Watcher
 
 KILLS = int(os.environ.get("KILLS", "5"))
 LAYOUT = DirectoryLayout(b"/layers")
@@ -49,12 +49,12 @@ import os, signal, sys, time
 from pathlib import Path
 from cvmfs_graphdriver.conversion.convert import convert
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.source import load_image
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.upstream import storage_at
-from tests.conversion.watcher import Watcher
-from tests.publisher.site import FQRN
+from cvmfs_graphdriver.publisher.storage.upstream import storage_at
+from tests.support.watcher import Watcher
+from tests.support.storage_site import FQRN
 for line in sys.stdin:
     tag, seconds = line.split()
     child = os.fork()

@@ -19,15 +19,15 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from cvmfs_graphdriver.publisher.bucket import Bucket
-from cvmfs_graphdriver.publisher.check import RepositoryCheck
+from cvmfs_graphdriver.publisher.care.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.keyring import load_master_public_keys
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage.bucket import Bucket
+from cvmfs_graphdriver.publisher.storage.upstream import create_storage, storage_at
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.publisher.upstream import create_storage, storage_at
 from demo.seaweed import Seaweed
-from tests.graphdriver.tars import tar_of
+from tests.support.layer_tars import tar_of
 
 FQRN = "images.example.org"
 KILLS = int(os.environ.get("KILLS", "8"))

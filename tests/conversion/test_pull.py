@@ -10,11 +10,11 @@ import pytest
 from cvmfs_graphdriver.conversion.errors import OutputError
 from cvmfs_graphdriver.conversion.pull import pull_layers
 from cvmfs_graphdriver.oci.errors import OciError, UnsupportedImageError
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.model import MediaType
-from cvmfs_graphdriver.oci.source import load_image
-from tests.conversion.watcher import Watcher
-from tests.images import TestLayer, tar_of, write_layout
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.model import MediaType
+from cvmfs_graphdriver.oci.image.source import load_image
+from tests.support.images import TestLayer, tar_of, write_layout
+from tests.support.watcher import Watcher
 
 _LAYERS = [
     TestLayer(tar_of({"a": b"1"})),

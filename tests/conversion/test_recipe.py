@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.conversion.errors import RecipeError
 from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
-from cvmfs_graphdriver.oci.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import Reference
 
 _RECIPE = """\
 version: 1

@@ -11,7 +11,7 @@ from demo.daemons import DockerEngine, plugin_tarball
 from demo.images import build_image, push_image
 from demo.installation import Installation
 from demo.stage import Conversion, Stage, stage
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 
 @dataclass(frozen=True, slots=True)

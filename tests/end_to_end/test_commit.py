@@ -13,7 +13,7 @@ from demo.installation import Installation
 from demo.seaweed import KEY, SECRET, Seaweed
 from demo.stage import FQRN
 from tests.end_to_end.conftest import Scene
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

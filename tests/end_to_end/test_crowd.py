@@ -9,7 +9,7 @@ from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from demo.daemons import DockerEngine, plugin_tarball
 from demo.installation import Installation
 from tests.end_to_end.conftest import Scene
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

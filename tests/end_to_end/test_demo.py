@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

@@ -1,7 +1,7 @@
 """Hostile thin images and layers through docker pull, load and run: refused, and nothing is left.
 
-Holes of exbibytes are refused, too (tests/oci/test_tar.py), but not tried here: dockerd itself reads all
-their zeros, whatever the storage driver.
+Holes of exbibytes are refused, too (tests/oci/layer/test_tar.py), but not tried here: dockerd itself reads
+all their zeros, whatever the storage driver.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from demo.daemons import DaemonError, DockerEngine
 from tests.end_to_end.conftest import Scene
-from tests.images import TestLayer, push, skopeo, tar_of, write_layout
+from tests.support.images import TestLayer, push, skopeo, tar_of, write_layout
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

@@ -24,9 +24,9 @@ from cvmfs_graphdriver.layers.store import Layer, LayerStore
 from demo.daemons import DaemonError, DockerEngine, plugin_tarball
 from demo.installation import HERE
 from tests.end_to_end.conftest import Scene
-from tests.images import TestLayer, push, tar_of, write_layout
-from tests.layers.trees import tar_of as executables
-from tests.support import PROJECT
+from tests.support.images import TestLayer, push, tar_of, write_layout
+from tests.support.project import PROJECT
+from tests.support.trees import tar_of as executables
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

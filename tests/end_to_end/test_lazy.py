@@ -6,7 +6,7 @@ from demo.daemons import DockerEngine, plugin_tarball
 from demo.images import COMMAND
 from demo.installation import Installation
 from tests.end_to_end.conftest import Scene
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

@@ -12,8 +12,8 @@ import pytest
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from demo.daemons import DaemonError, DockerEngine, free_port, plugin_tarball
 from tests.end_to_end.conftest import Scene
-from tests.planes.support import wait_until
-from tests.support import PROJECT
+from tests.support.mounts import wait_until
+from tests.support.project import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

@@ -19,15 +19,15 @@ from cvmfs_graphdriver.conversion.convert import distinct_layers
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.source import load_image
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath
 from demo.stage import FQRN, Stage, stage
 from tests.end_to_end.debian import IMAGES, debian_images
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
-WALKER = Path(__file__).parent / "walker.py"
+WALKER = PROJECT / "tests/support/walker.py"
 
 pytestmark = pytest.mark.root
 

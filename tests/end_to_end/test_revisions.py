@@ -26,10 +26,10 @@ import pytest
 from demo.daemons import DaemonError, DockerEngine, plugin_tarball
 from demo.installation import Installation
 from tests.end_to_end.conftest import Scene
-from tests.images import TestLayer, push, tar_of, write_layout
-from tests.layers.trees import tar_of as executables
-from tests.planes.support import wait_until
-from tests.support import PROJECT
+from tests.support.images import TestLayer, push, tar_of, write_layout
+from tests.support.mounts import wait_until
+from tests.support.project import PROJECT
+from tests.support.trees import tar_of as executables
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

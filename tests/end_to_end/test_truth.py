@@ -10,10 +10,10 @@ import pytest
 
 from demo.daemons import DockerEngine, plugin_tarball
 from tests.end_to_end.conftest import Scene
-from tests.images import TestLayer, skopeo, tar_of, write_layout
-from tests.support import PROJECT
+from tests.support.images import TestLayer, skopeo, tar_of, write_layout
+from tests.support.project import PROJECT
 
-WALKER = (Path(__file__).parent / "walker.py").read_bytes()
+WALKER = (PROJECT / "tests/support/walker.py").read_bytes()
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

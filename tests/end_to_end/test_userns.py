@@ -12,7 +12,7 @@ from demo.daemons import DockerEngine, plugin_tarball
 from demo.images import build_image
 from tests.end_to_end.conftest import Scene
 from tests.end_to_end.test_commands import member
-from tests.support import PROJECT
+from tests.support.project import PROJECT
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

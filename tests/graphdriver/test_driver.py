@@ -17,12 +17,12 @@ import pytest
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.planes.choice import obstacle
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.server import serve
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
-from tests.graphdriver.plugin_process import Plugin, RefusedError, running_plugin
-from tests.graphdriver.tars import tar_of
+from tests.support.layer_tars import tar_of
+from tests.support.plugin_process import Plugin, RefusedError, running_plugin
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.graphdriver.plugin_process import Plugin, running_plugin
+from tests.support.plugin_process import Plugin, running_plugin
 
 pytestmark = pytest.mark.root
 

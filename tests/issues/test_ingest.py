@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.conversion.tree import tree_entries
-from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.errors import PublisherError
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.repository.catalog import Catalog
+from cvmfs_graphdriver.repository.catalog.catalog import Catalog
+from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry
+from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import DirectoryEntry
-from cvmfs_graphdriver.repository.xattr import parse_xattrs
 
 Member = tuple[tarfile.TarInfo, bytes]
 Convert = Callable[..., dict[bytes, DirectoryEntry]]

@@ -19,13 +19,13 @@ from cvmfs_graphdriver.kernel.overlay import mount_overlay, plain_options
 from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.changes import Change, ChangeKind, changes
 from cvmfs_graphdriver.layers.merged import Merged
-from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from tests.layers.trees import SAME, overlay, pack, tar_of
-from tests.planes.published import FQRN, published
-from tests.planes.support import end
+from tests.support.mounts import end
+from tests.support.published import FQRN, published
+from tests.support.trees import SAME, overlay, pack, tar_of
 
 pytestmark = pytest.mark.root
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.layers.changes import Change, ChangeKind, changes, size_of
 from cvmfs_graphdriver.layers.merged import Merged
-from tests.layers.trees import directories, overlay
+from tests.support.trees import directories, overlay
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ from cvmfs_graphdriver.layers.changes import ChangeKind, changes, size_of
 from cvmfs_graphdriver.layers.merged import Merged
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.layers.store import LayerStore
-from tests.layers.trees import SAME, directories, pack
+from tests.support.trees import SAME, directories, pack
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import UnmappedOwnerError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
-from tests.layers.trees import SAME, directories, listing, make_tree, pack, tar_of
+from tests.support.trees import SAME, directories, listing, make_tree, pack, tar_of
 
 pytestmark = pytest.mark.root
 

@@ -9,7 +9,7 @@ import pytest
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_XATTR
 from cvmfs_graphdriver.layers.directories import Directories
 from cvmfs_graphdriver.layers.merged import Merged, is_opaque
-from tests.layers.trees import directories, overlay
+from tests.support.trees import directories, overlay
 
 pytestmark = pytest.mark.root
 

@@ -15,9 +15,9 @@ from cvmfs_graphdriver.kernel.mount import UmountFlag, mount, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.layers.mounts import LayerMounts
 from cvmfs_graphdriver.layers.store import Layer, LayerStore
-from cvmfs_graphdriver.oci.thin import ThinImage
+from cvmfs_graphdriver.oci.image.thin import ThinImage
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
-from tests.planes.support import wait_until
+from tests.support.mounts import wait_until
 
 pytestmark = pytest.mark.root
 

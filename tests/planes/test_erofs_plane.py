@@ -19,21 +19,21 @@ from typing import Any
 
 import pytest
 
-from cvmfs_graphdriver.client.settings import load_settings
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay
 from cvmfs_graphdriver.planes import choice
 from cvmfs_graphdriver.planes.choice import Choice, choose_plane, obstacle
+from cvmfs_graphdriver.planes.erofs.links import link_directories
 from cvmfs_graphdriver.planes.erofs_plane import ErofsPlane
 from cvmfs_graphdriver.planes.errors import PlaneError
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
-from cvmfs_graphdriver.planes.links import link_directories
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 from cvmfs_graphdriver.publisher import server as publisher_server
-from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
-from tests.planes.published import FQRN, Item, Published, directory, file, published
-from tests.planes.support import end, pids_serving, wait_until
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from tests.support.mounts import end, pids_serving, wait_until
+from tests.support.published import FQRN, Item, Published, directory, file, published
 
 pytestmark = pytest.mark.root
 

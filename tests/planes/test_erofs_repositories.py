@@ -14,15 +14,15 @@ from cvmfs_graphdriver.planes.erofs_plane import ErofsPlane
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Algorithm
-from cvmfs_graphdriver.repository.entry import Compression
-from tests.client.fixture import serve, unpack
-from tests.planes.published import FQRN, directory, file, published
 from tests.planes.test_erofs_plane import driver_home, seen, stacked
-from tests.support import require_fixtures
+from tests.support.fixtures import serve, unpack
+from tests.support.project import require_fixtures
+from tests.support.published import FQRN, directory, file, published
 
 pytestmark = pytest.mark.root
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.revision import Node, Revision
+from cvmfs_graphdriver.client.tree.revision import Node, Revision
+from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import EntryFlag
-from tests.client.fixture import UnpackedRepository, serve, unpack
-from tests.planes.support import mounted
+from tests.support.fixtures import UnpackedRepository, serve, unpack
+from tests.support.mounts import mounted
 
 pytestmark = pytest.mark.root
 

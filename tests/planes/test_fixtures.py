@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.client.fixture import serve, unpack
-from tests.planes.support import comparable, listing, mounted
-from tests.support import FIXTURES
+from tests.support.fixtures import serve, unpack
+from tests.support.mounts import comparable, listing, mounted
+from tests.support.project import FIXTURES
 
 pytestmark = pytest.mark.root
 

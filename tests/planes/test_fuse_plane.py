@@ -14,9 +14,9 @@ from cvmfs_graphdriver.kernel.overlay import OPAQUE_XATTR, mount_overlay
 from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
-from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
-from tests.planes.published import FQRN, Published, directory, file, published
-from tests.planes.support import end, pids_serving, wait_until
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from tests.support.mounts import end, pids_serving, wait_until
+from tests.support.published import FQRN, Published, directory, file, published
 
 pytestmark = pytest.mark.root
 

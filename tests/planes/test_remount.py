@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 import pytest
 
-from cvmfs_graphdriver.planes.request import MountRequest
-from cvmfs_graphdriver.planes.spawn import spawn
-from tests.planes.published import Published, directory, file, published
-from tests.planes.support import end, wait_until
+from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.spawn import spawn
+from tests.support.mounts import end, wait_until
+from tests.support.published import Published, directory, file, published
 
 pytestmark = pytest.mark.root
 

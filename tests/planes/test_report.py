@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cvmfs_graphdriver.client.status import Status
+from cvmfs_graphdriver.client.administration.status import Status
 from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
 
 FINE = Status(

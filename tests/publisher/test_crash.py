@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.publisher.errors import PublisherError, StorageError
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from tests.publisher.endless import endless_publisher
-from tests.publisher.site import FQRN, Site, file
+from tests.support.endless_publisher import endless_publisher
+from tests.support.storage_site import FQRN, Site, file
 
 KILLS = int(os.environ.get("KILLS", "5"))
 """How many times a publisher is killed; 50 and more for a long night."""

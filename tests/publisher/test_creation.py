@@ -9,17 +9,17 @@ import pytest
 from cvmfs_graphdriver.publisher.creation import check_fqrn, create_repository
 from cvmfs_graphdriver.publisher.errors import KeyringError, PublisherError, StorageError
 from cvmfs_graphdriver.publisher.keyring import Keyring
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.repository.blacklist import Blacklist
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.repository.digest import Algorithm, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import TrustError
-from cvmfs_graphdriver.repository.keys import load_public_keys
-from cvmfs_graphdriver.repository.letter import Letter
-from cvmfs_graphdriver.repository.trust import TrustChain
-from cvmfs_graphdriver.repository.whitelist import Whitelist
-from tests.publisher.site import FQRN, Site
+from cvmfs_graphdriver.repository.trust.blacklist import Blacklist
+from cvmfs_graphdriver.repository.trust.chain import TrustChain
+from cvmfs_graphdriver.repository.trust.keys import load_public_keys
+from cvmfs_graphdriver.repository.trust.letter import Letter
+from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
+from tests.support.storage_site import FQRN, Site
 
 
 @pytest.fixture

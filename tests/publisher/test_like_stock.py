@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 
 from cvmfs_graphdriver.conversion.tree import tree_entries
-from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.contents import read_object
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
-from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
-from cvmfs_graphdriver.repository.catalog import Catalog
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
+from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.compression import Engine
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, PathKey, Suffix
-from cvmfs_graphdriver.repository.letter import Letter
 from cvmfs_graphdriver.repository.manifest import Manifest
-from tests.publisher.site import FQRN, Site, file
-from tests.repository.published import Published, unpack
-from tests.support import require_fixtures
+from cvmfs_graphdriver.repository.trust.letter import Letter
+from tests.support.catalogs import Published, unpack
+from tests.support.project import require_fixtures
+from tests.support.storage_site import FQRN, Site, file
 
 STOCK_OPTIONS = RepositoryOptions(engine=Engine.ZLIB, chunking=None, garbage_collectable=False, auto_tag=True)
 Row = dict[str, Any]

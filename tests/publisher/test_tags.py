@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.publisher.errors import BusyError, PublisherError, StorageError
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.tags import delete_tag, list_tags, roll_back, set_tag
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.errors import FormatError
-from tests.publisher.site import Site, file
+from tests.support.storage_site import Site, file
 
 
 @pytest.fixture

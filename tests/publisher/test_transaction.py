@@ -12,17 +12,17 @@ import pytest
 
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import BusyError, IngestError, PublisherError, StorageError
-from cvmfs_graphdriver.publisher.local import LocalStorage
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.publisher.tree_entry import TreeEntry
-from cvmfs_graphdriver.repository.counters import Tally
+from cvmfs_graphdriver.repository.catalog.counters import Tally
+from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import EntryFlag
 from cvmfs_graphdriver.repository.history import History, Tag
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
-from tests.publisher.site import FQRN, Site, directory, file, hardlink
+from tests.support.storage_site import FQRN, Site, directory, file, hardlink
 
 
 @pytest.fixture
@@ -370,7 +370,7 @@ def test_nothing_is_left_in_the_temporary_directory(site: Site, tmp_path: Path) 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     code = (
-        "import sys; from pathlib import Path; from tests.publisher.site import *\n"
+        "import sys; from pathlib import Path; from tests.support.storage_site import *\n"
         "site = object.__new__(Site); site.storage = Path(sys.argv[1]); site.keys = Path(sys.argv[2])\n"
         "site.options = None; site.clock = 1_800_000_000.0\n"
         "site.publish({b'/l': [file('/f', bytes(10))]})\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import Daemon, nginx, open_to_daemons, squid
 from tests.reliability.site import FQRN, Figures, Site, make_repository
+from tests.support.daemons import Daemon, nginx, open_to_daemons, squid
 
 Record = Callable[..., None]
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cvmfs_graphdriver.planes.request import MountRequest
-from cvmfs_graphdriver.planes.spawn import spawn
+from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.spawn import spawn
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.local import LocalStorage
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from tests.daemons import Daemon
-from tests.planes.published import Item, directory, file
-from tests.planes.support import end
+from tests.support.daemons import Daemon
+from tests.support.mounts import end
+from tests.support.published import Item, directory, file
 
 __all__ = [
     "FQRN",

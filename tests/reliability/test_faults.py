@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from demo.disks import loop_disk
-from tests.daemons import Daemon, squid
-from tests.nameserver import name_server, records
-from tests.planes.support import pids_serving, wait_until
 from tests.reliability.conftest import Record
 from tests.reliability.site import Reader, Site, damage_objects, fill
+from tests.support.daemons import Daemon, squid
+from tests.support.mounts import pids_serving, wait_until
+from tests.support.nameserver import name_server, records
 
 pytestmark = pytest.mark.root
 

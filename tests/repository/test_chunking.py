@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmfs_graphdriver.repository.catalog import Catalog
+from cvmfs_graphdriver.repository.catalog.catalog import Catalog
+from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
 from cvmfs_graphdriver.repository.chunking import ChunkDetector, ChunkSizes
 from cvmfs_graphdriver.repository.compression import Engine, compress, decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import EntryFlag
-from tests.repository.published import NAMES, unpack
-from tests.repository.test_catalog_writer import all_catalogs
+from tests.repository.catalog.test_writer import all_catalogs
+from tests.support.catalogs import NAMES, unpack
 
 KILO = 1024
 

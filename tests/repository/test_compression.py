@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.compression import (
     Decompressor,
     Engine,
@@ -16,9 +17,8 @@ from cvmfs_graphdriver.repository.compression import (
     decompress,
     new_compressor,
 )
-from cvmfs_graphdriver.repository.entry import Compression
 from cvmfs_graphdriver.repository.errors import FormatError
-from tests.repository.mutations import survives
+from tests.support.mutations import survives
 
 TEXT = b"".join(b"%d squared is %d\n" % (number, number**2) for number in range(3000))
 FORMS = [(Compression.ZLIB, Engine.ZLIB), (Compression.ZLIB, Engine.ISAL), (Compression.NONE, Engine.ISAL)]

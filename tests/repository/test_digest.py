@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, PathKey, Suffix
 from cvmfs_graphdriver.repository.errors import FormatError
-from tests.repository.mutations import survives
+from tests.support.mutations import survives
 
 
 @given(st.sampled_from(Algorithm), st.binary())

@@ -10,11 +10,11 @@ import pytest
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
-from cvmfs_graphdriver.repository.letter import Letter
 from cvmfs_graphdriver.repository.manifest import Manifest
-from tests.repository.damage import damaged
-from tests.repository.published import NAMES, Published, unpack
-from tests.support import FIXTURES
+from cvmfs_graphdriver.repository.trust.letter import Letter
+from tests.support.catalogs import NAMES, Published, unpack
+from tests.support.damage import damaged
+from tests.support.project import FIXTURES
 
 FQRN = "x.example.org"
 TAGS = [

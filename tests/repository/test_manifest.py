@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.manifest import Manifest
-from tests.repository.mutations import survives
+from tests.support.mutations import survives
 
 FULL = Manifest(
     root=Digest.of(b"c"),

@@ -6,11 +6,11 @@ import pytest
 
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import FormatError
-from cvmfs_graphdriver.repository.letter import Letter
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.metainfo import Metainfo
-from tests.repository.mutations import survives
-from tests.repository.published import unpack
+from cvmfs_graphdriver.repository.trust.letter import Letter
+from tests.support.catalogs import unpack
+from tests.support.mutations import survives
 
 FULL = Metainfo(
     administrator="Ä. Admin",

@@ -8,12 +8,12 @@ import pytest
 
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 from cvmfs_graphdriver.repository.errors import CatalogError
-from cvmfs_graphdriver.repository.letter import Letter
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
-from tests.repository.damage import damaged
-from tests.repository.published import NAMES, unpack
+from cvmfs_graphdriver.repository.trust.letter import Letter
 from tests.repository.test_history import everything
+from tests.support.catalogs import NAMES, unpack
+from tests.support.damage import damaged
 
 FQRN = "x.example.org"
 ROWS = [Reference(Digest.of(kind.name.encode()), kind, 100 + kind.value) for kind in ReferenceKind]

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.options import etc_option
-from cvmfs_graphdriver.client.metrics import metrics_text
-from cvmfs_graphdriver.client.running import find_sockets, running_clients
+from cvmfs_graphdriver.client.administration.metrics import metrics_text
+from cvmfs_graphdriver.client.administration.running import find_sockets, running_clients
 
 __all__ = ["command"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.planes.errors import ServerError
-from cvmfs_graphdriver.planes.request import MountRequest
-from cvmfs_graphdriver.planes.spawn import spawn
+from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.spawn import spawn
 
 __all__ = ["command", "mount_request"]
 
@@ -74,7 +74,7 @@ def _mount(request: MountRequest, *, foreground: bool) -> None:
         return
     import logging
 
-    from cvmfs_graphdriver.planes.keeper import keep
+    from cvmfs_graphdriver.planes.service.keeper import keep
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     keep(request, lambda: click.echo(said, err=True))

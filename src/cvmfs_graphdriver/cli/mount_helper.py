@@ -30,7 +30,7 @@ def _command(
     repository: str, directory: Path, options: tuple[str, ...], *, sloppy: bool, fake: bool, verbose: bool
 ) -> None:
     """Mount REPOSITORY at DIRECTORY, for mount(8)."""
-    from cvmfs_graphdriver.planes.spawn import spawn
+    from cvmfs_graphdriver.planes.service.spawn import spawn
 
     etc = Path("/etc/cvmfs")
     request = mount_request(repository, directory.absolute(), options, etc, sloppy=sloppy)

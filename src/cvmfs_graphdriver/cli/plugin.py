@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.options import etc_option, json_option
-from cvmfs_graphdriver.client.running import ask_status, find_sockets, running_clients
-from cvmfs_graphdriver.client.settings import load_settings
-from cvmfs_graphdriver.client.status import Status
+from cvmfs_graphdriver.client.administration.running import ask_status, find_sockets, running_clients
+from cvmfs_graphdriver.client.administration.status import Status
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 
 __all__ = ["command"]
 
@@ -32,7 +32,7 @@ def command(repositories: tuple[str, ...], etc: Path, *, prometheus: bool, as_js
     else:
         statuses = running_clients(find_sockets(etc))
     if prometheus:
-        from cvmfs_graphdriver.client.metrics import metrics_text
+        from cvmfs_graphdriver.client.administration.metrics import metrics_text
 
         click.echo(metrics_text(statuses).decode(), nl=False)
     elif as_json:

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.options import etc_option
+from cvmfs_graphdriver.client.administration.talk_socket import ask
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 from cvmfs_graphdriver.client.errors import TalkError
-from cvmfs_graphdriver.client.settings import load_settings
-from cvmfs_graphdriver.client.talksocket import ask
 
 __all__ = ["command"]
 

@@ -16,26 +16,26 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfs_graphdriver.client.breadcrumb import Breadcrumb
-from cvmfs_graphdriver.client.cache import Cache
-from cvmfs_graphdriver.client.catalogs import Catalogs
-from cvmfs_graphdriver.client.contents import Contents
+from cvmfs_graphdriver.client.cache.arrival import Wanted
+from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
+from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
 from cvmfs_graphdriver.client.counters import Counters
-from cvmfs_graphdriver.client.download import Wanted
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
-from cvmfs_graphdriver.client.fetcher import Fetcher
-from cvmfs_graphdriver.client.inodes import InodeTable
-from cvmfs_graphdriver.client.magic import MagicAttributes
 from cvmfs_graphdriver.client.manifests import Manifests
-from cvmfs_graphdriver.client.network import Network, client_identifier
-from cvmfs_graphdriver.client.prefetcher import Prefetcher
+from cvmfs_graphdriver.client.network.network import Network, client_identifier
+from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.client.objects.contents import Contents
+from cvmfs_graphdriver.client.objects.fetcher import Fetcher
+from cvmfs_graphdriver.client.objects.prefetcher import Prefetcher
 from cvmfs_graphdriver.client.recentlog import RecentLog
-from cvmfs_graphdriver.client.revision import Revision, Services
-from cvmfs_graphdriver.client.settings import RepositorySettings
-from cvmfs_graphdriver.client.transfer import Transfer
-from cvmfs_graphdriver.client.unknown import warn_of_unknown
+from cvmfs_graphdriver.client.tree.catalogs import Catalogs
+from cvmfs_graphdriver.client.tree.inodes import InodeTable
+from cvmfs_graphdriver.client.tree.magic import MagicAttributes
+from cvmfs_graphdriver.client.tree.revision import Revision, Services
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference
 from cvmfs_graphdriver.repository.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvmfs_graphdriver.client.configuration import ConfigRepository, mounted_config_repository
+from cvmfs_graphdriver.client.configuration.search import ConfigRepository, mounted_config_repository
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
 if TYPE_CHECKING:
-    from cvmfs_graphdriver.client.revision import Node, Revision
-    from cvmfs_graphdriver.client.settings import RepositorySettings
+    from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
+    from cvmfs_graphdriver.client.tree.revision import Node, Revision
 
 __all__ = ["fetched_config_repository", "kept_config_repository"]
 
@@ -66,7 +66,7 @@ def fetched_config_repository(etc: Path, overrides: Mapping[str, str]) -> Config
 
 
 def _settings(name: str, etc: Path, overrides: Mapping[str, str]) -> "RepositorySettings":
-    from cvmfs_graphdriver.client.settings import load_settings  # which may call us
+    from cvmfs_graphdriver.client.configuration.settings import load_settings  # which may call us
 
     known = {key: value for key, value in overrides.items() if key in _OF_THE_NODE}
     return load_settings(name, etc, known, config_repository=mounted_config_repository)

@@ -10,15 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError, NotFoundError
-from cvmfs_graphdriver.client.settings import RepositorySettings
-from cvmfs_graphdriver.client.transfer import Transfer
-from cvmfs_graphdriver.repository.blacklist import Blacklist
+from cvmfs_graphdriver.client.network.transfer import Transfer
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import RepositoryError
-from cvmfs_graphdriver.repository.keys import PublicKey, load_public_keys
 from cvmfs_graphdriver.repository.manifest import Manifest
-from cvmfs_graphdriver.repository.trust import TrustChain
+from cvmfs_graphdriver.repository.trust.blacklist import Blacklist
+from cvmfs_graphdriver.repository.trust.chain import TrustChain
+from cvmfs_graphdriver.repository.trust.keys import PublicKey, load_public_keys
 
 __all__ = ["Manifests"]
 

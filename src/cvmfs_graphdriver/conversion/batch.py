@@ -17,8 +17,8 @@ from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.conversion.make_thin import MadeThin, ThinDraft, ThinTarget
 from cvmfs_graphdriver.conversion.progress import Progress
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.oci.platform import Platform
-from cvmfs_graphdriver.oci.source import ImageSource, load_image
+from cvmfs_graphdriver.oci.image.platform import Platform
+from cvmfs_graphdriver.oci.image.source import ImageSource, load_image
 from cvmfs_graphdriver.publisher.repository import Repository
 
 __all__ = ["Batch", "Order", "Outcome"]

@@ -17,10 +17,10 @@ from cvmfs_graphdriver.conversion.errors import AlreadyThinError, HaltedError, L
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
 from cvmfs_graphdriver.conversion.tree import tree_entries
-from cvmfs_graphdriver.oci.layer import LayerStream
-from cvmfs_graphdriver.oci.model import Image, Layer
-from cvmfs_graphdriver.oci.source import ImageSource
-from cvmfs_graphdriver.oci.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
+from cvmfs_graphdriver.oci.image.model import Image, Layer
+from cvmfs_graphdriver.oci.image.source import ImageSource
+from cvmfs_graphdriver.oci.image.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import StagedTree, Transaction
 

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, Self
 from cvmfs_graphdriver.conversion.errors import LayerPlaceError
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatError
-from cvmfs_graphdriver.oci.model import Image, Layer
-from cvmfs_graphdriver.oci.reference import Reference
-from cvmfs_graphdriver.oci.thin import LayerLocation
+from cvmfs_graphdriver.oci.image.model import Image, Layer
+from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.thin import LayerLocation
 
 __all__ = ["DirectoryLayout", "LayerLayout", "UnpackedLayout"]
 

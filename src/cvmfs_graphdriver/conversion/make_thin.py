@@ -12,10 +12,10 @@ from typing import Self
 
 from cvmfs_graphdriver.conversion.convert import Conversion, describe
 from cvmfs_graphdriver.conversion.layout import LayerLayout
-from cvmfs_graphdriver.oci.model import Image
-from cvmfs_graphdriver.oci.reference import Reference
-from cvmfs_graphdriver.oci.registry import Registry
-from cvmfs_graphdriver.oci.thin_image import ManifestFormat, PackedImage, pack_thin_image
+from cvmfs_graphdriver.oci.image.model import Image
+from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.thin_image import ManifestFormat, PackedImage, pack_thin_image
+from cvmfs_graphdriver.oci.registry.registry import Registry
 
 __all__ = ["MadeThin", "ThinDraft", "ThinTarget"]
 

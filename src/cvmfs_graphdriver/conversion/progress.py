@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cvmfs_graphdriver.conversion.errors import HaltedError
-from cvmfs_graphdriver.oci.model import Layer
-from cvmfs_graphdriver.oci.source import BlobReader
+from cvmfs_graphdriver.oci.image.model import Layer
+from cvmfs_graphdriver.oci.image.source import BlobReader
 
 __all__ = ["CountingSource", "Progress"]
 

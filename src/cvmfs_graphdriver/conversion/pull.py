@@ -17,9 +17,9 @@ from isal import isal_zlib
 from cvmfs_graphdriver.conversion.convert import distinct_layers
 from cvmfs_graphdriver.conversion.errors import OutputError
 from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
-from cvmfs_graphdriver.oci.compression import Encoding, decompressed, detect
-from cvmfs_graphdriver.oci.model import Image, Layer
-from cvmfs_graphdriver.oci.source import ImageSource
+from cvmfs_graphdriver.oci.image.model import Image, Layer
+from cvmfs_graphdriver.oci.image.source import ImageSource
+from cvmfs_graphdriver.oci.layer.compression import Encoding, decompressed, detect
 from cvmfs_graphdriver.oci.verify import ByteSource, DigestReader, Verifier
 
 __all__ = ["pull_layers"]

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from cvmfs_graphdriver.conversion.errors import RecipeError
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
-from cvmfs_graphdriver.oci.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import Reference
 
 __all__ = ["Recipe", "RecipeInput"]
 

@@ -9,9 +9,9 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cvmfs_graphdriver.oci.entry import EntryKind, LayerEntry
-from cvmfs_graphdriver.oci.layer import LayerStream
-from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
+from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
 
 __all__ = ["tree_entries"]
 

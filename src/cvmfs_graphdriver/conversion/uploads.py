@@ -19,13 +19,13 @@ from typing import IO, Final
 
 from cvmfs_graphdriver.conversion.tree import tree_entries
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.oci.layer import LayerStream
-from cvmfs_graphdriver.publisher.bucket import Bucket, BucketObject
-from cvmfs_graphdriver.publisher.catalogs import OpenCatalogs
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError, UploadError
+from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage.bucket import Bucket, BucketObject
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.repository.entry import CatalogReference
+from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 
 __all__ = ["LayerUploads"]
 

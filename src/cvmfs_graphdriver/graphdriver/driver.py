@@ -18,10 +18,10 @@ from shutil import copyfileobj
 from typing import Any
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.errors import NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
 from cvmfs_graphdriver.graphdriver.journal import Journal
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
 from cvmfs_graphdriver.graphdriver.sizes import SizeLimits
 from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
@@ -33,8 +33,8 @@ from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import IDLE, LayerMounts
 from cvmfs_graphdriver.layers.store import INIT, Layer, LayerStore, check_identity
-from cvmfs_graphdriver.oci.thin import LayerLocation, ThinImage, ThinLayer
-from cvmfs_graphdriver.oci.thin_image import thin_layer
+from cvmfs_graphdriver.oci.image.thin import LayerLocation, ThinImage, ThinLayer
+from cvmfs_graphdriver.oci.image.thin_image import thin_layer
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 
 __all__ = ["GraphDriver"]

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.graphdriver.commit import LayerCommit
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE

@@ -33,10 +33,10 @@ from cvmfs_graphdriver.layers.directories import Directories, Part
 from cvmfs_graphdriver.layers.errors import ApplyError
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.remove import remove_directory
-from cvmfs_graphdriver.oci.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.errors import OciError
-from cvmfs_graphdriver.oci.tar import TarReader
-from cvmfs_graphdriver.oci.thin import ThinImage
+from cvmfs_graphdriver.oci.image.thin import ThinImage
+from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
+from cvmfs_graphdriver.oci.layer.tar import TarReader
 from cvmfs_graphdriver.oci.verify import ByteSource
 
 __all__ = ["apply_layer"]

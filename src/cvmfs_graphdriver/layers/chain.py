@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.store import Layer
-from cvmfs_graphdriver.oci.thin import LayerLocation
+from cvmfs_graphdriver.oci.image.thin import LayerLocation
 
 __all__ = ["LAYER_LIMIT", "Source", "sources_above", "sources_of"]
 

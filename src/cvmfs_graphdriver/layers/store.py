@@ -29,7 +29,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.layers.remove import remove_directory
-from cvmfs_graphdriver.oci.thin import ThinImage
+from cvmfs_graphdriver.oci.image.thin import ThinImage
 
 __all__ = ["INIT", "Layer", "LayerStore", "check_identity"]
 

@@ -24,20 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from cvmfs_graphdriver.client.settings import RepositorySettings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.kernel.erofs import write_image
 from cvmfs_graphdriver.kernel.errors import KernelError, PathEscapeError
 from cvmfs_graphdriver.kernel.mount import FilesystemContext, MountAttribute
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
+from cvmfs_graphdriver.planes.erofs.flatten import CatalogAt, LayerTree, flatten
+from cvmfs_graphdriver.planes.erofs.images import Images, Made
+from cvmfs_graphdriver.planes.erofs.links import link_directories
+from cvmfs_graphdriver.planes.erofs.trigger import CATALOG_XATTR, DATA, FAIL, FETCH
 from cvmfs_graphdriver.planes.errors import PlaneError
-from cvmfs_graphdriver.planes.flatten import CatalogAt, LayerTree, flatten
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, load_id_map
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
-from cvmfs_graphdriver.planes.images import Images, Made
-from cvmfs_graphdriver.planes.links import link_directories
-from cvmfs_graphdriver.planes.ownership import UNCHANGED, load_id_map
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
-from cvmfs_graphdriver.planes.trigger import CATALOG_XATTR, DATA, FAIL, FETCH
-from cvmfs_graphdriver.repository.catalog import Catalog
+from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from cvmfs_graphdriver.client.administration.running import ask_status
+from cvmfs_graphdriver.client.administration.talk_socket import ask
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
 from cvmfs_graphdriver.client.errors import ClientError, TalkError
-from cvmfs_graphdriver.client.running import ask_status
-from cvmfs_graphdriver.client.settings import RepositorySettings, load_settings
-from cvmfs_graphdriver.client.talksocket import ask
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
@@ -28,8 +28,8 @@ from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
-from cvmfs_graphdriver.planes.request import MountRequest
-from cvmfs_graphdriver.planes.spawn import spawn
+from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.spawn import spawn
 
 __all__ = ["FusePlane"]
 

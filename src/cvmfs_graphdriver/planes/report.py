@@ -7,7 +7,7 @@ shows it.
 import time
 from collections.abc import Mapping, Sequence
 
-from cvmfs_graphdriver.client.status import Status
+from cvmfs_graphdriver.client.administration.status import Status
 
 __all__ = ["cache_row", "degraded_row", "repository_row"]
 

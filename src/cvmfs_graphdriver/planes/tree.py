@@ -7,8 +7,8 @@ Must not know: FUSE. Nodes and open files are those of the client.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from cvmfs_graphdriver.client.openfile import OpenFile
-from cvmfs_graphdriver.client.revision import Node
+from cvmfs_graphdriver.client.objects.openfile import OpenFile
+from cvmfs_graphdriver.client.tree.revision import Node
 
 __all__ = ["Tree"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.publisher.contents import read_object
-from cvmfs_graphdriver.publisher.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import REFLOG, Repository
+from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference
 from cvmfs_graphdriver.repository.history import History
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.metainfo import Metainfo

@@ -5,10 +5,10 @@ Owns: the check of a repository's own objects, and of any other (CernVM-FS forma
 """
 
 from cvmfs_graphdriver.publisher.errors import MissingObjectError
-from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.publisher.storage.interface import Storage
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.compression import Decompressor, decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
-from cvmfs_graphdriver.repository.entry import Compression
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
 __all__ = ["read_object", "verify_object"]

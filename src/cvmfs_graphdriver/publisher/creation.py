@@ -12,14 +12,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cvmfs_graphdriver.publisher.errors import PublisherError
-from cvmfs_graphdriver.publisher.ingest import directory_entry
+from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.ingest.tree import directory_entry
 from cvmfs_graphdriver.publisher.keyring import Keyring
-from cvmfs_graphdriver.publisher.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG, WHITELIST, Repository
-from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.publisher.storage.interface import Storage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
+from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import Digest, Suffix
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog

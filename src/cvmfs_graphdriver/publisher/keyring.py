@@ -11,8 +11,8 @@ from typing import Self
 
 from cvmfs_graphdriver.publisher.errors import KeyringError
 from cvmfs_graphdriver.repository.errors import FormatError
-from cvmfs_graphdriver.repository.keys import Certificate, PublicKey, load_public_keys
-from cvmfs_graphdriver.repository.signing import SigningKey
+from cvmfs_graphdriver.repository.trust.keys import Certificate, PublicKey, load_public_keys
+from cvmfs_graphdriver.repository.trust.signing import SigningKey
 
 __all__ = ["Keyring", "load_master_public_keys"]
 

@@ -6,11 +6,11 @@ and special files are kept, as images need them. Must not know: where settings a
 
 from dataclasses import dataclass
 
-from cvmfs_graphdriver.publisher.autocatalogs import Weights
+from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.compression import Engine
 from cvmfs_graphdriver.repository.digest import Algorithm
-from cvmfs_graphdriver.repository.entry import Compression
 
 __all__ = ["RepositoryOptions"]
 

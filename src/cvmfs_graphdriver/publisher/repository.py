@@ -16,12 +16,12 @@ from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.keyring import Keyring
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
-from cvmfs_graphdriver.publisher.storage import Storage
+from cvmfs_graphdriver.publisher.storage.interface import Storage
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import TrustError
-from cvmfs_graphdriver.repository.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.manifest import Manifest
-from cvmfs_graphdriver.repository.whitelist import Whitelist
+from cvmfs_graphdriver.repository.trust.letter import Letter, encode_letter
+from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
 
 __all__ = ["MANIFEST", "REFLOG", "WHITELIST", "Repository"]
 

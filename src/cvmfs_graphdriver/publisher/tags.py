@@ -13,11 +13,11 @@ from pathlib import Path
 
 from cvmfs_graphdriver.publisher.commit import Commit
 from cvmfs_graphdriver.publisher.errors import PublisherError
-from cvmfs_graphdriver.publisher.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
+from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
+from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference
 from cvmfs_graphdriver.repository.history import TRUNK, TRUNK_PREVIOUS, History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
 

@@ -16,18 +16,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cvmfs_graphdriver.publisher.catalogs import OpenCatalogs
 from cvmfs_graphdriver.publisher.commit import Commit
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
-from cvmfs_graphdriver.publisher.ingest import TreeIngest
-from cvmfs_graphdriver.publisher.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
+from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
+from cvmfs_graphdriver.publisher.ingest.tree import TreeIngest
+from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.tags import move_trunk
-from cvmfs_graphdriver.publisher.tree_entry import ContentReader, TreeEntry
-from cvmfs_graphdriver.repository.catalog_writer import CatalogWriter
+from cvmfs_graphdriver.repository.catalog.entry import (
+    CatalogReference,
+    Compression,
+    DirectoryEntry,
+    EntryFlag,
+)
+from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
-from cvmfs_graphdriver.repository.entry import CatalogReference, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
 

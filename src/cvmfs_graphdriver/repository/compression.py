@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from cvmfs_graphdriver.repository.entry import Compression
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.errors import FormatError
 
 __all__ = ["Compressor", "Decompressor", "Engine", "compress", "decompress", "new_compressor"]

@@ -15,7 +15,7 @@ from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
-from tests.kernel.fuse.memory import MemoryFilesystem
+from tests.support.memory_filesystem import MemoryFilesystem
 
 
 def test_a_slot_counts_its_servers() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.server import Server
-from tests.kernel.fuse.memory import MemoryFilesystem, mounted
+from tests.support.memory_filesystem import MemoryFilesystem, mounted
 
 pytestmark = pytest.mark.root
 

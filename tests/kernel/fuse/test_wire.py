@@ -16,8 +16,8 @@ from cvmfs_graphdriver.kernel.fuse import wire
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import Attributes, InitFlag, StatFs
-from tests.kernel.fuse.memory import MemoryFilesystem
-from tests.repository.mutations import mutations
+from tests.support.memory_filesystem import MemoryFilesystem
+from tests.support.mutations import mutations
 
 ATTRIBUTES = Attributes(7, stat.S_IFREG | 0o600, size=5)
 

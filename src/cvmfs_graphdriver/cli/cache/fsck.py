@@ -9,8 +9,8 @@ import click
 
 from cvmfs_graphdriver.cli.cache.opened import open_cache
 from cvmfs_graphdriver.cli.options import etc_option, json_option
+from cvmfs_graphdriver.client.cache.fsck import Verdict, check_cache
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.client.fsck import Verdict, check_cache
 
 __all__ = ["command"]
 

@@ -8,7 +8,7 @@ import click
 
 from cvmfs_graphdriver.cli.cache.opened import open_quota
 from cvmfs_graphdriver.cli.options import etc_option, json_option
-from cvmfs_graphdriver.client.ledger import Kind, Record
+from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 
 __all__ = ["command"]
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from cvmfs_graphdriver.client.cache import Cache
+from cvmfs_graphdriver.client.administration.talk import Talk
+from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.cache.eviction import Quota
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.client.quota import Quota
-from cvmfs_graphdriver.client.settings import load_settings
-from cvmfs_graphdriver.client.talk import Talk
 
 __all__ = ["open_cache", "open_quota", "open_talk"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.options import etc_option, json_option
-from cvmfs_graphdriver.client.checkup import Finding, Level, check_repository
+from cvmfs_graphdriver.client.administration.checkup import Finding, Level, check_repository
 from cvmfs_graphdriver.client.errors import ConfigurationError
 
 __all__ = ["command"]

@@ -7,9 +7,9 @@ import click
 
 from cvmfs_graphdriver.cli.options import etc_option, json_option
 from cvmfs_graphdriver.client.config_repository import kept_config_repository
-from cvmfs_graphdriver.client.configuration import load_configuration
-from cvmfs_graphdriver.client.parameters import PARAMETERS
-from cvmfs_graphdriver.client.setting import Setting
+from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
+from cvmfs_graphdriver.client.configuration.search import load_configuration
+from cvmfs_graphdriver.shell.environment import Setting
 
 __all__ = ["command"]
 

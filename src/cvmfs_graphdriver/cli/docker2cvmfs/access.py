@@ -12,19 +12,19 @@ from typing import Self
 
 import click
 
-from cvmfs_graphdriver.oci.archive import ArchiveImage
-from cvmfs_graphdriver.oci.credentials import (
+from cvmfs_graphdriver.oci.image.archive import ArchiveImage
+from cvmfs_graphdriver.oci.image.layout import LayoutImage
+from cvmfs_graphdriver.oci.image.reference import DOCKER_HUB, Reference
+from cvmfs_graphdriver.oci.image.source import ImageSource
+from cvmfs_graphdriver.oci.registry.credentials import (
     Credentials,
     DockerConfig,
     Keychain,
     SingleCredentials,
     default_docker_config,
 )
-from cvmfs_graphdriver.oci.layout import LayoutImage
-from cvmfs_graphdriver.oci.reference import DOCKER_HUB, Reference
-from cvmfs_graphdriver.oci.registry import Registry, RegistryImage
-from cvmfs_graphdriver.oci.source import ImageSource
-from cvmfs_graphdriver.oci.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
+from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
 
 __all__ = ["Access", "RegistryAddress", "password_from_stdin"]
 

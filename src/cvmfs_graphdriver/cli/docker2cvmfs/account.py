@@ -8,7 +8,7 @@ import click
 
 from cvmfs_graphdriver.conversion.batch import Outcome
 from cvmfs_graphdriver.conversion.make_thin import MadeThin
-from cvmfs_graphdriver.oci.model import Layer
+from cvmfs_graphdriver.oci.image.model import Layer
 
 __all__ = ["account_of", "tell", "tell_outcome"]
 

@@ -4,8 +4,8 @@ import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
 from cvmfs_graphdriver.cli.docker2cvmfs.options import image_argument, platform_option
-from cvmfs_graphdriver.oci.platform import Platform
-from cvmfs_graphdriver.oci.source import load_image
+from cvmfs_graphdriver.oci.image.platform import Platform
+from cvmfs_graphdriver.oci.image.source import load_image
 
 __all__ = ["command"]
 

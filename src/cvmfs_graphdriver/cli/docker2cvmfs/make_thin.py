@@ -13,7 +13,7 @@ from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing, publishing
 from cvmfs_graphdriver.conversion.batch import Batch, Order
 from cvmfs_graphdriver.conversion.errors import RecipeIncompleteError
 from cvmfs_graphdriver.conversion.make_thin import ThinTarget
-from cvmfs_graphdriver.oci.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import Reference
 
 __all__ = ["command"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
-from cvmfs_graphdriver.oci.platform import Platform
+from cvmfs_graphdriver.oci.image.platform import Platform
 
 __all__ = ["image_argument", "json_option", "platform_option"]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver.conversion.progress import Progress
-from cvmfs_graphdriver.oci.model import Layer
+from cvmfs_graphdriver.oci.image.model import Layer
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -14,11 +14,11 @@ import click
 from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
 from cvmfs_graphdriver.cli.options import settings_option, storage_option
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
-from cvmfs_graphdriver.oci.platform import Platform
-from cvmfs_graphdriver.oci.thin_image import ManifestFormat
+from cvmfs_graphdriver.oci.image.platform import Platform
+from cvmfs_graphdriver.oci.image.thin_image import ManifestFormat
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
-from cvmfs_graphdriver.publisher.upstream import storage_at
+from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 
 __all__ = ["Publishing", "publishing_options"]
 

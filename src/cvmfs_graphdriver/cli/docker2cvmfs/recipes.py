@@ -20,8 +20,8 @@ from cvmfs_graphdriver.conversion.errors import RecipeError, RecipeIncompleteErr
 from cvmfs_graphdriver.conversion.make_thin import ThinTarget
 from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.oci.reference import Reference
-from cvmfs_graphdriver.oci.registry import RegistryImage
+from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.registry.registry import RegistryImage
 
 __all__ = ["RecipePass", "recipe_argument"]
 

@@ -9,8 +9,8 @@ import click
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
 from cvmfs_graphdriver.conversion.uploads import LayerUploads
-from cvmfs_graphdriver.publisher.bucket import Bucket
-from cvmfs_graphdriver.publisher.s3_settings import S3Settings
+from cvmfs_graphdriver.publisher.storage.bucket import Bucket
+from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 
 __all__ = ["command"]
 

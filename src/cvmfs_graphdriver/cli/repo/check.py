@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.repo.options import json_option, repository_options
-from cvmfs_graphdriver.publisher.check import RepositoryCheck
+from cvmfs_graphdriver.publisher.care.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.errors import DamagedRepositoryError
 from cvmfs_graphdriver.publisher.keyring import load_master_public_keys
-from cvmfs_graphdriver.publisher.upstream import storage_at
+from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 
 __all__ = ["command"]
 

@@ -7,8 +7,8 @@ import click
 
 from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.publisher.creation import check_fqrn, create_repository
-from cvmfs_graphdriver.publisher.local import LocalStorage
-from cvmfs_graphdriver.publisher.upstream import create_storage
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
+from cvmfs_graphdriver.publisher.storage.upstream import create_storage
 
 __all__ = ["command"]
 

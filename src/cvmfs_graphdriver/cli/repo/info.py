@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options
-from cvmfs_graphdriver.publisher.summary import summarise
+from cvmfs_graphdriver.publisher.care.summary import summarise
 
 __all__ = ["command"]
 

@@ -10,7 +10,7 @@ import click
 from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options, wait_option
 from cvmfs_graphdriver.conversion.tree import tree_entries
-from cvmfs_graphdriver.oci.layer import LayerStream
+from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.transaction import Transaction
 
 __all__ = ["command"]

@@ -9,7 +9,7 @@ import click
 from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
-from cvmfs_graphdriver.publisher.upstream import storage_at
+from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 
 __all__ = ["json_option", "keys_option", "open_repository", "repository_options", "wait_option"]
 

@@ -1,0 +1,208 @@
+"""Is everything there that a repository needs? What is wrong, and how to mend it.
+
+Owns: the questions an administrator would ask one after the other: configuration, keys, cache, names,
+servers, trust, clock. Must not know: the kernel, how findings are shown.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from cvmfs_graphdriver.client.addresses import host_of
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository
+from cvmfs_graphdriver.client.configuration.search import Configuration, load_configuration
+from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, RepositorySettings, settings_of
+from cvmfs_graphdriver.client.configuration.unknown import unknown_parameters
+from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.network.dns import Resolver
+from cvmfs_graphdriver.client.network.network import Network
+from cvmfs_graphdriver.client.network.proxies import DIRECT
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.repository.errors import FormatError
+from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.trust.letter import Letter
+from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
+
+__all__ = ["Finding", "Level", "check_repository"]
+
+_LIMIT = 1024 * 1024
+_SOON = timedelta(days=7)
+_SKEW = timedelta(hours=1)
+_MEGABYTE = 1024 * 1024
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what it is like, and what to do if that is not good."""
+
+    level: Level
+    what: str
+    remedy: str = ""
+
+
+def check_repository(fqrn: str, etc: Path, now: datetime | None = None) -> Iterator[Finding]:
+    """Look at everything that ``fqrn`` needs; what a later question needs and is missing ends the list."""
+    try:
+        configuration = load_configuration(fqrn, etc, {}, fetched_config_repository(etc, {}))
+        yield from _check_files(configuration, etc)
+        settings = settings_of(configuration, etc)
+    except CvmfsGraphdriverError as error:
+        yield Finding(Level.ERROR, str(error))
+        return
+    yield from _check_presentation(settings)
+    yield from _check_cache(settings)
+    yield from _check_proxies(settings)
+    yield from _check_servers(settings, now or datetime.now(UTC))
+    yield from _check_trust(settings)
+
+
+def _check_files(configuration: Configuration, etc: Path) -> Iterator[Finding]:
+    if not configuration.files:
+        yield Finding(Level.WARNING, f"there is no configuration below {etc}")
+    for path in configuration.files:
+        yield Finding(Level.OK, f"{path} is read")
+    for unknown in unknown_parameters(configuration):
+        where = f"{unknown.name} ({unknown.setting.origin})"
+        if unknown.elsewhere:
+            yield Finding(Level.OK, f"{where} has no meaning for this client")
+        else:
+            remedy = f"did you mean {unknown.meant}?" if unknown.meant else "remove it"
+            yield Finding(Level.WARNING, f"{where} is no parameter", remedy)
+
+
+def _check_presentation(settings: RepositorySettings) -> Iterator[Finding]:
+    if settings.presentation.claim_ownership:
+        yield Finding(
+            Level.WARNING,
+            "CVMFS_CLAIM_OWNERSHIP is set: files in containers lose their owners, and setuid its meaning",
+            "set CVMFS_CLAIM_OWNERSHIP=no",
+        )
+
+
+def _check_cache(settings: RepositorySettings) -> Iterator[Finding]:
+    directory = settings.cache.directory
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Finding(Level.ERROR, f"{there} cannot be written to", "run as root, or set CVMFS_CACHE_BASE")
+        return
+    free = shutil.disk_usage(there).free
+    quota = settings.cache.quota
+    used = sum(path.stat().st_size for path in directory.glob("[0-9a-f][0-9a-f]/*"))
+    room = f"{free // _MEGABYTE} MB free, {used // _MEGABYTE} MB used"
+    if quota is None:
+        yield Finding(Level.OK, f"the cache {directory} has no limit ({room})")
+    elif quota > free + used:
+        wanted = f"it may grow to {quota // _MEGABYTE} MB"
+        yield Finding(
+            Level.WARNING,
+            f"the cache {directory} has too little room: {wanted} ({room})",
+            "lower CVMFS_QUOTA_LIMIT",
+        )
+    else:
+        yield Finding(Level.OK, f"the cache {directory} may grow to {quota // _MEGABYTE} MB ({room})")
+
+
+def _check_proxies(settings: RepositorySettings) -> Iterator[Finding]:
+    try:
+        network = Network(settings.network, Counters(), "")
+    except CvmfsGraphdriverError as error:
+        yield Finding(Level.ERROR, str(error))
+        return
+    groups = network.transfer.failover.groups.groups
+    network.close()
+    resolver = Resolver(settings.network)
+    for name in dict.fromkeys(proxy.name for group in groups for proxy in group):
+        if name == DIRECT.name:
+            yield Finding(Level.OK, "no proxy is used (DIRECT)")
+            continue
+        found = resolver.resolve(host_of(name)).found
+        if found:
+            yield Finding(Level.OK, f"the proxy {name} is {', '.join(found)}")
+        else:
+            yield Finding(
+                Level.ERROR, f"the proxy {name} does not resolve", "correct CVMFS_HTTP_PROXY, or the DNS"
+            )
+
+
+def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Finding]:
+    """Each server by itself, as the proxies allow."""
+    newest = 0
+    for server in settings.network.servers:
+        network = Network(_only(settings, server), Counters(), "")
+        try:
+            manifest = Manifest.parse(Letter.parse(network.transfer.get(".cvmfspublished", _LIMIT)).body)
+            whitelist = Whitelist.parse(Letter.parse(network.transfer.get(".cvmfswhitelist", _LIMIT)).body)
+        except FormatError as error:
+            yield Finding(
+                Level.ERROR, f"{server} sends nonsense: {error}", "is there a login page in between?"
+            )
+            continue
+        except CvmfsGraphdriverError as error:
+            yield Finding(Level.ERROR, str(error), "check CVMFS_SERVER_URL, the proxies and the firewall")
+            continue
+        finally:
+            network.close()
+        published = datetime.fromtimestamp(min(manifest.timestamp, 2**33), UTC)
+        yield Finding(
+            Level.OK, f"{server} has revision {manifest.revision} of {published:%Y-%m-%d %H:%M} UTC"
+        )
+        if newest > manifest.revision:
+            yield Finding(Level.WARNING, f"{server} is behind: others have revision {newest}")
+        newest = max(newest, manifest.revision)
+        yield from _check_dates(server, published, whitelist, now)
+
+
+def _check_dates(server: str, published: datetime, whitelist: Whitelist, now: datetime) -> Iterator[Finding]:
+    if max(published, whitelist.created) > now + _SKEW:
+        yield Finding(
+            Level.ERROR,
+            f"what {server} has was published in the future: this clock is wrong",
+            "set the clock (NTP)",
+        )
+    if whitelist.expired(now):
+        yield Finding(
+            Level.ERROR,
+            f"the whitelist at {server} expired on {whitelist.expires:%Y-%m-%d}",
+            "tell the owner",
+        )
+    elif whitelist.expires < now + _SOON:
+        yield Finding(
+            Level.WARNING,
+            f"the whitelist at {server} expires on {whitelist.expires:%Y-%m-%d}",
+            "tell the owner",
+        )
+
+
+def _check_trust(settings: RepositorySettings) -> Iterator[Finding]:
+    for path in settings.trust.public_keys:
+        yield Finding(Level.OK, f"the public key {path} is used")
+    try:
+        client = Client(settings)
+    except CvmfsGraphdriverError as error:
+        yield Finding(Level.ERROR, str(error))
+        return
+    try:
+        manifest = client.manifests.newest()
+    except CvmfsGraphdriverError as error:
+        yield Finding(Level.ERROR, str(error))
+        return
+    finally:
+        client.close()
+    yield Finding(Level.OK, f"revision {manifest.revision} is proven")
+
+
+def _only(settings: RepositorySettings, server: str) -> NetworkSettings:
+    return settings.network._replace(servers=(server,))

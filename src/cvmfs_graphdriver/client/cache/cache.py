@@ -1,0 +1,237 @@
+"""The cache: decompressed objects as files, each complete and verified before it gets its name.
+
+Owns: the layout below the cache directory (CernVM-FS format reference, section 9.1) and how a file appears
+there. Must not know: the network, catalogs, trust, which objects go (``quota``). Processes may share a cache
+directory: names are digests and files appear by rename, so two that store the same object do no harm.
+"""
+
+import errno
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from isal import isal_zlib
+
+from cvmfs_graphdriver.client.cache.eviction import Quota, objects_in
+from cvmfs_graphdriver.client.cache.ledger import Record
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName
+
+__all__ = ["Cache", "Incoming"]
+
+_TRANSACTIONS = "txn"
+_QUARANTINE = "quarantaine"
+_RESERVE_FROM = 25 * 1024 * 1024
+"""Objects of that many bytes get room before they are fetched."""
+
+
+class Incoming:
+    """An object on its way into the cache; it has no name there yet.
+
+    ``make_room`` is called when the disk is full.
+    """
+
+    def __init__(self, record: Record, path: str, mode: int, make_room: Callable[[], None]) -> None:
+        self.record = record
+        """What was known of it before it came."""
+        self._path = path
+        self._named = False
+        self._make_room = make_room
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        # Who finds the file unlocked may take it for left behind by a process that died.
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self.size = 0
+        """Bytes written so far."""
+        self.crc32 = 0
+        """Checksum of the bytes written so far."""
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        if self.size:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            self.size = self.crc32 = 0
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises CacheError: the disk is full or broken."""
+        view = memoryview(data)
+        tried = False
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except OSError as error:
+                if error.errno != errno.ENOSPC or tried:
+                    raise CacheError(f"cannot write to the cache ({self._path}): {error.strerror}") from error
+                tried = True
+                self._make_room()
+        self.size += len(data)
+        self.crc32 = isal_zlib.crc32(data, self.crc32)
+
+    def reopen(self) -> int:
+        """A descriptor for reading what was written; it belongs to the caller."""
+        return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def rename(self, path: str, mode: int) -> None:
+        """Give it its name; a directory that has to be made gets ``mode``. Raises OSError."""
+        try:
+            os.rename(self._path, path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), mode, exist_ok=True)
+            os.rename(self._path, path)
+        self._named = True
+
+    def close(self) -> None:
+        """Give the descriptor back; without a name there will be no file."""
+        os.close(self._descriptor)
+        if not self._named:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+class Cache:
+    """A directory of objects named by digest; safe for threads, and for several processes.
+
+    It is kept below ``limit`` bytes, if there is one. An ``alien`` cache is shared with other users of a
+    group, which the modes of its files allow.
+    """
+
+    def __init__(self, directory: Path, limit: int | None = None, *, alien: bool = False) -> None:
+        self.directory = directory
+        self._root = os.fspath(directory)
+        self._numbers = itertools.count()
+        self._file_mode, self._directory_mode = (0o660, 0o770) if alien else (0o600, 0o700)
+        try:
+            directory.mkdir(mode=self._directory_mode, parents=True, exist_ok=True)
+            for name in (_TRANSACTIONS, _QUARANTINE):
+                (directory / name).mkdir(mode=self._directory_mode, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"cannot use the cache directory {directory}: {error.strerror}") from error
+        self.quota = None if limit is None else Quota(directory, limit)
+        """What keeps the cache small; None if nobody does."""
+
+    def path(self, digest: Digest) -> str:
+        """Where the object is, or would be."""
+        return f"{self._root}/{ObjectName(digest).cache_path}"
+
+    def open(self, digest: Digest, size: int | None = None) -> int | None:
+        """A descriptor of the object for reading, None if it is not there.
+
+        ``size`` is what the object has uncompressed, if that is known: a file of another size was damaged,
+        is moved to the quarantine and counts as not there. Raises CacheError.
+        """
+        path = self.path(digest)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CacheError(f"cannot open {path} in the cache: {error.strerror}") from error
+        if size is not None and os.fstat(descriptor).st_size != size:
+            os.close(descriptor)
+            self.quarantine(digest)
+            return None
+        self.note_use(digest)
+        return descriptor
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the object seems to be there, of that size; looking does not count as a use."""
+        try:
+            found = os.stat(self.path(digest))
+        except OSError:
+            return False
+        return size is None or found.st_size == size
+
+    def hold(self, digest: Digest) -> int | None:
+        """Keep the object from being evicted as long as the descriptor that is returned is open.
+
+        None if it is not there. Raises CacheError.
+        """
+        path = self.path(digest)
+        while True:
+            descriptor = self.open(digest)
+            if descriptor is None:
+                return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                os.close(descriptor)
+                raise CacheError(f"cannot lock {path}: {error.strerror}") from error
+            # It was evicted between opening and locking.
+            os.close(descriptor)
+
+    def note_use(self, digest: Digest) -> None:
+        """The object was used, perhaps without being opened here: it shall not be the next to go."""
+        if self.quota is not None:
+            self.quota.note_use(digest.text)
+
+    def quarantine(self, digest: Digest) -> None:
+        """Take a damaged object out of the way, and keep it for inspection. Raises CacheError."""
+        try:
+            os.rename(self.path(digest), f"{self._root}/{_QUARANTINE}/{digest}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CacheError(f"cannot move {digest} to the quarantine: {error.strerror}") from error
+        if self.quota is not None:
+            self.quota.note_gone(digest.text)
+
+    def begin(self, record: Record) -> Incoming:
+        """Begin to write an object: it appears with ``commit``, whole, else never. Raises CacheError.
+
+        ``record`` says which, and what is known of it. Who begins it closes it in any case.
+        """
+        if self.quota is not None and record.size >= _RESERVE_FROM:
+            self.quota.make_room(record.size)
+        temporary = f"{self._root}/{_TRANSACTIONS}/{record.digest}.{os.getpid()}.{next(self._numbers)}"
+        try:
+            try:
+                return Incoming(record, temporary, self._file_mode, self._make_room)
+            except FileNotFoundError:
+                # Somebody wiped the directory while it is in use.
+                os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
+                return Incoming(record, temporary, self._file_mode, self._make_room)
+        except OSError as error:
+            raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
+
+    def commit(self, incoming: Incoming) -> None:
+        """Let an object appear that is whole and right. Raises CacheError."""
+        digest = incoming.record.digest
+        try:
+            incoming.rename(f"{self._root}/{digest[:2]}/{digest[2:]}", self._directory_mode)
+        except OSError as error:
+            raise CacheError(f"cannot store {digest} in the cache: {error.strerror}") from error
+        self.note_stored(incoming.record._replace(size=incoming.size, crc32=incoming.crc32))
+
+    def note_stored(self, record: Record) -> None:
+        """An object is there now, perhaps because another process of ours has put it there."""
+        if self.quota is not None:
+            self.quota.note_stored(record)
+
+    def forget_writer(self, process: int) -> None:
+        """Remove what a process of ours that has ended left half written."""
+        with suppress(OSError), os.scandir(self.directory / _TRANSACTIONS) as entries:
+            for entry in entries:
+                if entry.name.split(".")[-2:-1] == [str(process)]:
+                    os.unlink(entry.path)
+
+    def objects(self) -> Iterator[tuple[str, int]]:
+        """Every object that is there: digest as text, and size in bytes."""
+        for digest, found in objects_in(self.directory):
+            yield digest, found.st_size
+
+    def close(self) -> None:
+        """Leave everything in order."""
+        if self.quota is not None:
+            self.quota.close()
+
+    def _make_room(self) -> None:
+        """The disk is full before the quota is: half of what is there goes."""
+        if self.quota is not None:
+            self.quota.halve()

@@ -1,0 +1,346 @@
+"""Keeps a cache below its size: what was used least recently goes first.
+
+Owns: when objects go and which (CernVM-FS format reference, section 9.2), and that the ledger agrees with
+the directory after a crash. Must not know: how objects get into the cache.
+
+Users only note what they use and store; a thread enters that in the ledger once a second and evicts when it
+is time for that. An object that some process must have at hand, such as an open catalog, is *held*: that
+process has a shared flock(2) on its file, which ends with the process however it ends. Evicting a file that
+somebody merely has open is harmless: its content stays until it is closed.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
+from cvmfs_graphdriver.client.errors import CacheError
+
+__all__ = ["Quota", "objects_in"]
+
+_PERIOD = 1.0
+_BATCH = 500
+_HELD_SHARE = 0.75
+_MOMENT = 0.1
+_REMEMBERED = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+class Quota:
+    """The janitor of one cache directory with ``limit`` bytes."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self.directory = directory
+        self.limit = limit
+        """Bytes; may be changed at any time."""
+        self.on_evict: list[Callable[[Collection[str]], None]] = []
+        """Called with the digests of objects that have gone."""
+        self.on_pressure: list[Callable[[], None]] = []
+        """Called when held objects take up so much that others have no room."""
+        self._path = directory / "cachedb"
+        self._ledger = _open_ledger(self._path)
+        self._lock = threading.Lock()
+        self._work = threading.Lock()
+        self._uses: dict[str, int] = {}
+        self._stored: list[Record] = []
+        self._gone: set[str] = set()
+        self._last = 0
+        self._used = self._ledger.used()[0]
+        self._evictions: list[float] = []
+        self._marker, crashed = _mark(directory)
+        crashed = crashed or self._ledger.is_new
+        self._wake = threading.Event()
+        self._closing = False
+        self._crashed = crashed
+        self._thread = threading.Thread(target=self._run, name="cache janitor", daemon=True)
+        self._thread.start()
+
+    # What users note
+
+    def note_use(self, digest: str) -> None:
+        """An object was used."""
+        with self._lock:
+            self._uses[digest] = self._next()
+
+    def note_stored(self, record: Record) -> None:
+        """An object is in the cache now; its sequence number is given here."""
+        with self._lock:
+            self._stored.append(record._replace(sequence=self._next()))
+            self._used += record.size
+            hurry = self._used > self.limit or len(self._stored) >= _BATCH
+        if hurry:
+            self._wake.set()
+
+    def note_gone(self, digest: str) -> None:
+        """An object is not in the cache any more."""
+        with self._lock:
+            self._gone.add(digest)
+            self._stored = [record for record in self._stored if record.digest != digest]
+
+    # What administrators see and change
+
+    @property
+    def used(self) -> int:
+        """Bytes that the cache holds."""
+        with self._lock:
+            return self._used
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes that the cache holds, and how many of them are pinned."""
+        self.flush()
+        return self._ledger.used()
+
+    def records(self) -> list[Record]:
+        """All objects; what was not used for the longest time comes first."""
+        self.flush()
+        return self._ledger.records()
+
+    def pin(self, digest: str, *, pinned: bool = True) -> bool:
+        """Let an object stay for ever, or go again; says whether it is there."""
+        self.flush()
+        return self._ledger.pin(digest, pinned=pinned)
+
+    def evictions_since(self, moment: float) -> int:
+        """How many times this process has made room since a moment of ``time.monotonic()``."""
+        with self._lock:
+            return sum(when >= moment for when in self._evictions)
+
+    def evict(self, digest: str) -> bool:
+        """Remove one object, even a pinned one; says whether it is gone (not if some process holds it)."""
+        self.flush()
+        gone = self._unlink(digest)
+        if gone:
+            self._tell_evicted([digest])
+            self._ledger.remove([digest])
+            self._recount()
+        return gone
+
+    def shrink(self, target: int) -> int:
+        """Evict until at most ``target`` bytes are left; returns how many are. Raises CacheError."""
+        with self._work:
+            # Files go first: on a full disk there is no room to write that into the ledger.
+            gone = set(self._unlink_oldest(target))
+            self._tell_evicted(gone)
+            with self._lock:
+                self._stored = [record for record in self._stored if record.digest not in gone]
+                self._evictions.append(time.monotonic())
+                del self._evictions[:-_REMEMBERED]
+            self._flush()
+            self._ledger.remove(gone)
+            self._recount()
+        left = self.used
+        if left > target and left > _HELD_SHARE * self.limit:
+            for callback in self.on_pressure:
+                callback()
+        return left
+
+    def _unlink_oldest(self, target: int) -> Iterator[str]:
+        """Remove files, those first that were not used for the longest time; gives their digests."""
+        with self._lock:
+            noted, uses = list(self._stored), dict(self._uses)
+        known = {record.digest: record for record in self._ledger.records()}
+        known.update((record.digest, record) for record in noted)
+        left = sum(record.size for record in known.values())
+
+        def last_use(record: Record) -> tuple[bool, int]:
+            return not record.volatile, uses.get(record.digest, record.sequence)
+
+        for record in sorted(known.values(), key=last_use):
+            if left <= target:
+                return
+            if not record.pinned and self._unlink(record.digest):
+                left -= record.size
+                yield record.digest
+
+    def make_room(self, size: int) -> None:
+        """Evict if ``size`` bytes more would be too many."""
+        if self.used + size > self.limit:
+            self._try_to_shrink(max(0, min(self.limit // 2, self.limit - size)))
+
+    def halve(self) -> None:
+        """Evict half of what is there: the disk is full before the limit is reached."""
+        self._try_to_shrink(self.used // 2)
+
+    def _try_to_shrink(self, target: int) -> None:
+        """Who only wants to store something is not bothered with a damaged ledger; the janitor mends that."""
+        try:
+            self.shrink(target)
+        except CacheError as error:
+            _log.warning("%s", error)
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Enter in the ledger what users noted. Raises CacheError."""
+        with self._work:
+            self._flush()
+
+    def close(self) -> None:
+        """End the janitor and leave everything in order."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        try:
+            self.flush()
+        except CacheError as error:
+            _log.warning("%s", error)
+        self._ledger.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._marker.name)
+        self._marker.close()
+
+    # The janitor
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._tend()
+            except CacheError as error:
+                _log.warning("%s", error)
+            self._wake.wait(_PERIOD)
+            self._wake.clear()
+
+    def _tend(self) -> None:
+        try:
+            if self._crashed:
+                self._reconcile()
+                self._crashed = False
+            self.flush()
+            if self.used > self.limit:
+                self.shrink(self.limit // 2)
+        except CacheError as error:
+            _log.warning("%s; beginning a new one", error)
+            self._rebuild()
+
+    def _next(self) -> int:
+        """A number that grows, in all processes: nanoseconds of the clock."""
+        self._last = max(self._last + 1, time.time_ns())
+        return self._last
+
+    def _flush(self) -> None:
+        with self._lock:
+            uses, self._uses = self._uses, {}
+            stored, self._stored = self._stored, []
+            gone, self._gone = self._gone, set()
+        if gone:
+            self._ledger.remove(gone)
+        if stored:
+            self._ledger.add(stored)
+        if uses:
+            self._ledger.touch(uses.items())
+        if stored or gone:
+            self._recount()
+
+    def _recount(self) -> None:
+        used = self._ledger.used()[0]
+        with self._lock:
+            self._used = used + sum(record.size for record in self._stored)
+
+    def _unlink(self, digest: str) -> bool:
+        """Remove an object's file unless somebody holds it."""
+        path = f"{self.directory}/{digest[:2]}/{digest[2:]}"
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise CacheError(f"cannot remove {path}: {error.strerror}") from error
+        return True
+
+    def _tell_evicted(self, digests: Collection[str]) -> None:
+        for callback in self.on_evict:
+            callback(digests)
+
+    def _reconcile(self) -> None:
+        """Somebody ended without closing: enter what is in the directory only, strike out what is not."""
+        with self._work:
+            self._flush()
+            known = {record.digest: record for record in self._ledger.records()}
+            there = dict(objects_in(self.directory))
+            self._ledger.remove(known.keys() - there.keys())
+            self._ledger.add(
+                Record(digest, stat.st_size, stat.st_atime_ns)
+                for digest, stat in there.items()
+                if digest not in known or known[digest].size != stat.st_size
+            )
+            self._recount()
+        _clear_transactions(self.directory / "txn")
+
+    def _rebuild(self) -> None:
+        """The ledger is damaged: begin a new one from what is in the directory."""
+        with self._work:
+            self._ledger.close()
+            _discard(self._path)
+            self._ledger = _open_ledger(self._path)
+        self._reconcile()
+
+
+def _open_ledger(path: Path) -> Ledger:
+    try:
+        ledger = Ledger(path)
+        try:
+            ledger.used()  # reads all of it, and a mount does not wait for every row
+        except CacheError:
+            ledger.close()
+            raise
+    except CacheError as error:
+        _log.warning("%s; beginning a new one", error)
+        _discard(path)
+        return Ledger(path)
+    return ledger
+
+
+def _discard(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _mark(directory: Path) -> tuple[IO[bytes], bool]:
+    """Say that this process uses the cache; also returns whether another one ended without saying so."""
+    crashed = False
+    for marker in directory.glob("janitor.*"):
+        with suppress(OSError), marker.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            marker.unlink()
+            crashed = True
+    mine = (directory / f"janitor.{os.getpid()}.{time.monotonic_ns()}").open("wb")
+    fcntl.flock(mine, fcntl.LOCK_SH)
+    return mine, crashed
+
+
+def _clear_transactions(directory: Path) -> None:
+    """Remove files that nobody writes any more: writers lock theirs, but for their first moment."""
+    abandoned = _unlocked(directory)
+    if abandoned:
+        time.sleep(_MOMENT)
+        for path in abandoned & _unlocked(directory):
+            path.unlink(missing_ok=True)
+
+
+def _unlocked(directory: Path) -> set[Path]:
+    found = set()
+    for path in directory.glob("*"):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.add(path)
+    return found
+
+
+def objects_in(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every object in the directory: digest and stat."""
+    for number in range(256):
+        shard = directory / f"{number:02x}"
+        with suppress(FileNotFoundError), os.scandir(shard) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    yield shard.name + entry.name, entry.stat()

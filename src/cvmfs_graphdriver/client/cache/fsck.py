@@ -1,0 +1,83 @@
+"""Is what is in the cache what was put there?
+
+Owns: reading every object again. An object is right if its content has the checksum that the ledger has; one
+that the ledger does not know is right if it has its digest when it is compressed as stock servers do that.
+What is wrong goes to the quarantine; what nobody can prove is removed, since it can be fetched again. Must
+not know: quotas, the network.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from isal import isal_zlib
+
+from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.errors import FormatError
+
+__all__ = ["Checked", "Verdict", "check_cache"]
+
+_PIECE = 1 << 20
+
+
+class Verdict(StrEnum):
+    """What was found about an object."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNPROVEN = "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One object; ``size`` in bytes, ``path`` says what it is for."""
+
+    digest: str
+    size: int
+    path: str
+    verdict: Verdict
+
+
+def check_cache(cache: Cache) -> Iterator[Checked]:
+    """Check every object, and take away what is not right. Raises CacheError."""
+    quota = cache.quota
+    records = {record.digest: record for record in quota.records()} if quota else {}
+    for text, size in list(cache.objects()):
+        record = records.get(text)
+        try:
+            digest = Digest.parse(text)
+        except FormatError:
+            continue
+        verdict = _judge(cache, digest, record.crc32 if record else -1)
+        if verdict is Verdict.WRONG:
+            cache.quarantine(digest)
+        elif verdict is Verdict.UNPROVEN and quota is not None:
+            quota.evict(text)
+        yield Checked(text, size, record.path if record else "", verdict)
+
+
+def _judge(cache: Cache, digest: Digest, crc32: int) -> Verdict:
+    path = cache.path(digest)
+    checksum = 0
+    hasher = digest.algorithm.new()
+    plain = digest.algorithm.new()
+    compressor = zlib.compressobj()
+    try:
+        with open(path, "rb") as file:
+            while data := file.read(_PIECE):
+                checksum = isal_zlib.crc32(data, checksum)
+                if crc32 < 0:
+                    hasher.update(compressor.compress(data))
+                    plain.update(data)
+    except FileNotFoundError:
+        return Verdict.RIGHT
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}") from error
+    if crc32 >= 0:
+        return Verdict.RIGHT if checksum == crc32 else Verdict.WRONG
+    hasher.update(compressor.flush())
+    proven = digest.raw in {hasher.digest(), plain.digest()}
+    return Verdict.RIGHT if proven else Verdict.UNPROVEN

@@ -1,0 +1,1 @@
+"""Parameters of a repository: where they are searched, how they are read, what they mean."""

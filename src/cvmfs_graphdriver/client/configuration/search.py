@@ -1,0 +1,165 @@
+"""Where configuration comes from: the files of /etc/cvmfs in their order, each value with its file and line.
+
+Owns: the search order, the configuration repository's place in it, and templates (CernVM-FS format
+reference, section 7.1). Must not know: how a file is evaluated (``shell``), what a parameter means.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
+from cvmfs_graphdriver.client.errors import ConfigurationError
+from cvmfs_graphdriver.shell.environment import Environment, Setting
+from cvmfs_graphdriver.shell.errors import ShellError
+from cvmfs_graphdriver.shell.evaluation import evaluate
+
+__all__ = [
+    "ConfigRepository",
+    "Configuration",
+    "files_ending",
+    "load_configuration",
+    "mounted_config_repository",
+]
+
+ConfigRepository = Callable[[str, Path], Path | None]
+"""Given a configuration repository's name and the directory where it should be mounted, returns that
+directory, or another one where it is to be found, or None if it cannot be had."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_YES = frozenset({"YES", "ON", "TRUE", "1"})
+
+
+class Configuration(Mapping[str, Setting]):
+    """Every variable that was set, and the values of those that are exported; ``files`` in reading order.
+
+    ``shared`` is ``etc/cvmfs`` of the configuration repository, if there is one.
+    """
+
+    def __init__(
+        self,
+        fqrn: str,
+        settings: Mapping[str, Setting],
+        exported: Mapping[str, str],
+        files: tuple[Path, ...],
+        shared: Path | None,
+    ) -> None:
+        self.fqrn = fqrn
+        self.settings = settings
+        self.exported = exported
+        self.files = files
+        self.shared = shared
+
+    def __getitem__(self, name: str) -> Setting:
+        return self.settings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings)
+
+    def __len__(self) -> int:
+        return len(self.settings)
+
+
+def files_ending(directory: Path, ending: str) -> list[Path]:
+    """Files of a directory by their names' end, in order; none where it cannot be read."""
+    try:
+        names = sorted(os.listdir(directory))  # Path.glob would compile regular expressions for a while
+    except OSError:
+        return []
+    return [directory / name for name in names if name.endswith(ending)]
+
+
+def mounted_config_repository(name: str, directory: Path) -> Path | None:
+    """The configuration repository where it is mounted already; None if it is not."""
+    del name
+    return directory if (directory / "etc" / "cvmfs").is_dir() else None
+
+
+def load_configuration(
+    fqrn: str,
+    etc: Path,
+    overrides: Mapping[str, str],
+    config_repository: ConfigRepository = mounted_config_repository,
+) -> Configuration:
+    """Evaluate all files that configure ``fqrn``; ``overrides`` win over all of them.
+
+    A name without a dot gets the domain of CVMFS_DEFAULT_DOMAIN.
+
+    Raises ConfigurationError: the name is no repository name, a file cannot be evaluated, or the
+    configuration repository is required and cannot be had.
+    """
+    if not _NAME.fullmatch(fqrn):
+        raise ConfigurationError(f"{fqrn!r} is no repository name; one looks like unpacked.cern.ch")
+    return _Search(fqrn, etc, config_repository).run(overrides)
+
+
+class _Search:
+    """One walk through the search order."""
+
+    def __init__(self, fqrn: str, etc: Path, config_repository: ConfigRepository) -> None:
+        self._fqrn = fqrn
+        self._etc = etc
+        self._config_repository = config_repository
+        self._environment = Environment()
+        self._files: list[Path] = []
+        self._moved = ("", "")
+
+    def run(self, overrides: Mapping[str, str]) -> Configuration:
+        self._read(self._etc / "default.conf")
+        for path in files_ending(self._etc / "default.d", ".conf"):
+            self._read(path)
+        # Only what stands here decides about the configuration repository: it must not replace itself.
+        shared = self._shared_directory()
+        self._read(shared / "default.conf" if shared else None)
+        self._read(self._etc / "default.local")
+        if "." not in self._fqrn and (domain := self._value("CVMFS_DEFAULT_DOMAIN")):
+            self._fqrn += f".{domain}"
+        domain = self._fqrn.partition(".")[2]
+        for name in (f"domain.d/{domain}", f"config.d/{self._fqrn}"):
+            self._read(shared / f"{name}.conf" if shared else None)
+            self._read(self._etc / f"{name}.conf")
+            self._read(self._etc / f"{name}.local")
+        settings = {name: self._template(setting) for name, setting in self._environment.settings.items()}
+        settings |= {name: Setting(value, "command line") for name, value in overrides.items()}
+        exported = {name: settings[name].value for name in self._environment.exported & settings.keys()}
+        return Configuration(self._fqrn, settings, exported, tuple(self._files), shared)
+
+    def _read(self, path: Path | None) -> None:
+        if path is None or not path.is_file():
+            return
+        try:
+            self._environment = evaluate(path, self._environment)
+        except ShellError as error:
+            raise ConfigurationError(str(error)) from error
+        self._files.append(path)
+
+    def _value(self, name: str) -> str:
+        setting = self._environment.settings.get(name)
+        return setting.value if setting else PARAMETERS[name].default
+
+    def _shared_directory(self) -> Path | None:
+        """``etc/cvmfs`` in the configuration repository, if there is one for this repository."""
+        name = self._value("CVMFS_CONFIG_REPOSITORY")
+        if not name or name == self._fqrn:
+            return None
+        if "/" in name or name.startswith("."):
+            origin = self._environment.settings["CVMFS_CONFIG_REPOSITORY"].origin
+            raise ConfigurationError(f"{origin}: CVMFS_CONFIG_REPOSITORY={name!r} is no repository name")
+        mounted = Path(self._value("CVMFS_MOUNT_DIR")) / name
+        directory = self._config_repository(name, mounted)
+        if directory is not None:
+            self._moved = (f"{mounted}/", f"{directory}/")
+            return directory / "etc" / "cvmfs"
+        if self._value("CVMFS_CONFIG_REPO_REQUIRED").upper() in _YES:
+            raise ConfigurationError(
+                f"{self._fqrn}: the configuration repository {name} is not there, and "
+                f"CVMFS_CONFIG_REPO_REQUIRED is set; mount it, or configure it so that it can be fetched"
+            )
+        return None
+
+    def _template(self, setting: Setting) -> Setting:
+        # What lies in the configuration repository is named as if that were mounted.
+        value = setting.value.replace(*self._moved) if self._moved[0] else setting.value
+        value = value.replace("@fqrn@", self._fqrn).replace("@org@", self._fqrn.partition(".")[0])
+        return setting if value == setting.value else Setting(value, setting.file, setting.line)

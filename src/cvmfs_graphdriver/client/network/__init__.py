@@ -1,0 +1,1 @@
+"""Transfers over HTTP: proxies, servers, name servers, failover and geographical order."""

@@ -1,0 +1,1 @@
+"""Objects by digest: fetching them now or ahead, and files that consist of them."""

@@ -1,0 +1,119 @@
+"""Content of files: which objects a file consists of, and from which servers they come.
+
+Owns: opening an entry, be it one object, chunks, or a file on external servers (CernVM-FS format reference,
+sections 4.4 and 5). Must not know: how entries are found, caches, HTTP.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import quote
+
+from cvmfs_graphdriver.client.cache.arrival import Wanted
+from cvmfs_graphdriver.client.errors import ConfigurationError
+from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.client.objects.fetcher import Fetcher
+from cvmfs_graphdriver.client.objects.openfile import OpenFile
+from cvmfs_graphdriver.client.objects.prefetcher import Arrived, Prefetcher, Task
+from cvmfs_graphdriver.repository.catalog.entry import Chunk, DirectoryEntry
+from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.errors import CatalogError
+from cvmfs_graphdriver.repository.paths import shown
+
+__all__ = ["Contents"]
+
+
+class Contents:
+    """Opens regular files; safe for any number of threads. ``external`` leads to external servers."""
+
+    def __init__(self, fetcher: Fetcher, prefetcher: Prefetcher, external: Transfer | None) -> None:
+        self._fetcher = fetcher
+        self._prefetcher = prefetcher
+        self._external = external
+
+    def open(
+        self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk], *, volatile: bool
+    ) -> OpenFile:
+        """The file at ``path``; one whole object is fetched now, chunks when they are read.
+
+        ``volatile`` content is the first to leave the cache.
+
+        Raises TransferError, RepositoryError, CacheError; ConfigurationError: the file is external, and no
+        external server is configured.
+        """
+        if entry.is_external and self._external is None:
+            raise ConfigurationError(
+                f"the content of {shown(path)} is on external servers; set CVMFS_EXTERNAL_URL"
+            )
+        suffix = Suffix.PARTIAL if entry.is_chunked else Suffix.NONE
+        wanted, transfer = self._pieces_of(path, entry, suffix, volatile=volatile)
+
+        def fetch(piece: Chunk) -> int:
+            return self._fetcher.open(wanted(piece), transfer)
+
+        def prefetch(piece: Chunk) -> None:
+            self._prefetcher.submit((Task(wanted(piece), _ignore),), transfer)
+
+        if entry.is_chunked:
+            return OpenFile(chunks, fetch, prefetch)
+        if entry.digest is not None:
+            whole = OpenFile((Chunk(0, entry.size, entry.digest),), fetch, prefetch)
+            whole.fileno()
+            return whole
+        if entry.size:
+            raise CatalogError(f"{shown(path)} has {entry.size} bytes, but neither an object nor chunks")
+        return OpenFile((), fetch, prefetch)
+
+    def prefetch(
+        self,
+        files: Iterable[tuple[bytes, DirectoryEntry, Sequence[Chunk], Arrived]],
+        *,
+        volatile: bool = False,
+    ) -> int:
+        """Begin to fetch files, and do not wait; returns how many objects were not there.
+
+        Of each file its path, its entry, its chunks, and what is told where a file is that consists of one
+        object, as soon as it is there.
+        """
+        count = 0
+        usual: list[Task] = []
+        for path, entry, chunks, arrived in files:
+            if entry.is_external and self._external is None:
+                continue
+            wanted, transfer = self._pieces_of(
+                path, entry, Suffix.PARTIAL if entry.is_chunked else Suffix.NONE, volatile=volatile
+            )
+            if entry.is_chunked:
+                tasks = [Task(wanted(chunk), _ignore) for chunk in chunks]
+            elif entry.digest is not None and entry.size:
+                tasks = [Task(wanted(Chunk(0, entry.size, entry.digest)), arrived)]
+            else:
+                continue
+            if transfer is None:
+                usual += tasks
+            else:
+                count += self._prefetcher.submit(tasks, transfer)
+        return count + self._prefetcher.submit(usual)
+
+    def _pieces_of(
+        self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
+    ) -> tuple[Callable[[Chunk], Wanted], Transfer | None]:
+        """What a piece of this file is to the fetcher, and the way to it if that is not the usual one."""
+        label = f"file {shown(path)}, {'chunk' if suffix else 'object'}"
+        transfer = self._external if entry.is_external else None
+        external_path = quote(path[1:], safe="/~+:,@!$&'()*;=") if transfer else ""
+
+        def wanted(piece: Chunk) -> Wanted:
+            return Wanted(
+                ObjectName(piece.digest, suffix),
+                piece.size,
+                compression=entry.compression,
+                path=external_path,
+                span=(piece.offset, piece.offset + piece.size) if transfer and suffix else None,
+                label=label,
+                volatile=volatile,
+            )
+
+        return wanted, transfer
+
+
+def _ignore(_: str) -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,162 @@
+"""An object by its name: from the cache, else from the network into the cache, verified on the way.
+
+Owns: one download per object however many threads ask. Must not know: catalogs, paths, FUSE, what makes an
+object right (``download``).
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+from cvmfs_graphdriver.client.cache.arrival import Download, Wanted
+from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.repository.digest import Digest
+
+__all__ = ["Claim", "Fetcher"]
+
+
+class Claim:
+    """The right and the duty to bring one object into the cache, for all who wait for it.
+
+    ``ended`` is called when it can be had, or with the error for which it cannot.
+    """
+
+    def __init__(self, wanted: Wanted, cache: Cache, ended: Callable[[BaseException | None], None]) -> None:
+        self.wanted = wanted
+        self._cache = cache
+        self.end = ended
+
+    @property
+    def path(self) -> str:
+        """Where it is, or will be, in the cache."""
+        return self._cache.path(self.wanted.name.digest)
+
+    def carry_out(self, deliver: Callable[[Download], None]) -> int:
+        """Let ``deliver`` fill a download; returns a descriptor of the object.
+
+        Raises what that raises; CacheError. The claim has ended in any case.
+        """
+        try:
+            download = Download(self.wanted, self._cache)
+            try:
+                deliver(download)
+                descriptor = download.keep()
+            except BaseException:
+                download.abandon()
+                raise
+        except BaseException as error:
+            self.end(error)
+            raise
+        self.end(None)
+        return descriptor
+
+    def fetch(self, deliver: Callable[[Download], None]) -> None:
+        """The same without a descriptor."""
+        os.close(self.carry_out(deliver))
+
+    def stored(self, size: int, crc32: int) -> None:
+        """Another process of ours has put it into the cache, verified."""
+        self._cache.note_stored(self.wanted.record._replace(size=size, crc32=crc32))
+        self.end(None)
+
+
+class Fetcher:
+    """Gives descriptors of cached objects; safe for any number of threads."""
+
+    def __init__(self, transfer: Transfer, cache: Cache, counters: Counters) -> None:
+        self._transfer = transfer
+        self._cache = cache
+        self._counters = counters
+        self._lock = threading.Lock()
+        self._running: dict[Digest, Future[None]] = {}
+
+    def open(self, wanted: Wanted, transfer: Transfer | None = None) -> int:
+        """A descriptor of the object, which belongs to the caller.
+
+        ``transfer`` is for what does not come from the usual servers.
+
+        Raises TransferError, DigestMismatchError, FormatError, CacheError.
+        """
+        digest = wanted.name.digest
+        size = wanted.size if wanted.exact else None
+        descriptor = self._cache.open(digest, size)
+        if descriptor is not None:
+            self._counters.add_hit(os.fstat(descriptor).st_size)
+            return descriptor
+        self._counters.add("misses")
+        while True:
+            mine: Future[None] = Future()
+            with self._lock:
+                running = self._running.setdefault(digest, mine)
+            if running is mine:
+                return self._lead(wanted, transfer or self._transfer, mine)
+            running.result()
+            descriptor = self._cache.open(digest, size)
+            if descriptor is not None:
+                return descriptor
+
+    def fetch(self, wanted: Wanted) -> None:
+        """See that the object is in the cache. Raises as ``open`` does."""
+        os.close(self.open(wanted))
+
+    def path(self, wanted: Wanted) -> str:
+        """Where an object is, or will be, in the cache."""
+        return self._cache.path(wanted.name.digest)
+
+    def cached(self, wanted: Wanted) -> bool:
+        """Whether an object seems to be in the cache; looking does not count as a use."""
+        return self._cache.has(wanted.name.digest, wanted.size if wanted.exact else None)
+
+    def forget_writer(self, process: int) -> None:
+        """A process of ours that put objects into the cache has ended, perhaps in the middle of one."""
+        self._cache.forget_writer(process)
+
+    def claim(self, wanted: Wanted, arrived: Callable[[str], None]) -> Claim | None:
+        """Take it upon the caller to fetch an object that nobody waits for yet.
+
+        None if it is in the cache, or on its way there; then ``arrived`` is told where it is when it is.
+        """
+        mine: Future[None] = Future()
+        with self._lock:
+            running = self._running.setdefault(wanted.name.digest, mine)
+        if running is not mine:
+            path = self.path(wanted)
+            running.add_done_callback(lambda ended: None if ended.exception() else arrived(path))
+            return None
+        claim = self._claim(wanted, mine)
+        if self.cached(wanted):
+            claim.end(None)
+            arrived(claim.path)
+            return None
+        return claim
+
+    def _lead(self, wanted: Wanted, transfer: Transfer, future: Future[None]) -> int:
+        """Fetch for all who wait for ``future``."""
+        claim = self._claim(wanted, future)
+        try:
+            # Whoever fetched it before may have finished since the cache was asked.
+            descriptor = self._cache.open(wanted.name.digest, wanted.size if wanted.exact else None)
+        except BaseException as error:
+            claim.end(error)
+            raise
+        if descriptor is not None:
+            claim.end(None)
+            return descriptor
+        return claim.carry_out(
+            lambda download: transfer.fetch(wanted.location, download, key=wanted.key, span=wanted.span)
+        )
+
+    def _claim(self, wanted: Wanted, future: Future[None]) -> Claim:
+        return Claim(wanted, self._cache, partial(self._end, wanted.name.digest, future))
+
+    def _end(self, digest: Digest, future: Future[None], error: BaseException | None) -> None:
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        with self._lock:
+            del self._running[digest]

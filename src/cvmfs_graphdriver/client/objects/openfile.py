@@ -1,0 +1,131 @@
+"""An open file: reading bytes of a whole object or of chunks.
+
+Owns: which piece holds which byte, which pieces are open, reading ahead. Must not know: catalogs, FUSE,
+where objects come from. Pieces are fetched when they are first read, and again when they turn out to have
+been cut off in the cache.
+"""
+
+import bisect
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from cvmfs_graphdriver.client.errors import CacheError, ClientError
+from cvmfs_graphdriver.client.objects.descriptor import Descriptor
+from cvmfs_graphdriver.repository.catalog.entry import Chunk
+
+__all__ = ["OpenFile"]
+
+_HELD = 8
+_AHEAD = 2
+
+
+class OpenFile:
+    """Content of one regular file; reading may be done by several threads at once.
+
+    ``pieces`` follow one another without gaps; ``fetch`` gives a descriptor of one, which then belongs to
+    this file; ``prefetch`` begins to fetch one without waiting.
+    """
+
+    def __init__(
+        self, pieces: Sequence[Chunk], fetch: Callable[[Chunk], int], prefetch: Callable[[Chunk], None]
+    ) -> None:
+        self._pieces = pieces
+        self._offsets = [piece.offset for piece in pieces]
+        self._size = pieces[-1].offset + pieces[-1].size if pieces else 0
+        self._fetch = fetch
+        self._prefetch = prefetch
+        self._lock = threading.Lock()
+        self._held: OrderedDict[int, Descriptor] = OrderedDict()
+        self._position = 0
+        self._ahead = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one descriptor has the whole content; an empty file needs none, and has none."""
+        return len(self._pieces) == 1
+
+    def fileno(self) -> int:
+        """The descriptor of the whole content, which stays this file's. Raises ClientError: it has none."""
+        if not self.is_whole:
+            raise ClientError("a file of several chunks has no single descriptor")
+        return self._open(0).number
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes from ``offset`` on; fewer only at the end. Raises as ``readinto``."""
+        buffer = bytearray(max(0, min(size, self._size - offset)))
+        return bytes(memoryview(buffer)[: self.readinto(memoryview(buffer), offset)])
+
+    def readinto(self, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` with what is at ``offset``; returns the number of bytes, fewer only at the end.
+
+        Raises what a fetch raises; CacheError: a piece is cut off in the cache again and again.
+        """
+        index = first = bisect.bisect_right(self._offsets, offset) - 1
+        if index < 0:
+            return 0
+        filled = 0
+        while index < len(self._pieces) and filled < len(buffer):
+            filled += self._read(index, buffer[filled:], offset + filled)
+            index += 1
+        if len(self._pieces) > 1:
+            self._read_ahead(max(first, index - 1), offset, offset + filled)
+        return filled
+
+    def fetch_all(self) -> None:
+        """Have the whole content in the cache. Raises what a fetch raises."""
+        for index in range(len(self._pieces)):
+            self._open(index)
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether an open piece has left the cache, so that its bytes stay on the disk for us alone."""
+        with self._lock:
+            held = list(self._held.values())
+        return any(os.fstat(each.number).st_nlink == 0 for each in held)
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        with self._lock:
+            self._held.clear()
+
+    def _read(self, index: int, buffer: memoryview, offset: int) -> int:
+        """Bytes of one piece; ``offset`` is the file's."""
+        piece = self._pieces[index]
+        within = offset - piece.offset
+        wanted = min(len(buffer), piece.size - within)
+        if wanted <= 0:
+            return 0
+        for _ in range(2):
+            held = self._open(index)  # as long as we have it, nobody closes it
+            if os.preadv(held.number, [buffer[:wanted]], within) == wanted:
+                return wanted
+            with self._lock:
+                if self._held.get(index) is held:
+                    del self._held[index]
+        raise CacheError(f"object {piece.digest} is cut off in the cache, and again after fetching it anew")
+
+    def _open(self, index: int) -> Descriptor:
+        with self._lock:
+            held = self._held.get(index)
+            if held is not None:
+                return held
+        opened = Descriptor(self._fetch(self._pieces[index]))
+        with self._lock:
+            held = self._held.setdefault(index, opened)
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        return held
+
+    def _read_ahead(self, index: int, start: int, end: int) -> None:
+        """Who reads on where the last reader stopped will want the next pieces, too."""
+        sequential = start == self._position
+        self._position = end
+        if not sequential or index < 1:
+            return
+        first = max(index, self._ahead) + 1
+        last = min(index + _AHEAD, len(self._pieces) - 1)
+        for following in range(first, last + 1):
+            self._ahead = following
+            self._prefetch(self._pieces[following])

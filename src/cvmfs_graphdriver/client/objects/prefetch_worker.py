@@ -1,0 +1,166 @@
+"""A process that fetches many small objects at once into the cache, verified, for the client that started it.
+
+Owns: the transfers under way, and the words that are exchanged with ``prefetcher``. Must not know: who wants
+an object, what to do if it cannot be had: each is tried once, and what went wrong is told. The quota is the
+client's business, too.
+"""
+
+import contextlib
+import os
+import pickle
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import pycurl
+
+from cvmfs_graphdriver.client.cache.arrival import Download, Wanted
+from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.network.connection import Connection, Problem
+from cvmfs_graphdriver.client.network.failover import Attempt
+from cvmfs_graphdriver.client.network.proxies import Proxy
+from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, Order, Result, Route, Setup
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.channel import Channel
+from cvmfs_graphdriver.repository.catalog.entry import Compression
+from cvmfs_graphdriver.repository.digest import ObjectName
+
+__all__ = ["main"]
+
+_IDLE = 30.0
+"""Seconds without orders after which there is no need for this process."""
+_MOMENT = 0.002
+_REPORT = 16
+"""So many results go together."""
+
+
+class _Flight(NamedTuple):
+    number: int
+    download: Download
+    attempt: Attempt
+    connection: Connection
+    started: float
+
+
+class _Worker:
+    """Does what it is told until its pipe ends."""
+
+    def __init__(self, channel: Channel, setup: Setup) -> None:
+        self._channel = channel
+        self._settings = setup.settings
+        self._identifier = setup.identifier
+        self._cache = Cache(setup.cache, alien=setup.alien)
+        self._multi = pycurl.CurlMulti()
+        self._idle: list[Connection] = []
+        self._orders: deque[tuple[Route, Attempt, Order]] = deque()
+        self._flights: dict[pycurl.Curl, _Flight] = {}
+        self._results: list[Result] = []
+
+    def run(self) -> None:
+        """Serve until there is nothing more to be done. Raises EOFError, BrokenPipeError: hung up."""
+        try:
+            while True:
+                if not self._orders and not self._flights and self._channel.is_quiet(_IDLE):
+                    return
+                while not self._channel.is_quiet():
+                    self._accept(self._channel.receive())
+                self._take_off()
+                self._multi.perform()
+                landed = self._land()
+                if self._results and (len(self._results) >= _REPORT or not landed or not self._flights):
+                    self._channel.send([tuple(result) for result in self._results])
+                    self._results.clear()
+                if not landed and self._flights and self._multi.select(_MOMENT) < 0:
+                    time.sleep(_MOMENT)
+        finally:
+            for flight in self._flights.values():
+                flight.download.abandon()
+
+    def _accept(self, message: Any) -> None:
+        values, orders = message
+        route = Route(*values)
+        attempt = Attempt(route.host, Proxy(*route.proxy), route.no_cache, 0)
+        self._orders.extend((route, attempt, Order(*order)) for order in orders)
+
+    def _take_off(self) -> None:
+        while self._orders and len(self._flights) < self._orders[0][0].transfers:
+            route, attempt, order = self._orders.popleft()
+            wanted = Wanted(
+                ObjectName.parse(order.name),
+                order.size,
+                exact=order.exact,
+                compression=Compression(order.compression),
+                path=order.path,
+            )
+            try:
+                download = Download(wanted, self._cache)
+            except CvmfsGraphdriverError as error:
+                self._results.append(_unstored(order.number, error))
+                continue
+            download.begin()
+            connection = self._idle.pop() if self._idle else Connection(self._settings, self._identifier)
+            connection.prepare(attempt, wanted.location, download, None, route.timeout)
+            flight = _Flight(order.number, download, attempt, connection, time.monotonic())
+            self._flights[connection.handle] = flight
+            self._multi.add_handle(connection.handle)
+
+    def _land(self) -> int:
+        """See to the transfers that have ended; returns how many those were."""
+        count, more = 0, 1
+        while more:
+            more, good, bad = self._multi.info_read()
+            for handle, number, text in (*((handle, 0, "") for handle in good), *bad):
+                self._multi.remove_handle(handle)
+                flight = self._flights.pop(handle)
+                self._results.append(self._concluded(flight, number, text))
+                self._idle.append(flight.connection)
+                count += 1
+        return count
+
+    def _concluded(self, flight: _Flight, number: int, text: str) -> Result:
+        download, connection = flight.download, flight.connection
+        try:
+            problem = connection.conclude(flight.attempt, download, number, text)
+            if problem is None:
+                download.commit()
+        except CvmfsGraphdriverError as error:
+            download.abandon()
+            return _unstored(flight.number, error)
+        seconds = time.monotonic() - flight.started
+        if problem is not None:
+            return _failed(flight, problem, seconds)
+        return Result(
+            flight.number, "", "", False, False, connection.received, seconds, download.size, download.crc32
+        )
+
+
+def _failed(flight: _Flight, problem: Problem, seconds: float) -> Result:
+    flight.download.abandon()
+    return Result(
+        flight.number,
+        problem.failure.name,
+        problem.detail,
+        problem.missing,
+        problem.error is not None,
+        flight.connection.received,
+        seconds,
+        0,
+        0,
+    )
+
+
+def _unstored(number: int, error: CvmfsGraphdriverError) -> Result:
+    return Result(number, CACHE, str(error), False, False, 0, 0.0, 0, 0)
+
+
+def main() -> None:
+    """The worker process."""
+    channel = Channel.of_child()
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        setup: Setup = pickle.loads(channel.receive())  # noqa: S301 - from a process of our own
+        _Worker(channel, setup).run()
+    os._exit(0)  # every file was closed; taking the interpreter down would only take time
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Proxy configuration files: running one, and reading its answer."""

@@ -1,0 +1,1 @@
+"""A mounted revision: catalogs, nodes, inode numbers, magic attributes."""

@@ -1,0 +1,262 @@
+"""A mounted revision: an immutable view of a repository's tree.
+
+Owns: the way from a path, or an inode number, to an entry, across nested catalogs. A node remembers the
+catalog it comes from, so what was found in one revision stays complete and unmixed when the client has
+moved on to the next. Must not know: FUSE, where bytes come from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from cvmfs_graphdriver.client.objects.contents import Contents
+from cvmfs_graphdriver.client.objects.openfile import OpenFile
+from cvmfs_graphdriver.client.tree.catalogs import Catalogs, Mount
+from cvmfs_graphdriver.client.tree.generations import Generations
+from cvmfs_graphdriver.client.tree.inodes import ROOT_INODE
+from cvmfs_graphdriver.repository.catalog.entry import LISTED_ELSEWHERE, DirectoryEntry
+from cvmfs_graphdriver.repository.catalog.variables import expand_variables
+from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
+from cvmfs_graphdriver.repository.digest import Digest, PathKey
+from cvmfs_graphdriver.repository.errors import CatalogError
+from cvmfs_graphdriver.repository.manifest import Manifest
+
+__all__ = ["Magic", "Node", "Revision", "Services", "Totals"]
+
+_DEPTH_LIMIT = 4096
+"""No path can have more components."""
+_NODE_BYTES = 1024
+"""What a node costs in memory, roughly."""
+
+
+class Node(NamedTuple):
+    """An entry at its place in the tree. ``mount`` is the catalog it was read from.
+
+    The inode of the root is 1. A tuple, since directories are listed by the hundred thousand nodes.
+    """
+
+    path: bytes
+    inode: int
+    parent_inode: int
+    entry: DirectoryEntry
+    mount: Mount
+
+
+class Totals(NamedTuple):
+    """Numbers for statfs(2): bytes that the cache may hold, bytes free in it, entries in all catalogs."""
+
+    size: int
+    free: int
+    files: int
+
+
+class Magic(Protocol):
+    """The attributes in which a repository tells of itself."""
+
+    def names(self, node: Node) -> Sequence[bytes]: ...
+    def value(self, revision: "Revision", node: Node, name: bytes, gid: int) -> bytes | None: ...
+
+
+class Services(NamedTuple):
+    """What revisions of one repository share.
+
+    ``variables`` are those of variant symlinks, ``capacity`` gives the bytes that the cache may hold and that
+    are free, ``memory`` is how many bytes may be used for remembering nodes.
+    """
+
+    catalogs: Catalogs
+    contents: Contents
+    variables: Mapping[str, str]
+    magic: "Magic"
+    capacity: Callable[[], tuple[int, int]]
+    memory: int
+
+
+class Revision:
+    """One revision of one repository; safe for any number of threads."""
+
+    fqrn: str
+    manifest: Manifest | None
+    """What named the root catalog; None if the configuration or the breadcrumb did."""
+    root: Digest
+    number: int
+    ttl: int | None
+    """Seconds after which to look for a newer one; None if nobody says."""
+    top: Node
+    """The root directory."""
+
+    def __init__(self, fqrn: str, manifest: Manifest | None, root: Mount, services: Services) -> None:
+        self.fqrn = fqrn
+        self.manifest = manifest
+        self._services = services
+        capacity = services.memory // _NODE_BYTES // 4
+        self._nodes: Generations[int, Node] = Generations(capacity)
+        self._listings: Generations[int, dict[bytes, Node]] = Generations(capacity)
+        self._directories: Generations[tuple[Mount, PathKey], tuple[bytes, int]] = Generations(capacity)
+        entry = root.catalog.lookup(b"")
+        if entry is None or not entry.is_directory:
+            raise CatalogError(f"the root catalog {root.digest} of {fqrn} has no root directory")
+        self.root = root.digest
+        self.number = root.catalog.revision
+        self._volatile = root.catalog.properties.get("volatile") == "1"
+        ttl = root.catalog.ttl
+        self.ttl = manifest.ttl if ttl is None and manifest else ttl
+        self.top = Node(b"", ROOT_INODE, ROOT_INODE, entry, root)
+
+    # Finding nodes
+
+    def lookup(self, path: bytes) -> Node | None:
+        """The node at an absolute path (``b""`` is the root), None if there is none."""
+        if not path:
+            return self.top
+        directory, _, name = path.rpartition(b"/")
+        parent = self.lookup(directory)
+        return None if parent is None else self.child(parent, name)
+
+    def child(self, parent: Node, name: bytes) -> Node | None:
+        """The node called ``name`` in a directory, hidden ones included; None if there is none."""
+        listing = self._listings.get(parent.inode)
+        if listing is not None:
+            known = listing.get(name)
+            if known is not None:
+                return known
+        if not parent.entry.is_directory:
+            return None
+        mount = self._inside(parent)
+        path = b"%b/%b" % (parent.path, name)
+        entry = mount.catalog.lookup(path)
+        if entry is None:
+            return None
+        node = Node(path, mount.inode(entry), parent.inode, entry, mount)
+        self._nodes.put(node.inode, node)
+        return node
+
+    def children(self, parent: Node) -> Sequence[Node]:
+        """All nodes of a directory but hidden ones, without ``.`` and ``..``; empty if it is none."""
+        listing = self._listings.get(parent.inode)
+        if listing is not None:
+            return tuple(listing.values())
+        if not parent.entry.is_directory:
+            return ()
+        mount = self._inside(parent)
+        prefix = parent.path + b"/"
+        inode = mount.inode
+        nodes = tuple(
+            Node(prefix + entry.name, inode(entry), parent.inode, entry, mount)
+            for entry in mount.catalog.listing(parent.path)
+        )
+        self._listings.put(parent.inode, {node.entry.name: node for node in nodes}, len(nodes) + 1)
+        return nodes
+
+    def has_names(self, parent: Node, prefix: bytes) -> bool:
+        """Whether a directory has a name that begins with ``prefix``; the first question reads all names."""
+        if not parent.entry.is_directory:
+            return False
+        catalog = self._inside(parent).catalog
+        return catalog.key_of(parent.path) in catalog.directories_with(prefix)
+
+    def node(self, inode: int) -> Node:
+        """The node with this number, of this revision or of an older one. Raises StaleInodeError."""
+        if inode == ROOT_INODE:
+            return self.top
+        known = self._nodes.get(inode)
+        if known is None:
+            known = self._find(inode)
+            self._nodes.put(inode, known)
+        return known
+
+    def list(self, path: bytes) -> list[Node]:
+        """``children`` of the directory at ``path``; empty if there is none."""
+        node = self.lookup(path)
+        return [] if node is None else [*self.children(node)]
+
+    # What a node has
+
+    def open(self, node: Node) -> OpenFile:
+        """Open a regular file; a whole object is fetched now, chunks when they are read."""
+        chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
+        return self._services.contents.open(node.path, node.entry, chunks, volatile=self._volatile)
+
+    def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
+        """Begin to fetch regular files' content, and do not wait; returns how many objects were not there.
+
+        ``arrived`` is given a node that consists of one object, and where that is in the cache.
+        """
+        return self._services.contents.prefetch(
+            (
+                (
+                    node.path,
+                    node.entry,
+                    node.mount.catalog.chunks(node.path) if node.entry.is_chunked else (),
+                    partial(arrived, node),
+                )
+                for node in nodes
+            ),
+            volatile=self._volatile,
+        )
+
+    def readlink(self, node: Node) -> bytes:
+        """The target of a symbolic link, variables expanded."""
+        return expand_variables(node.entry.symlink, self._services.variables)
+
+    def xattrs(self, node: Node) -> dict[bytes, bytes]:
+        """The extended attributes that the catalog stores."""
+        return parse_xattrs(node.entry.xattr) if node.entry.xattr else {}
+
+    def magic_xattr(self, node: Node, name: bytes, gid: int = 0) -> bytes | None:
+        """The value of a magic extended attribute for a caller of group ``gid``; None if there is none."""
+        return self._services.magic.value(self, node, name, gid)
+
+    def magic_names(self, node: Node) -> Sequence[bytes]:
+        """The magic extended attributes that a listing of this node shows."""
+        return self._services.magic.names(node)
+
+    def mount_of(self, node: Node) -> Mount:
+        """The catalog that a node belongs to: for a mountpoint the nested one, which is loaded if need be."""
+        return self._inside(node) if node.entry.is_directory else node.mount
+
+    def statfs(self) -> Totals:
+        """Totals over the cache, and over all catalogs, loaded or not."""
+        total = self.top.mount.catalog.counters.total
+        files = total.regular + total.symlink + total.special + total.dir
+        return Totals(*self._services.capacity(), files)
+
+    def _inside(self, directory: Node) -> Mount:
+        """The catalog that lists a directory: for a mountpoint the nested one."""
+        mount = directory.mount
+        if directory.entry.flags.value & LISTED_ELSEWHERE:
+            reference = mount.nested_at(directory.path)
+            if reference is not None:
+                return self._services.catalogs.mount(reference)
+        return mount
+
+    def _find(self, inode: int) -> Node:
+        """Work a node out from its number alone."""
+        mount, row = self._services.catalogs.by_inode(inode)
+        entry, key = mount.catalog.entry_at(row)
+        directory, parent_inode = self._directory(mount, key)
+        return Node(b"%b/%b" % (directory, entry.name), inode, parent_inode, entry, mount)
+
+    def _directory(self, mount: Mount, key: PathKey) -> tuple[bytes, int]:
+        """Path and inode of a directory of a catalog: up through the directories that are not known yet."""
+        catalog = mount.catalog
+        climbed: list[tuple[PathKey, bytes, int]] = []
+        while key != catalog.root_key:
+            known = self._directories.get((mount, key))
+            if known is not None:
+                path, inode = known
+                break
+            entry, above = catalog.by_key(key)
+            climbed.append((key, entry.name, mount.inode(entry)))
+            if len(climbed) > _DEPTH_LIMIT:
+                raise CatalogError(
+                    f"the catalog of {mount.mountpoint!r} has directories that hold themselves"
+                )
+            key = above
+        else:
+            mountpoint = self.lookup(mount.mountpoint)
+            path, inode = mount.mountpoint, mountpoint.inode if mountpoint else ROOT_INODE
+        for key, name, number in reversed(climbed):
+            path, inode = b"%b/%b" % (path, name), number
+            self._directories.put((mount, key), (path, inode))
+        return path, inode

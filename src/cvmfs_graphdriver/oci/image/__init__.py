@@ -1,0 +1,1 @@
+"""Image documents: manifests, references, platforms, sources of images, thin images."""

@@ -1,0 +1,60 @@
+"""A blob that is a file, or a piece of one: verified as it is read, as one from a registry is.
+
+Owns: opening and the verdict. Must not know: layouts and archives.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from cvmfs_graphdriver.oci.document import LIMIT
+from cvmfs_graphdriver.oci.errors import ImageFormatError, ImageNotFoundError
+from cvmfs_graphdriver.oci.image.model import Descriptor
+from cvmfs_graphdriver.oci.verify import Verifier
+
+__all__ = ["FileBlob", "open_file", "read_small"]
+
+
+def open_file(path: Path, what: str) -> BinaryIO:
+    """Open a file of an image; raises ImageNotFoundError: it cannot be."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ImageNotFoundError(f"{what} is not there: cannot read {path}: {error.strerror}") from error
+
+
+def read_small(path: Path, what: str) -> bytes:
+    """A whole document; raises ImageNotFoundError, and ImageFormatError where it is too long for one."""
+    with open_file(path, what) as file:
+        data = file.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise ImageFormatError(f"{what} has more than the {LIMIT} bytes that are read")
+    return data
+
+
+class FileBlob:
+    """The bytes of a blob in a file from ``offset`` on; its end is seen only once they are right."""
+
+    def __init__(self, name: str, path: Path, descriptor: Descriptor, *, offset: int = 0) -> None:
+        """Open ``path``; raises ImageNotFoundError."""
+        self._verifier = Verifier(name, descriptor.digest, descriptor.size)
+        self._size = descriptor.size
+        self._file = open_file(path, name)
+        self._file.seek(offset)
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, ``b""`` at the verified end; raises ContentMismatchError."""
+        data = self._file.read(min(size, self._size - self._verifier.passed))
+        if data:
+            self._verifier.update(data)
+        else:
+            self._verifier.finish()
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""Layer streams: decompression, tar headers, sparse files, checked entries."""

@@ -1,0 +1,1 @@
+"""Registries: transport, authentication, credentials, blobs."""

@@ -1,0 +1,169 @@
+"""One registry as a server: its base address, its challenge, its complaints (distribution, spec/api.md).
+
+Owns: finding out how the registry is spoken to, authorising each request, and mapping refusals to errors.
+Must not know: what is asked for.
+
+Only the registry itself may say how to prove who we are. A host that it redirects to, or whose address it
+gives, could name a token server of its own, to which the registry's credentials would go: what such a host
+asks for is never met.
+"""
+
+import threading
+from collections.abc import Collection, Mapping
+from urllib.parse import urljoin, urlsplit
+
+from cvmfs_graphdriver.oci.document import Document
+from cvmfs_graphdriver.oci.errors import (
+    CredentialsError,
+    ImageNotFoundError,
+    OciError,
+    RegistryReplyError,
+    RegistryUnreachableError,
+)
+from cvmfs_graphdriver.oci.image.reference import DOCKER_HUB
+from cvmfs_graphdriver.oci.registry.auth import Authorizer, TokenAnswer
+from cvmfs_graphdriver.oci.registry.credentials import Keychain
+from cvmfs_graphdriver.oci.registry.transport import Reply, Transport, is_loopback, same_origin
+
+__all__ = ["Connection"]
+
+_HUB_ADDRESS = "registry-1.docker.io"
+_COMPLAINT_LIMIT = 64 << 10
+_TOKEN_LIMIT = 1 << 20
+_AUTH_ROUNDS = 2
+
+
+class Connection:
+    """Requests to one registry, usable by several threads."""
+
+    def __init__(self, host: str, transport: Transport, keychain: Keychain) -> None:
+        """Speak to the registry ``host[:port]``; nothing is sent before the first request."""
+        self.host = host
+        self._address = _HUB_ADDRESS if host == DOCKER_HUB else host
+        self._transport = transport
+        self._keychain = keychain
+        self._lock = threading.Lock()
+        self._ready: tuple[str, Authorizer] | None = None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        scopes: Collection[str],
+        expect: Collection[int],
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Reply:
+        """Send a request for ``path`` (below ``/v2/``, or a whole address that the registry gave us).
+
+        Returns a reply with a status of ``expect``; ``what`` names the object in errors.
+
+        Raises ImageNotFoundError, CredentialsError, RegistryReplyError, RegistryUnreachableError.
+        """
+        base, authorizer = self._prepare()
+        try:
+            url = urljoin(base, path)
+            foreign = not same_origin(url, base)
+        except ValueError as error:
+            raise RegistryReplyError(
+                f"registry {self.host} directs us to {path[:200]!r} for {what}, which is no address"
+            ) from error
+        for _ in range(_AUTH_ROUNDS + 1):
+            authorization = None if foreign else authorizer.header(scopes)
+            sent = dict(headers or {})
+            if authorization:
+                sent["Authorization"] = authorization
+            reply = self._transport.request(method, url, sent, body)
+            if reply.status in expect:
+                return reply
+            challenge = _challenge_of(reply, base)
+            refusal = self._refusal(reply, what)
+            if reply.status != 401 or not authorizer.challenged(challenge, scopes, sent=authorization):
+                raise refusal
+        raise refusal
+
+    def _prepare(self) -> tuple[str, Authorizer]:
+        """The base address and the authorizer, found out by one request that needs no right."""
+        with self._lock:
+            if self._ready is None:
+                self._ready = self._discover()
+            return self._ready
+
+    def _discover(self) -> tuple[str, Authorizer]:
+        address = self._address
+        may_be_plain = is_loopback(address) or address in self._transport.settings.insecure_hosts
+        scheme = "https"
+        try:
+            reply = self._transport.request(
+                "GET", f"https://{address}/v2/", {}, attempts=1 if may_be_plain else None
+            )
+        except RegistryUnreachableError:
+            if not may_be_plain:
+                raise
+            scheme = "http"
+            reply = self._transport.request("GET", f"http://{address}/v2/", {})
+        authorizer = Authorizer(
+            self.host,
+            self._keychain.credentials_for(self.host),
+            self._fetch_token,
+            self._transport.settings.clock,
+            plain_http=scheme == "http",
+        )
+        if reply.status not in {200, 401, 403}:
+            raise self._refusal(reply, "its interface")
+        reply.body(_COMPLAINT_LIMIT)
+        base = f"{scheme}://{address}/v2/"
+        authorizer.challenged(_challenge_of(reply, base), (), sent=None)
+        return base, authorizer
+
+    def _fetch_token(self, url: str, headers: Mapping[str, str], form: bytes | None) -> TokenAnswer:
+        reply = self._transport.request("GET" if form is None else "POST", url, headers, form)
+        return TokenAnswer(reply.status, reply.body(_TOKEN_LIMIT))
+
+    def _refusal(self, reply: Reply, what: str) -> OciError:
+        """The error for an answer that is none of those hoped for; closes it."""
+        complaint = _complaint(reply)
+        status = f"HTTP {reply.status}{complaint}"
+        if reply.status == 401:
+            elsewhere = urlsplit(reply.url).netloc.rpartition("@")[2]
+            if elsewhere != self._address:
+                return CredentialsError(
+                    f"registry {self.host} sends us to {elsewhere} for {what}, which wants to know who asks "
+                    f"({status}); credentials for {self.host} are not given to another host: "
+                    f"if you trust it, name {elsewhere} in the image instead"
+                )
+            return CredentialsError(
+                f"registry {self.host} wants to know who asks for {what} ({status}); "
+                "check name and password, or run docker login; or there is no such image"
+            )
+        if reply.status == 403:
+            return CredentialsError(f"registry {self.host} denies access to {what} ({status})")
+        if reply.status == 404:
+            return ImageNotFoundError(f"registry {self.host} does not have {what}{complaint}")
+        if reply.status == 429:
+            return RegistryReplyError(
+                f"registry {self.host} has had too many requests ({status}); log in, or wait and try again"
+            )
+        return RegistryReplyError(f"registry {self.host} does not give {what}: {status}; try again later")
+
+
+def _challenge_of(reply: Reply, base: str) -> str:
+    """What the registry at ``base`` asks for in an answer; nothing, if the answer is another host's."""
+    return reply.header("WWW-Authenticate") if same_origin(reply.url, base) else ""
+
+
+def _complaint(reply: Reply) -> str:
+    """What the registry says of an error, made fit for a terminal; empty if it says nothing readable."""
+    try:
+        body = reply.body(_COMPLAINT_LIMIT)
+        errors = Document.parse("complaint", body, RegistryReplyError).objects("errors")
+        texts = [
+            f"{error.optional_text('code')} {error.optional_text('message')}".strip() for error in errors
+        ]
+    except (RegistryReplyError, RegistryUnreachableError):
+        return ""
+    text = "; ".join(texts)
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    return f": {printable}" if printable else ""

@@ -1,0 +1,70 @@
+"""What a repository's server does for the EROFS plane besides showing a tree.
+
+Owns: bringing an object into the cache and linking it to where overlayfs finds it, and saying which catalog
+a directory is listed by. Must not know: FUSE, images.
+"""
+
+import errno
+import logging
+import os
+import threading
+
+from cvmfs_graphdriver.client.cache.arrival import Wanted
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.client.tree.revision import Node, Revision
+from cvmfs_graphdriver.planes.erofs.links import Links
+from cvmfs_graphdriver.planes.erofs.objectnames import StoredObject
+from cvmfs_graphdriver.repository.digest import ObjectName
+
+__all__ = ["Fetching", "describe_catalog"]
+
+_log = logging.getLogger(__name__)
+
+_TRIES = 3
+_PERIOD = 120.0
+
+
+class Fetching:
+    """Brings objects of one repository to where overlayfs finds them; safe for any number of threads."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._cache = client.cache
+        self._links = Links(self._cache.directory, client.settings.fqrn)
+        if self._cache.quota is not None:
+            self._cache.quota.on_evict.append(self._links.evicted)
+
+    def fetch(self, wanted: StoredObject) -> None:
+        """See that the object is in the cache and can be found. Raises TransferError, RepositoryError,
+        CacheError.
+        """
+        name = ObjectName(wanted.digest)
+        for _ in range(_TRIES):
+            self._client.counters.add("opens")
+            os.close(self._client.open_object(Wanted(name, wanted.size, compression=wanted.compression)))
+            try:
+                self._links.add(wanted, self._cache.path(wanted.digest))
+            except FileNotFoundError:
+                continue  # evicted since
+            except OSError as error:
+                if error.errno != errno.ENOSPC or self._cache.quota is None:
+                    raise CacheError(f"cannot link to {name} in the cache: {error.strerror}") from error
+                self._cache.quota.halve()
+            else:
+                return
+        raise CacheError(f"object {name} disappears from the cache as soon as it is there")
+
+    def tidy(self, stop: threading.Event) -> None:
+        """Take away links that are not needed, until ``stop`` is set."""
+        while not stop.wait(_PERIOD):
+            try:
+                self._links.sweep()
+            except OSError as error:
+                _log.warning("cannot tidy up the links of %s: %s", self._client.settings.fqrn, error)
+
+
+def describe_catalog(revision: Revision, node: Node) -> bytes:
+    """The catalog that lists a directory: digest, inode offset and mountpoint, one in a line."""
+    mount = revision.mount_of(node)
+    return b"%b\n%d\n%b" % (mount.digest.text.encode(), mount.offset, mount.mountpoint)

@@ -1,0 +1,136 @@
+"""Hard links to cached objects, where overlayfs finds the data of files.
+
+Owns: two directories of links beside the objects, which of them are taken away again, and when. Must not
+know: who fetches objects, FUSE, overlayfs but for the order in which it looks.
+
+Overlayfs looks into the first directory; only if a name is not there, the fetch trigger is asked, which
+makes the link in both, and overlayfs finds it in the second. (It cannot be told to look into one directory
+twice.) What it has found it keeps: a link that is taken away harms nobody who has the file open, or has had.
+
+Links go when their object has left the cache, since they would keep its bytes on the disk, and those of the
+first directory after a while in any case: the kernel opens files without telling anybody, so the next use by
+another container must pass the trigger, for the cache to know of it. A link that was made just now stays,
+as overlayfs may be on its way to it; its access time says when that was, because its change time is also
+changed by who unlinks the object.
+
+After a crash of the machine a file may be shorter than it was. The trigger looks at an object's size when it
+makes a link, so links are good for one boot only, whose number is in their path.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from cvmfs_graphdriver.planes.erofs.objectnames import StoredObject
+
+__all__ = ["Links", "link_directories"]
+
+_log = logging.getLogger(__name__)
+
+_FRESH = 60.0
+"""Seconds for which a new link stays whatever happens."""
+_KNOWN = 600.0
+"""Seconds after which the use of an object is to be seen again."""
+
+
+def link_directories(cache: Path) -> tuple[Path, Path]:
+    """The two directories for a cache, in which each repository has one of its own."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return cache / "links" / boot / "first", cache / "links" / boot / "second"
+
+
+class Links:
+    """The links of one repository's server; several servers may share the directories."""
+
+    def __init__(self, cache: Path, fqrn: str) -> None:
+        self._cache = os.fspath(cache)
+        self._all = link_directories(cache)
+        self._first, self._second = (os.fspath(place / fqrn) for place in self._all)
+        for place in (self._first, self._second):
+            os.makedirs(place, 0o700, exist_ok=True)
+        for name in os.listdir(cache / "links"):
+            if name != self._all[0].parent.name:
+                shutil.rmtree(cache / "links" / name, ignore_errors=True)
+
+    def add(self, wanted: StoredObject, path: str) -> None:
+        """Link to an object's file. Raises FileNotFoundError: it has left the cache; OSError."""
+        for place in (self._second, self._first):
+            link = f"{place}/{os.fsdecode(wanted.path)}"
+            _link(path, link)
+        now = time.time_ns()
+        os.utime(link, ns=(now, os.stat(link).st_mtime_ns))
+
+    def evicted(self, digests: Collection[str]) -> None:
+        """Objects have left the cache: let the disk have their room."""
+        shards: dict[str, set[str]] = {}
+        for digest in digests:
+            shards.setdefault(digest[:2], set()).add(digest[2:])
+        for place in self._all:
+            for repository in _names(place):
+                for shard, rests in shards.items():
+                    directory = f"{place}/{repository}/{shard}"
+                    for name in _names(directory):
+                        if name.partition(".")[0] in rests:
+                            _remove_unless(f"{directory}/{name}", _FRESH)
+
+    def sweep(self) -> None:
+        """Take away what is not needed: to be called every few minutes."""
+        for link, shard, name in self._links():
+            with suppress(FileNotFoundError):
+                if not self._is_cached(link, shard, name):
+                    _remove_unless(link, _FRESH)
+                elif link.startswith(self._first + "/"):
+                    _remove_unless(link, _KNOWN)
+
+    def _links(self) -> Iterator[tuple[str, str, str]]:
+        for place in (self._first, self._second):
+            for shard in _names(place):
+                for name in _names(f"{place}/{shard}"):
+                    yield f"{place}/{shard}/{name}", shard, name
+
+    def _is_cached(self, link: str, shard: str, name: str) -> bool:
+        """Whether the link is to the file that the cache has now."""
+        try:
+            cached = os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}")
+        except FileNotFoundError:
+            return False
+        return cached.st_ino == os.stat(link).st_ino
+
+
+def _link(path: str, link: str) -> None:
+    """Make a link, also where there is one to a file that has left the cache since."""
+    for _ in range(2):
+        try:
+            os.link(path, link)
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if os.path.samefile(path, link):
+                    return
+            temporary = f"{link}.{os.getpid()}.{time.monotonic_ns()}"
+            os.link(path, temporary)
+            os.rename(temporary, link)
+            return
+        except FileNotFoundError:
+            if os.path.isdir(os.path.dirname(link)):
+                raise
+            os.makedirs(os.path.dirname(link), 0o700, exist_ok=True)
+        else:
+            return
+
+
+def _remove_unless(link: str, seconds: float) -> None:
+    """Remove a link unless it was made, or asked for, less than so many seconds ago."""
+    with suppress(FileNotFoundError):
+        if abs(time.time() - os.stat(link).st_atime) > seconds:
+            os.unlink(link)
+
+
+def _names(directory: str | Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,1 @@
+"""A revision as a FUSE file system: attributes, listings, whiteouts, open files."""

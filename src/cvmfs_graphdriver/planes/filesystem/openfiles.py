@@ -1,0 +1,75 @@
+"""Open files by inode: kept open for the next read, as many as the limit allows.
+
+Owns: which files stay open. The kernel opens files without telling us, so a read names its file by the
+inode alone. Must not know: how a file is opened, what is read. A file that is dropped while somebody reads
+from it gives its descriptors back when the reader is done.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+
+from cvmfs_graphdriver.client.objects.openfile import OpenFile
+
+__all__ = ["OpenFiles"]
+
+
+class OpenFiles:
+    """The files used last; safe for any number of threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._files: OrderedDict[int, OpenFile] = OrderedDict()
+        self._used: set[int] = set()
+
+    def get(self, inode: int, open_file: Callable[[], OpenFile]) -> OpenFile:
+        """The open file of an inode; ``open_file`` opens it if it is not open."""
+        with self._lock:
+            self._used.add(inode)
+            file = self._files.get(inode)
+            if file is not None:
+                self._files.move_to_end(inode)
+                return file
+        opened = open_file()
+        with self._lock:
+            file = self._files.setdefault(inode, opened)
+            surplus = [opened] if file is not opened else []
+            while len(self._files) > self._limit:
+                surplus.append(self._files.popitem(last=False)[1])
+        for dropped in surplus:
+            dropped.close()
+        return file
+
+    def let_go(self) -> Collection[int]:
+        """Close what has left the cache and was not read since the last call: its room must become free.
+
+        Returns what was read since then.
+        """
+        with self._lock:
+            used, self._used = self._used, set()
+            files = list(self._files.items())
+        for inode, file in files:
+            if inode not in used and file.is_evicted:
+                with self._lock:
+                    dropped = self._files.get(inode) is file and self._files.pop(inode)
+                if dropped:
+                    dropped.close()
+        return used
+
+    def drop(self, inodes: Collection[int]) -> None:
+        """Close these files: who reads them next opens them anew."""
+        with self._lock:
+            dropped = [self._files.pop(inode) for inode in inodes if inode in self._files]
+        for file in dropped:
+            file.close()
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            files, self._files = list(self._files.values()), OrderedDict()
+        for file in files:
+            file.close()
+
+    def __len__(self) -> int:
+        return len(self._files)

@@ -1,0 +1,249 @@
+"""A tree of a repository as a FUSE file system.
+
+Owns: the answers to the kernel's questions, and how long the kernel may keep them. Must not know: the wire
+(``kernel.fuse`` packs and serves), the network, whiteouts.
+
+A node's number is its inode, and an inode belongs to one catalog, which never changes. So whatever the
+kernel knows of a node it knows for ever, and a server that has just been started can answer for every
+node that its predecessor named. One node is different: the root is always that of the newest revision. The
+kernel is told to forget its attributes and its listing when a new revision is mounted. It keeps the names in
+it for a second only, and is never told to forget a name: an overlay mount above would answer ESTALE for
+good (docs/adr/telling-the-kernel-of-revisions.md).
+
+A directory stream of the root that was begun in an older revision goes on there: the offset of an entry
+says which revision it is from.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
+
+from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.errors import StaleInodeError
+from cvmfs_graphdriver.client.objects.openfile import OpenFile
+from cvmfs_graphdriver.client.tree.revision import Node
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.fuse import wire
+from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
+from cvmfs_graphdriver.kernel.fuse.wire import FOREVER, ROOT_NODE, StatFs
+from cvmfs_graphdriver.planes.filesystem.attributes import attributes_of
+from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
+from cvmfs_graphdriver.planes.filesystem.listing import Listing, Listings
+from cvmfs_graphdriver.planes.filesystem.openfiles import OpenFiles
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap
+from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.planes.walk.feeder import Feeder, Pages
+from cvmfs_graphdriver.repository.errors import CatalogError
+
+__all__ = ["Presentation", "RevisionFilesystem"]
+
+_log = logging.getLogger(__name__)
+
+_ROOT_TTL = 60
+"""Seconds for which the kernel may keep attributes of the root."""
+_ROOT_NAME_TTL = 1
+"""Seconds for which the kernel may keep a name in the root."""
+_LISTED = 65536
+_OLD_TREES = 16
+"""Revisions that directory streams of the root can go on in, the newest among them."""
+_ROOT_OFFSET_BITS = 32
+
+
+class Presentation(NamedTuple):
+    """How entries look to users, and how many files may be open."""
+
+    uids: IdMap = UNCHANGED
+    gids: IdMap = UNCHANGED
+    world_readable: bool = False
+    open_files: int = 1024
+
+
+class RevisionFilesystem:
+    """Answers for the tree given last. Implements ``kernel.fuse.filesystem.Filesystem``."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        presentation: Presentation,
+        statfs: Callable[[], StatFs],
+        counters: Counters,
+        pages: Pages,
+    ) -> None:
+        self._counters = counters
+        self._presentation = presentation
+        self._statfs = statfs
+        self._files = OpenFiles(presentation.open_files)
+        self._kernel_pages = KernelPages()
+        self._listings = Listings(_LISTED)
+        self._feeder = Feeder(lambda: self._tree, pages)
+        self._lock = threading.Lock()
+        self._trees: OrderedDict[int, Tree] = OrderedDict()
+        self._tree = tree
+        self.replace(tree)
+
+    def replace(self, tree: Tree) -> None:
+        """Show a new revision."""
+        self._tree = tree
+        with self._lock:
+            self._trees[_generation(tree)] = tree
+            while len(self._trees) > _OLD_TREES:
+                self._trees.popitem(last=False)
+
+    def close(self) -> None:
+        """Close all files."""
+        self._feeder.close()
+        self._files.close()
+
+    def let_go(self) -> None:
+        """Close files that have left the cache and that nobody reads; they can be fetched again."""
+        self._kernel_pages.add(self._files.let_go())
+        self._kernel_pages.add(self._feeder.take_given())
+
+    def to_be_asked_for(self) -> Collection[int]:
+        """Files that the kernel has had for a while and should ask for again, for their use to be seen."""
+        due = self._kernel_pages.due()
+        self._files.drop(due)
+        return due
+
+    # Operations
+
+    def lookup(self, parent: int, name: bytes) -> bytes:
+        """What ``name`` in the directory ``parent`` is."""
+        directory = self._node(parent)
+        if name == b".":
+            child: Node | None = directory
+        elif name == b"..":
+            child = self._node(directory.parent_inode)
+        else:
+            child = self._tree.child(directory, name)
+        ttl = _ROOT_NAME_TTL if parent == ROOT_NODE else FOREVER
+        if child is None:
+            return wire.no_entry(ttl)
+        return self._entry(child, ttl)
+
+    def getattr(self, node: int) -> bytes:
+        """The attributes of a node."""
+        ttl = _ROOT_TTL if node == ROOT_NODE else FOREVER
+        return wire.attributes_reply(self._attributes(self._node(node)), attribute_ttl=ttl)
+
+    def readlink(self, node: int) -> bytes:
+        """The target of a symbolic link."""
+        found = self._node(node)
+        if not found.entry.is_symlink:
+            raise RefusalError(errno.EINVAL)
+        return self._tree.readlink(found)
+
+    def read(self, node: int, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` with a file's bytes."""
+        found = self._node(node)
+        if not found.entry.is_regular:
+            raise RefusalError(errno.EINVAL)
+        wanted = max(0, min(len(buffer), found.entry.size - offset))
+        file = self._files.get(node, lambda: self._open(found))
+        if file.readinto(buffer[:wanted], offset) < wanted:
+            # The kernel would take what is missing for zeros.
+            raise CatalogError(f"{found.path!r} has less content than the {found.entry.size} bytes it should")
+        return wanted
+
+    def readdir(self, node: int, offset: int, size: int) -> bytes:
+        """Entries of a directory."""
+        return self._listing(node, offset).plain(offset, size)
+
+    def readdirplus(self, node: int, offset: int, size: int) -> bytes:
+        """Entries of a directory with their attributes."""
+        entries = self._listing(node, offset).plus(offset, size)
+        if not entries:
+            self._feeder.listed(node)
+        return entries
+
+    def getxattr(self, node: int, name: bytes, gid: int) -> bytes:
+        """The value of an extended attribute, magic or stored."""
+        found = self._node(node)
+        value = self._tree.magic_xattr(found, name, gid)
+        if value is None:
+            value = self._tree.xattrs(found).get(name)
+        if value is None:
+            raise RefusalError(errno.ENODATA)
+        return value
+
+    def listxattr(self, node: int) -> Iterable[bytes]:
+        """The names of the extended attributes that are to be seen."""
+        found = self._node(node)
+        return {**self._tree.xattrs(found), **dict.fromkeys(self._tree.magic_names(found))}
+
+    def statfs(self) -> StatFs:
+        """The size of the whole."""
+        return self._statfs()
+
+    def failed(self, error: Exception) -> None:
+        """Count and tell what made an operation fail; at most one message a second."""
+        now = time.time()
+        quiet = now - self._counters.last_io_error < 1
+        self._counters.add_io_error(now)
+        if isinstance(error, CvmfsGraphdriverError):
+            if not quiet:
+                _log.error("%s", error)
+        else:
+            _log.error("a request could not be served", exc_info=error)
+
+    # Nodes
+
+    def _node(self, inode: int) -> Node:
+        try:
+            return self._tree.node(inode)
+        except StaleInodeError:
+            raise RefusalError(errno.ESTALE) from None
+
+    def _attributes(self, node: Node) -> bytes:
+        target = self._tree.readlink(node) if node.entry.is_symlink else b""
+        shown = self._presentation
+        return attributes_of(node, target, shown.uids, shown.gids, world_readable=shown.world_readable).pack()
+
+    def _entry(self, node: Node, ttl: int) -> bytes:
+        return wire.entry(node.inode, self._attributes(node), entry_ttl=ttl)
+
+    def _open(self, node: Node) -> OpenFile:
+        self._counters.add("opens")
+        self._feeder.opened(node)
+        return self._tree.open(node)
+
+    # Directories
+
+    def _listing(self, inode: int, offset: int) -> Listing:
+        tree = self._tree
+        base = 0
+        if inode == ROOT_NODE:
+            with self._lock:
+                tree = self._trees.get(offset >> _ROOT_OFFSET_BITS, tree)
+            base = _generation(tree) << _ROOT_OFFSET_BITS
+        return self._listings.get((inode, base), lambda: self._pack(tree, inode, base))
+
+    def _pack(self, tree: Tree, inode: int, base: int) -> Listing:
+        directory = tree.node(ROOT_NODE) if inode == ROOT_NODE else self._node(inode)
+        if not directory.entry.is_directory:
+            raise RefusalError(errno.ENOTDIR)
+        self._counters.add("directory_opens")
+        children = tree.children(directory)
+        ttl = _ROOT_NAME_TTL if inode == ROOT_NODE else FOREVER
+        mode = directory.entry.mode
+        unknown = wire.no_entry()  # the kernel knows the directory itself, and its parent
+        items = [
+            wire.directory_entry_plus(b".", inode, mode, base + 1, unknown),
+            wire.directory_entry_plus(b"..", directory.parent_inode, mode, base + 2, unknown),
+        ]
+        items += [
+            wire.directory_entry_plus(
+                child.entry.name, child.inode, child.entry.mode, following, self._entry(child, ttl)
+            )
+            for following, child in enumerate(children, base + 3)
+        ]
+        return Listing(items, base)
+
+
+def _generation(tree: Tree) -> int:
+    """The number of a revision, cut so that an offset made of it is positive."""
+    return tree.number & 0x3FFFFFFF

@@ -1,0 +1,150 @@
+"""Layers as overlayfs wants to see them: the one place where whiteouts are translated.
+
+In a repository a layer has the names that its tar stream had: ``.wh.x`` deletes ``x`` of the layers below,
+``.wh..wh..opq`` hides everything below its directory (``kernel.overlay`` has the rules). This tree shows the
+same layer with character devices 0:0 and opaque directories in their place, and no trace of the marks. An
+image's own attributes of the name space ``trusted.overlay.`` are escaped, so that the container sees them
+and overlayfs does not obey them.
+
+A whiteout speaks of lower layers only. If a layer has both ``.wh.x`` and a directory ``x``, then ``x`` is new
+in this layer: nothing of an older ``x`` shines through, that is, it is opaque.
+
+Overlayfs never asks whether the root of a layer is opaque; who stacks layers must ask, see ``plane``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from cvmfs_graphdriver.client.objects.openfile import OpenFile
+from cvmfs_graphdriver.client.tree.revision import Node
+from cvmfs_graphdriver.kernel.overlay import (
+    MARK,
+    OPAQUE_MARK,
+    OPAQUE_VALUE,
+    OPAQUE_XATTR,
+    ORIGIN_XATTR,
+    WHITEOUT_DEVICE,
+    WHITEOUT_MODE,
+    escape_xattr,
+    hidden_by,
+    is_mark,
+    whiteout_of,
+)
+from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
+
+__all__ = ["OverlayTree"]
+
+
+class OverlayTree:
+    """A tree with whiteouts in overlayfs' form. Implements ``Tree``."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    @property
+    def number(self) -> int:
+        """Which revision this is."""
+        return self._tree.number
+
+    def node(self, inode: int) -> Node:
+        """The node with this number; a mark's is the whiteout that it became."""
+        node = self._tree.node(inode)
+        return _whiteout(node) if is_mark(node.entry.name) else node
+
+    def lookup(self, path: bytes) -> Node | None:
+        """The node at an absolute path, None if there is none."""
+        if not path:
+            return self._tree.lookup(path)
+        directory, _, name = path.rpartition(b"/")
+        parent = self._tree.lookup(directory)
+        return None if parent is None else self.child(parent, name)
+
+    def child(self, parent: Node, name: bytes) -> Node | None:
+        """The node called ``name``, or the whiteout if this layer deletes ``name``."""
+        if is_mark(name):
+            return None
+        node = self._tree.child(parent, name)
+        if node is not None:
+            return node
+        mark = self._tree.child(parent, whiteout_of(name))
+        return None if mark is None or hidden_by(mark.entry.name) is None else _whiteout(mark)
+
+    def children(self, parent: Node) -> Sequence[Node]:
+        """All nodes of a directory, and whiteouts for what it deletes."""
+        nodes = self._tree.children(parent)
+        marks = [node for node in nodes if is_mark(node.entry.name)]
+        if not marks:
+            return nodes
+        plain = [node for node in nodes if not is_mark(node.entry.name)]
+        present = {node.entry.name for node in plain}
+        plain += [
+            _whiteout(mark)
+            for mark in marks
+            if (hidden := hidden_by(mark.entry.name)) is not None and hidden not in present
+        ]
+        return plain
+
+    def has_names(self, parent: Node, prefix: bytes) -> bool:
+        """Whether a directory has a name that begins with ``prefix``, be it a mark."""
+        return self._tree.has_names(parent, prefix)
+
+    def open(self, node: Node) -> OpenFile:
+        """Open a regular file."""
+        return self._tree.open(node)
+
+    def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
+        """Begin to fetch regular files' content."""
+        return self._tree.prefetch(nodes, arrived)
+
+    def readlink(self, node: Node) -> bytes:
+        """The target of a symbolic link."""
+        return self._tree.readlink(node)
+
+    def xattrs(self, node: Node) -> Mapping[bytes, bytes]:
+        """The image's attributes, escaped, and overlay's own for a directory that is opaque or has marks."""
+        attributes = {escape_xattr(name): value for name, value in self._tree.xattrs(node).items()}
+        if node.entry.is_directory:
+            marked = self._tree.has_names(node, MARK)
+            if (marked and self._tree.child(node, OPAQUE_MARK) is not None) or self._is_made_again(node):
+                attributes[OPAQUE_XATTR] = OPAQUE_VALUE
+            if marked:
+                attributes[ORIGIN_XATTR] = b""
+        return attributes
+
+    def magic_xattr(self, node: Node, name: bytes, gid: int) -> bytes | None:
+        """Those of the repository's root alone: overlayfs would copy others up with their files."""
+        return None if node.path else self._tree.magic_xattr(node, name, gid)
+
+    def magic_names(self, node: Node) -> Sequence[bytes]:
+        """None."""
+        del node
+        return ()
+
+    def _is_made_again(self, node: Node) -> bool:
+        """Whether the layer also deletes an older entry in the place of this one."""
+        directory, _, name = node.path.rpartition(b"/")
+        parent = self._tree.lookup(directory) if name else None
+        return (
+            parent is not None
+            and self._tree.has_names(parent, MARK)
+            and self._tree.child(parent, whiteout_of(name)) is not None
+        )
+
+
+def _whiteout(mark: Node) -> Node:
+    """The device that stands for a mark. It keeps the mark's inode, so it can be found again by number."""
+    entry = mark.entry
+    name = hidden_by(entry.name) or entry.name
+    device = entry._replace(
+        name=name,
+        mode=WHITEOUT_MODE,
+        rdev=WHITEOUT_DEVICE,
+        size=0,
+        flags=EntryFlag(0),
+        linkcount=1,
+        hardlink_group=0,
+        digest=None,
+        symlink=b"",
+        xattr=b"",
+    )
+    return mark._replace(path=mark.path.rpartition(b"/")[0] + b"/" + name, entry=device)

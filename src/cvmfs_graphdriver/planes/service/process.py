@@ -1,0 +1,90 @@
+"""What a process that serves a repository makes of itself: where it logs, its cores, its place in the queue.
+
+Owns: obeying the settings of operation; one that cannot be obeyed is told, and the repository is served all
+the same. Must not know: what is served.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cvmfs_graphdriver.client.configuration.operation import OperationSettings
+
+__all__ = ["log_as_told", "run_as_told"]
+
+_SYSTEM_LOG = "/dev/log"
+_FILE_SIZE = 500_000
+_log = logging.getLogger(__name__)
+
+
+def log_as_told(settings: OperationSettings) -> None:
+    """Log where the settings say, unless somebody set up logging before, for a terminal."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    in_system = settings.log_file is None and os.path.exists(_SYSTEM_LOG)
+    main = _WhenNeeded(lambda: _system_log(settings) if in_system else _file_log(settings))
+    main.setLevel(settings.level)
+    _add(main, settings, date=not in_system)
+    if settings.debug_log is not None:
+        _add(logging.FileHandler(settings.debug_log, delay=True), settings, date=True)
+    root.setLevel(logging.DEBUG if settings.debug_log else settings.level)
+
+
+def run_as_told(settings: OperationSettings) -> None:
+    """Choose the cores, and how early the kernel ends this process when memory runs out."""
+    try:
+        if settings.cores:
+            os.sched_setaffinity(0, settings.cores)
+        if settings.oom_score is not None:
+            Path("/proc/self/oom_score_adj").write_text(f"{settings.oom_score}\n")
+    except OSError as error:
+        _log.warning("CVMFS_CPU_AFFINITY or CVMFS_OOM_SCORE_ADJ cannot be obeyed: %s", error.strerror)
+
+
+class _WhenNeeded(logging.Handler):
+    """A handler that is made for the first record: importing it would make each mount wait (4 ms)."""
+
+    def __init__(self, make: Callable[[], logging.Handler]) -> None:
+        super().__init__()
+        self._make = make
+        self._made: logging.Handler | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._made is None:
+                self._made = self._make()
+                self._made.setFormatter(self.formatter)
+            self._made.handle(record)
+        except Exception:  # noqa: BLE001 - whoever logs should not fail by it; so do logging's own
+            self.handleError(record)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+        super().close()
+
+
+def _add(handler: logging.Handler, settings: OperationSettings, *, date: bool) -> None:
+    when = "%(asctime)s " if date else ""
+    handler.setFormatter(
+        logging.Formatter(f"{when}cvmfs-graphdriver[%(process)d]: ({settings.prefix}) %(message)s")
+    )
+    logging.getLogger().addHandler(handler)
+
+
+def _system_log(settings: OperationSettings) -> logging.Handler:
+    from logging.handlers import SysLogHandler
+
+    facility = SysLogHandler.LOG_DAEMON
+    if settings.facility is not None:
+        facility = SysLogHandler.LOG_LOCAL0 + settings.facility
+    return SysLogHandler(_SYSTEM_LOG, facility)
+
+
+def _file_log(settings: OperationSettings) -> logging.Handler:
+    from logging.handlers import RotatingFileHandler
+
+    file = settings.log_file or settings.fallback_log
+    return RotatingFileHandler(file, maxBytes=_FILE_SIZE, backupCount=1, delay=True)

@@ -1,0 +1,208 @@
+"""The process that serves one repository to the kernel.
+
+Owns: what such a process consists of: a client, the tree that is shown, the serving threads, and one more
+that looks for new revisions. Must not know: who forked it, and who forks the next one if it dies.
+"""
+
+import logging
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from cvmfs_graphdriver.client.administration.talk import Talk
+from cvmfs_graphdriver.client.administration.talk_socket import serve_talk
+from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository
+from cvmfs_graphdriver.client.configuration.settings import PresentationSettings, load_settings
+from cvmfs_graphdriver.client.errors import ClientError, RevisionError
+from cvmfs_graphdriver.client.tree.revision import Revision
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
+from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
+from cvmfs_graphdriver.kernel.fuse.server import Server
+from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
+from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
+from cvmfs_graphdriver.kernel.heap import share_one_heap
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap, load_id_map
+from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
+from cvmfs_graphdriver.planes.service.process import log_as_told, run_as_told
+from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.planes.walk.page_cache import PageCache
+
+__all__ = ["serve_repository"]
+
+_log = logging.getLogger(__name__)
+
+_RESERVED_FILES = 512
+"""Descriptors that are not for users' files: catalogs, connections, the device."""
+
+_OPEN_FILES = 1024
+"""Opening a file that the kernel asks for again costs less than keeping thousands of them open."""
+_SWEEP = 60.0
+"""Seconds between two looks for open files that have left the cache, and that nobody reads."""
+_UNSEEN = 600.0
+"""Seconds after which the use of a file is to be seen again when files may have to leave the cache soon."""
+_BLOCK = 512
+_PAUSE = 1.0
+"""The least time between two looks for a new revision, in seconds."""
+
+
+def serve_repository(
+    request: MountRequest, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]
+) -> None:
+    """Serve through ``device`` until it is unmounted.
+
+    When the repository can be read, ``ready`` is called with the options that the file system should be
+    mounted with, ``suid`` and ``check_permissions``; serving begins when it returns. Raises ClientError,
+    RepositoryError: the repository cannot be read.
+    """
+    find = fetched_config_repository(request.etc, request.overrides)
+    settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
+    log_as_told(settings.operation)
+    run_as_told(settings.operation)
+    look_for_garbage_seldom()
+    share_one_heap()
+    client = Client(settings)
+    try:
+        _Service(request, client, settings.presentation, device).run(inflight, ready)
+    finally:
+        client.close()
+
+
+class _Service:
+    """What serves one repository in this process."""
+
+    def __init__(
+        self, request: MountRequest, client: Client, presentation: PresentationSettings, device: int
+    ) -> None:
+        self._request = request
+        self._client = client
+        self._settings = presentation
+        self._device = device
+        self._stop = threading.Event()
+        self._filesystem = RevisionFilesystem(
+            self._shown(client.mount()),
+            self._presentation(),
+            self._statfs,
+            client.counters,
+            PageCache(device),
+        )
+
+    def run(self, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
+        """Serve until the end."""
+        server = Server(self._device, self._served(), inflight)
+        ready(
+            {
+                "suid": self._request.suid or self._settings.suid,
+                "check_permissions": self._settings.check_permissions,
+            }
+        )
+        follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
+        follower.start()
+        threading.Thread(target=self._tidy, args=(server,), name="janitor", daemon=True).start()
+        with self._talk(server):
+            server.serve()
+        self._stop.set()
+        self._filesystem.close()
+
+    @contextmanager
+    def _talk(self, server: Server) -> Iterator[None]:
+        """Answer administrators meanwhile; a mount without that is better than none."""
+        settings = self._client.settings
+        talk = Talk(self._client, self._request.target, lambda: self._show_newest(server))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(serve_talk(settings.talk_socket, talk.answer, settings.talk_owner))
+            except ClientError as error:
+                _log.warning("%s", error)
+            yield
+
+    def _served(self) -> Filesystem:
+        """The tree, and the fetch trigger if it was asked for."""
+        if not self._request.triggers:
+            return self._filesystem
+        from cvmfs_graphdriver.planes.erofs.fetching import Fetching, describe_catalog
+        from cvmfs_graphdriver.planes.erofs.trigger import TriggerFilesystem
+
+        fetching = Fetching(self._client)
+        threading.Thread(target=fetching.tidy, args=(self._stop,), name="links", daemon=True).start()
+        return TriggerFilesystem(
+            self._filesystem,
+            self._request.fqrn,
+            fetching.fetch,
+            lambda inode: self._revision().node(inode),
+            lambda node: describe_catalog(self._revision(), node),
+        )
+
+    def _revision(self) -> Revision:
+        return self._client.current or self._client.mount()
+
+    def _shown(self, revision: Revision) -> Tree:
+        if not self._request.whiteouts:
+            return revision
+        from cvmfs_graphdriver.planes.filesystem.whiteouts import OverlayTree
+
+        return OverlayTree(revision)
+
+    def _presentation(self) -> Presentation:
+        shown = self._settings
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        wanted = self._client.settings.cache.open_files
+        if shown.claim_ownership:
+            uids, gids = IdMap(default=os.getuid()), IdMap(default=os.getgid())
+        else:
+            uids = load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED
+            gids = load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED
+        return Presentation(
+            uids=uids,
+            gids=gids,
+            world_readable=shown.world_readable,
+            open_files=max(16, min(wanted, hard - _RESERVED_FILES, _OPEN_FILES)),
+        )
+
+    def _statfs(self) -> StatFs:
+        totals = self._revision().statfs()
+        if not totals.size and not self._request.whiteouts:
+            return StatFs(0, 0, 0, 0, 0, 0)  # what the reference client says of a cache without a limit
+        return StatFs(totals.size // _BLOCK, totals.free // _BLOCK, totals.files, totals.files)
+
+    def _follow(self, server: Server) -> None:
+        """Show new revisions as they come.
+
+        A server that was started anew may show a newer root than its predecessor did, so it begins by
+        letting the kernel forget that one.
+        """
+        server.invalidate_inode(ROOT_NODE)
+        while not self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
+            try:
+                self._show_newest(server)
+            except RevisionError as error:
+                # Nobody may see it any longer; a server that begins anew shows another one, or nothing.
+                _log.critical("ending the server: %s", error)
+                os._exit(error.exit_code)
+            except CvmfsGraphdriverError as error:
+                _log.warning("cannot look for a new revision: %s", error)
+
+    def _tidy(self, server: Server) -> None:
+        """What is needed because the kernel never says that it uses a file, nor that it has done with one."""
+        asked = time.monotonic()
+        while not self._stop.wait(_SWEEP):
+            self._filesystem.let_go()
+            if self._client.is_cache_filling and time.monotonic() - asked > _UNSEEN:
+                asked = time.monotonic()
+                for inode in self._filesystem.to_be_asked_for():
+                    server.invalidate_inode(inode)
+
+    def _show_newest(self, server: Server) -> Revision | None:
+        """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh`` does."""
+        revision = self._client.refresh()
+        if revision is not None:
+            _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
+            self._filesystem.replace(self._shown(revision))
+            server.invalidate_inode(ROOT_NODE)
+        return revision

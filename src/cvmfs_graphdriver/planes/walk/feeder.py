@@ -1,0 +1,153 @@
+"""Feeding the kernel ahead of who reads: files come into the cache, and into the page cache, unasked.
+
+Owns: what becomes of a guess of ``readahead``: fetching, and handing small files to the kernel as soon as
+they are there and it knows them, so that reading them costs no message. It comes to know them when their
+directory is listed. Every sixteenth file stays to be asked for: that tells how far the reader is. Must not
+know: how files are fetched, how the kernel is given something.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from cvmfs_graphdriver.client.objects.background import Background
+from cvmfs_graphdriver.client.tree.revision import Node
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.planes.walk.readahead import ReadAhead
+
+__all__ = ["Feeder", "Pages"]
+
+_ASKED_FOR = 16
+_SMALL = 128 << 10
+_EARLY = 4096
+"""So many files wait for their directory to be listed, at most."""
+_LISTED = 65536
+_SETTLING = 0.25
+"""Seconds that who lists a directory waits for its files to be handed over, so as not to ask for them."""
+_BATCH = 64
+_CATCHING_UP = 0.02
+"""Who has caught up with what is being fetched waits for so many files as long as some come in that time."""
+
+
+class Pages(Protocol):
+    """The kernel's page cache."""
+
+    def offer(self, inode: int, size: int, path: str) -> None:
+        """Give it the content of a file, which is at ``path``."""
+
+    def settle(self, seconds: float) -> None:
+        """Wait until it has what was offered, at most so long."""
+
+    def close(self) -> None:
+        """Give it nothing any more."""
+
+
+class Feeder:
+    """Guesses and feeds; safe for any number of threads. ``tree`` gives the one that is shown now."""
+
+    def __init__(self, tree: Callable[[], Tree], pages: Pages) -> None:
+        self._tree = tree
+        self._pages = pages
+        self._guess = ReadAhead(self._children, lambda inode: tree().node(inode))
+        self._guesser = Background(1, "read-ahead")
+        self._lock = threading.Lock()
+        self._listed: set[int] = set()
+        self._early: dict[int, list[tuple[int, int, str]]] = {}
+        """What can be offered when its directory has been listed, by directory."""
+        self._early_count = 0
+        self._given: set[int] = set()
+        self._coming: set[int] = set()
+        """Files that are on their way."""
+        self._awaited: set[int] = set()
+        """Those among them that somebody has asked for meanwhile."""
+        self._arrivals = 0
+        self._target = 0
+        """At which number of arrivals somebody waits to be woken; 0 if nobody waits."""
+        self._batch = threading.Condition(self._lock)
+
+    def opened(self, node: Node) -> None:
+        """Somebody reads a file. May wait for some that follow, if it was about to be fetched unasked.
+
+        Else who is quicker than the network would ask for one file after the other, each when it comes.
+        """
+        self._guesser.submit(lambda: self._follow(node))
+        if node.inode in self._coming and self._wait_for_others(node):
+            self._pages.settle(_CATCHING_UP)
+
+    def listed(self, directory: int) -> None:
+        """Somebody has listed a directory to its end: now the kernel knows its files."""
+        if self._hand_over(directory):
+            self._pages.settle(_SETTLING)
+
+    def take_given(self) -> Collection[int]:
+        """The files that the kernel was given since the last call."""
+        with self._lock:
+            given, self._given = self._given, set()
+        return given
+
+    def close(self) -> None:
+        """Feed nothing any more."""
+        self._guesser.close()
+        self._pages.close()
+
+    def _children(self, node: Node) -> Sequence[Node]:
+        return self._tree().children(node)
+
+    def _follow(self, node: Node) -> None:
+        self._hand_over(node.parent_inode)  # whoever reads a file there has come to know the others, too
+        try:
+            nodes = self._guess.opened(node)
+            self._coming.update(each.inode for each in nodes if not each.entry.is_chunked)
+            if nodes and not self._tree().prefetch(nodes, self._receive):
+                self._guess.missed()
+        except CvmfsGraphdriverError:
+            self._guess.missed()  # who really reads there sees the error
+
+    def _receive(self, node: Node, path: str) -> None:
+        """A file is in the client's cache."""
+        size = node.entry.size
+        with self._lock:
+            awaited = node.inode in self._awaited
+            self._awaited.discard(node.inode)
+            self._coming.discard(node.inode)
+            self._arrivals += 1
+            if self._target and self._arrivals >= self._target:
+                self._batch.notify_all()
+            if awaited or self._arrivals % _ASKED_FOR == 0 or size > _SMALL:
+                return  # giving the kernel a file that it has asked for would wait for our answer
+            if node.parent_inode not in self._listed:
+                if self._early_count < _EARLY:
+                    self._early.setdefault(node.parent_inode, []).append((node.inode, size, path))
+                    self._early_count += 1
+                return
+            self._given.add(node.inode)
+        self._pages.offer(node.inode, size, path)
+
+    def _wait_for_others(self, node: Node) -> bool:
+        """Wait for a file, and some that follow; says whether they came."""
+        with self._lock:
+            self._coming.discard(node.inode)
+            self._awaited.add(node.inode)
+            target = self._target = max(self._target, self._arrivals + min(_BATCH, len(self._coming)))
+            seen = -1
+            while seen < self._arrivals < target:
+                seen = self._arrivals
+                self._batch.wait(_CATCHING_UP)
+            if self._target <= target:
+                self._target = 0
+            self._awaited.discard(node.inode)
+            return self._arrivals >= target
+
+    def _hand_over(self, directory: int) -> bool:
+        """Offer what waited for this directory; says whether there was something."""
+        with self._lock:
+            if len(self._listed) >= _LISTED:
+                self._listed.clear()
+            self._listed.add(directory)
+            early = self._early.pop(directory, [])
+            self._early_count -= len(early)
+            self._given.update(inode for inode, _, _ in early)
+        for inode, size, path in early:
+            self._pages.offer(inode, size, path)
+        return bool(early)

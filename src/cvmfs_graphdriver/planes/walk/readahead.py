@@ -1,0 +1,185 @@
+"""Which files will be read next, guessed from those that were read.
+
+Owns: the guess. Who walks a tree (tar, cp, grep) reads files in the order in which they are listed, and
+enters directories as he comes to them; fetching files one by one, he would wait for the network each time.
+A guess needs some right ones before it, and goes no further up in the tree than the reader has been, so that
+a program that reads here and there causes no traffic. Must not know: how anything is fetched.
+
+Only some of the files that were guessed need be reported when they are read: they stand for those before
+them. For one thread at a time.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+from cvmfs_graphdriver.client.tree.revision import Node
+
+__all__ = ["ReadAhead"]
+
+_START = 3
+"""So many files must have been read in order before others are fetched ahead."""
+_WALK = 16
+"""From so many on, somebody walks the tree: then the guess enters directories, and leaves them."""
+_FILES = 512
+_BYTES = 32 << 20
+"""So much may have been guessed, and not been read yet."""
+_BIG = 8 << 20
+"""Files of more bytes are not guessed."""
+_DIRECTORIES = 64
+_REMEMBERED = 4096
+
+
+class _Directory:
+    """The order of a directory's files, the last one read, and the last one guessed."""
+
+    __slots__ = ("ahead", "last", "positions")
+
+    def __init__(self, children: Sequence[Node]) -> None:
+        self.positions = {node.inode: position for position, node in enumerate(filter(_is_guessed, children))}
+        self.last = self.ahead = -1
+
+
+class _Walk:
+    """What one reader is expected to read, and how far he has come."""
+
+    def __init__(self, files: Iterator[Node]) -> None:
+        self._files = files
+        self._ahead: deque[tuple[int, int]] = deque()  # inode and size
+        self._bytes = 0
+
+    def read(self, inode: int) -> list[int]:
+        """The file was read, hence those before it, too; returns them."""
+        passed: list[int] = []
+        while self._ahead and (not passed or passed[-1] != inode):
+            one, size = self._ahead.popleft()
+            self._bytes -= size
+            passed.append(one)
+        return passed
+
+    def more(self, window: int) -> list[Node]:
+        """Further files, so that ``window`` are ahead of the reader; none as long as there are many."""
+        if len(self._ahead) > window // 2:
+            return []
+        found: list[Node] = []
+        while len(self._ahead) < window and self._bytes < _BYTES:
+            node = next(self._files, None)
+            if node is None:
+                break
+            found.append(node)
+            self._ahead.append((node.inode, node.entry.size))
+            self._bytes += node.entry.size
+        return found
+
+
+class ReadAhead:
+    """The guesses for one tree. ``children`` lists a directory, ``node`` finds one by its inode."""
+
+    def __init__(self, children: Callable[[Node], Sequence[Node]], node: Callable[[int], Node]) -> None:
+        self._children = children
+        self._node = node
+        self._directories: OrderedDict[int, _Directory] = OrderedDict()
+        self._expected: dict[int, _Walk] = {}
+        self._streak = 0
+        self._previous = 0
+        self._top = b""
+        """The deepest directory that has all of the files that were read in order."""
+
+    def opened(self, node: Node) -> Sequence[Node]:
+        """A file was opened; returns the files to be fetched."""
+        walk = self._expected.get(node.inode)
+        if walk is not None:
+            passed = walk.read(node.inode)
+            for inode in passed:
+                self._expected.pop(inode, None)
+            self._follow(node, len(passed))
+        elif self._is_next(node):
+            self._follow(node, 1)
+            if self._streak < _START:
+                return ()
+            walk = _Walk(self._files_behind(node, deep=self._streak >= _WALK))
+        else:
+            return ()
+        files = walk.more(min(_FILES, 2 * self._streak))
+        self._expect(walk, files)
+        return files
+
+    def missed(self) -> None:
+        """Nothing that was returned had to be fetched: there is no need to guess for a while."""
+        self._streak = 0
+        self._expected.clear()
+
+    def _expect(self, walk: _Walk, files: Sequence[Node]) -> None:
+        if len(self._expected) > _REMEMBERED:
+            self._expected.clear()
+        for node in files:
+            self._expected[node.inode] = walk
+            directory = self._directories.get(node.parent_inode)
+            if directory is not None:
+                directory.ahead = max(directory.ahead, directory.positions.get(node.inode, -1))
+
+    def _follow(self, node: Node, count: int) -> None:
+        """``count`` files were read in order, this one the last."""
+        directory = node.path.rpartition(b"/")[0]
+        if not self._streak:
+            self._top = directory
+        while self._top and not (directory + b"/").startswith(self._top + b"/"):
+            self._top = self._top.rpartition(b"/")[0]
+        self._streak += count
+        known = self._directories.get(node.parent_inode)
+        if known is not None:
+            known.last = known.positions.get(node.inode, known.last)
+
+    def _is_next(self, node: Node) -> bool:
+        """Whether a file is the first of its directory, or follows those that were read or guessed there."""
+        known = self._directories.get(node.parent_inode)
+        if known is None:
+            previous, self._previous = self._previous, node.parent_inode
+            if self._streak < _WALK and previous != node.parent_inode:
+                return False
+            known = self._remember(node.parent_inode)
+        position = known.positions.get(node.inode)
+        if position is None:
+            return False
+        last, known.last = known.last, position
+        if position == last + 1 or last < position == known.ahead + 1:
+            return True
+        self._streak = 0
+        return False
+
+    def _remember(self, inode: int) -> _Directory:
+        directory = self._directories[inode] = _Directory(self._children(self._node(inode)))
+        while len(self._directories) > _DIRECTORIES:
+            self._directories.popitem(last=False)
+        return directory
+
+    def _files_behind(self, node: Node, *, deep: bool) -> Iterator[Node]:
+        """Files in the order of a walk, those behind ``node``; only from its directory unless ``deep``."""
+        while True:
+            directory = self._node(node.parent_inode)
+            siblings = self._children(directory)
+            position = next((at for at, one in enumerate(siblings) if one.path == node.path), len(siblings))
+            yield from self._files_in(islice(siblings, position + 1, None), deep=deep)
+            if (
+                not deep
+                or not (directory.path + b"/").startswith(self._top + b"/")
+                or (directory.path == self._top)
+            ):
+                return
+            node = directory
+
+    def _files_in(self, nodes: Iterator[Node], *, deep: bool) -> Iterator[Node]:
+        stack = [nodes]
+        while stack:
+            for node in stack[-1]:
+                if _is_guessed(node):
+                    yield node
+                elif deep and node.entry.is_directory:
+                    stack.append(iter(self._children(node)))
+                    break
+            else:
+                stack.pop()
+
+
+def _is_guessed(node: Node) -> bool:
+    return node.entry.is_regular and 0 < node.entry.size <= _BIG

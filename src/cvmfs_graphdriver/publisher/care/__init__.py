@@ -1,0 +1,1 @@
+"""Looking after a published repository: check, garbage collection, summary."""

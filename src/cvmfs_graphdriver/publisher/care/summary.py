@@ -1,0 +1,53 @@
+"""What a repository is and holds, for people: its newest revision in a few numbers.
+
+Owns: where the numbers come from; nothing is counted anew, the catalogs say it. Must not know: how it looks.
+"""
+
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmfs_graphdriver.publisher.errors import PublisherError
+from cvmfs_graphdriver.publisher.repository import WHITELIST, Repository
+from cvmfs_graphdriver.publisher.tags import list_tags
+from cvmfs_graphdriver.repository.catalog.catalog import Catalog
+from cvmfs_graphdriver.repository.catalog.counters import Tally
+from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
+from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.trust.letter import Letter
+from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
+
+__all__ = ["Summary", "summarise"]
+
+_SMALL = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """``contents`` counts what all catalogs of the newest revision hold together."""
+
+    location: str
+    manifest: Manifest
+    whitelist: Whitelist
+    tags: int
+    contents: Tally
+
+
+def summarise(repository: Repository) -> Summary:
+    """The newest revision. Raises PublisherError, and what reading the repository raises."""
+    manifest = repository.manifest()
+    stored = repository.storage.get(WHITELIST, limit=_SMALL)
+    if stored is None:
+        raise PublisherError(f"{repository.fqrn} has no whitelist: sign one (cvmfs-graphdriver repo resign)")
+    with tempfile.TemporaryDirectory(prefix="summary-") as scratch:
+        root = repository.unpack(ObjectName(manifest.root, Suffix.CATALOG), Path(scratch))
+        with closing(Catalog.open(root, mountpoint=b"")) as catalog:
+            contents = catalog.counters.total
+    return Summary(
+        location=repository.storage.location,
+        manifest=manifest,
+        whitelist=Whitelist.parse(Letter.parse(stored).body),
+        tags=len(list_tags(repository)),
+        contents=contents,
+    )

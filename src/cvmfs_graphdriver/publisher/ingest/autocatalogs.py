@@ -1,0 +1,121 @@
+"""Splitting a catalog that is too big for clients to load it as a whole (format reference, section 4.1).
+
+Owns: which directories of a big tree become catalogs of their own, and moving what is in them. The weights
+are those of the stock server: a catalog's weight is the number of its entries. Must not know: where
+catalogs are stored, what follows for the catalogs above.
+
+A hard-link group cannot lie in two catalogs, so no cut goes through one: directories in the way stay.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
+from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
+
+__all__ = ["Weights", "split_catalog"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A catalog of more than ``most`` entries is split, and none is made for fewer than ``least``."""
+
+    most: int = 100_000
+    least: int = 1_000
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The directories of a tree, by path, and what is known of them."""
+
+    children: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    weights: Counter[bytes] = field(default_factory=Counter)
+    tied: set[bytes] = field(default_factory=set)
+    cuts: list[bytes] = field(default_factory=list)
+
+    def tie(self, places: list[bytes]) -> None:
+        """One file has names in all these directories: no cut may come between them."""
+        common = os.path.commonpath(places)
+        for place in places:
+            at = place
+            while at != common:
+                self.tied.add(at)
+                at = at.rpartition(b"/")[0]
+
+    def cut(self, top: bytes, weights: Weights) -> None:
+        """Choose directories, the deepest first, until every catalog is light enough or cannot be lighter."""
+        for path in sorted(self.weights, key=lambda path: path.count(b"/"), reverse=True):
+            light = [child for child in self.children[path] if child not in self.tied]
+            self.weights[path] += sum(self.weights[child] for child in self.children[path])
+            for child in sorted(light, key=lambda child: (-self.weights[child], child)):
+                if self.weights[path] <= weights.most or self.weights[child] < weights.least:
+                    break
+                self.weights[path] -= self.weights[child]
+                self.weights[child] = 0
+                self.cuts.append(child)
+            if path == top:
+                break
+
+
+def split_catalog(
+    catalog: CatalogWriter,
+    loader: CatalogLoader,
+    weights: Weights,
+    new_catalog: Callable[[bytes], CatalogWriter],
+) -> list[CatalogWriter]:
+    """Move directories of a settled ``catalog`` into new ones, if it is too big; gives these.
+
+    The directories' entries in ``catalog`` are mountpoints then, and its counters are right.
+    """
+    top = catalog.mountpoint
+    counters = catalog.counters.self_
+    if counters.regular + counters.symlink + counters.special + counters.dir <= weights.most:
+        return []
+    plan = _Plan()
+    groups: dict[int, set[bytes]] = defaultdict(set)
+    pending = [top]
+    while pending:
+        path = pending.pop()
+        entries = catalog.listing(path)
+        plan.weights[path] = len(entries)
+        for entry in entries:
+            if entry.is_directory:
+                plan.children[path].append(path + b"/" + entry.name)
+            elif entry.hardlink_group:
+                groups[entry.hardlink_group].add(path)
+        pending += plan.children[path]
+    for places in groups.values():
+        if len(places) > 1:
+            plan.tie(sorted(places))
+    plan.cut(top, weights)
+    made = [_move(catalog, loader, path, new_catalog(path)) for path in plan.cuts]
+    catalog.flush()
+    loader.settle()
+    return made
+
+
+def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: CatalogWriter) -> CatalogWriter:
+    """Move what is in the directory at ``path`` to a catalog of its own, where it is the root."""
+    root = _found(catalog, path)
+    target.add(path, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
+    pending = [path]
+    while pending:
+        directory = pending.pop()
+        for entry in catalog.listing(directory):
+            at = directory + b"/" + entry.name
+            target.add(at, entry, catalog.chunks(at, entry) if entry.is_chunked else ())
+            if entry.is_directory and EntryFlag.NESTED_MOUNTPOINT not in entry.flags:
+                pending.append(at)
+        loader.clear(directory)
+    catalog.replace(path, root._replace(flags=root.flags | EntryFlag.NESTED_MOUNTPOINT))
+    return target
+
+
+def _found(catalog: CatalogWriter, path: bytes) -> DirectoryEntry:
+    entry = catalog.lookup(path)
+    if entry is None:
+        raise AssertionError("a directory that was listed is there")
+    return entry

@@ -1,0 +1,296 @@
+"""A stream of entries on its way into a catalog.
+
+Owns: what such a stream means – later entries replace earlier ones, directories that are missing are made up,
+names that share an inode become a hard-link group – and which entry flags follow (CernVM-FS format
+reference, sections 3.5, 3.6 and 14). Must not know: where catalogs and objects are stored, what kind of
+stream it was.
+
+A stream is a tar's: an entry may lie below a symbolic link that came before, and then belongs where that
+points to, seen from the root of the tree. Entries reach the catalog in the order in which they came, some
+thousands behind the stream, for their content is being stored meanwhile; only directories are kept in memory
+to the end, where their link counts are known. What is made up is as old as the entry that made it necessary,
+so that equal streams make equal catalogs.
+
+Hard links: a group is local to a catalog, and nothing that reads catalogs asks its members to be in one
+directory, so groups across directories are kept, as a container's files need it. The stock server cannot
+write those; ``break_cross_directory_hardlinks`` gives what it does: one group for each directory.
+"""
+
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cvmfs_graphdriver.publisher.errors import IngestError
+from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights, split_catalog
+from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter, PendingContent
+from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
+from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
+from cvmfs_graphdriver.repository.catalog.xattr import encode_xattrs
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
+
+__all__ = ["TreeIngest", "directory_entry"]
+
+_DIRECTORY_SIZE: Final = 4096
+_DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
+_NAME_LIMIT: Final = 255
+_CHUNKED: Final = EntryFlag.FILE | EntryFlag.CHUNKED
+_SYMLINK: Final = EntryFlag.FILE | EntryFlag.SYMLINK
+_SPECIAL: Final = EntryFlag.FILE | EntryFlag.SPECIAL
+_SYMLINK_HOPS: Final = 40
+_MOST_WAITING: Final = 4096
+"""So many of the latest entries wait for their content: always as many, so that equal streams make equal
+catalogs to the byte, however fast the storage is."""
+
+
+def directory_entry(name: bytes, *, now: int, links: int = 2) -> DirectoryEntry:
+    """A directory that nobody described: owned by root, 0755, modified at ``now``."""
+    return DirectoryEntry(
+        name, _DIRECTORY_MODE, _DIRECTORY_SIZE, now, flags=EntryFlag.DIRECTORY, linkcount=links
+    )
+
+
+@dataclass(slots=True)
+class _File:
+    """What the names of one file share, as long as one of them waits for the content."""
+
+    entry: DirectoryEntry
+    content: PendingContent | None = None
+    chunks: tuple[Chunk, ...] = ()
+
+    def settle(self) -> None:
+        """Wait for the content. Raises StorageError."""
+        if self.content is not None:
+            stored = self.content.result()
+            flags = _CHUNKED if stored.chunks else EntryFlag.FILE
+            self.entry = self.entry._replace(flags=flags, size=stored.size, digest=stored.digest)
+            self.chunks = stored.chunks
+            self.content = None
+
+
+class TreeIngest:
+    """One tree on its way into ``catalog``, whose mountpoint it is to be; for one thread.
+
+    ``notes`` says in words what could not be kept as it was.
+    """
+
+    def __init__(
+        self, catalog: CatalogWriter, objects: ObjectWriter, options: RepositoryOptions, *, now: int
+    ) -> None:
+        self._catalog = catalog
+        self._loader = CatalogLoader(catalog)
+        self._base = catalog.mountpoint
+        self._objects = objects
+        self._options = options
+        self._now = now
+        self._directories: dict[bytes, DirectoryEntry] = {}
+        self._waiting: deque[tuple[bytes, _File]] = deque()
+        self._recent: dict[bytes, _File] = {}
+        self.notes: list[str] = []
+
+    def take(self, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
+        """Take in entries; a regular file that is no hard link comes with its content.
+
+        Raises IngestError: an entry that cannot be stored as it is; StorageError.
+        """
+        for entry, reader in entries:
+            _check_path(entry.path)
+            if not self._directories:
+                self._directories[b""] = directory_entry(b"", now=entry.mtime)
+            if stat.S_ISDIR(entry.mode):
+                self._take_directory(entry)
+            else:
+                self._take_file(entry, reader)
+            while len(self._waiting) > _MOST_WAITING:
+                self._write_first()
+
+    def finish(self) -> DirectoryEntry:
+        """Complete the catalog's entries and counters; returns the directory that is the tree's root.
+
+        Raises StorageError.
+        """
+        self._write_all()
+        subdirectories = Counter(path.rpartition(b"/")[0] for path in self._directories if path)
+        root = self._directories.pop(b"", None) or directory_entry(b"", now=self._now)
+        root = root._replace(name=self._base.rpartition(b"/")[2], linkcount=2 + subdirectories[b""])
+        self._loader.put(self._base, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
+        for path, entry in self._directories.items():
+            self._loader.put(self._base + path, entry._replace(linkcount=2 + subdirectories[path]))
+        broken = self._loader.settle(by_directory=self._options.break_cross_directory_hardlinks)
+        if broken:
+            self.notes.append(f"broke up {broken} hard-link groups that cross directories")
+        return root
+
+    def split(self, weights: Weights, new_catalog: Callable[[bytes], CatalogWriter]) -> list[CatalogWriter]:
+        """Move parts of a big tree that is finished into catalogs of their own."""
+        return split_catalog(self._catalog, self._loader, weights, new_catalog)
+
+    # Entries as they come
+
+    def _take_directory(self, entry: TreeEntry) -> None:
+        parent, _, name = entry.path.rpartition(b"/")
+        path = self._directory(parent, entry.mtime) + b"/" + name if entry.path else b""
+        self._recent.pop(path, None)
+        self._directories[path] = DirectoryEntry(
+            name, entry.mode, _DIRECTORY_SIZE, entry.mtime, entry.mtime_ns or None, entry.uid, entry.gid,
+            EntryFlag.DIRECTORY, xattr=self._xattr(entry),
+        )  # fmt: skip
+
+    def _take_file(self, entry: TreeEntry, reader: ContentReader | None) -> None:
+        parent, _, name = entry.path.rpartition(b"/")
+        if not name:
+            raise IngestError("the directory that is ingested cannot be a file")
+        if entry.hardlink is not None:
+            file = self._linked(entry.path, entry.hardlink)
+        elif self._options.ignore_special_files and not (
+            stat.S_ISREG(entry.mode) or stat.S_ISLNK(entry.mode)
+        ):
+            self.notes.append(f"left out the special file {os.fsdecode(entry.path)!r}")
+            return
+        else:
+            file = self._file(entry, reader)
+        path = self._directory(parent, entry.mtime) + b"/" + name
+        if path in self._directories:
+            self._forget_directory(path)
+        if self._recent.get(path) is not file:
+            self._waiting.append((path, file))
+            self._recent[path] = file
+
+    def _file(self, entry: TreeEntry, reader: ContentReader | None) -> _File:
+        flags = EntryFlag.FILE
+        content = None
+        if stat.S_ISREG(entry.mode):
+            if reader is None:
+                raise IngestError(f"the file {os.fsdecode(entry.path)!r} comes without content")
+            content = self._objects.store(reader)
+        elif stat.S_ISLNK(entry.mode):
+            flags = _SYMLINK
+        else:
+            flags = _SPECIAL
+        compression = Compression.ZLIB if content is None else self._options.compression
+        made = DirectoryEntry(
+            entry.path.rpartition(b"/")[2], entry.mode, 0, entry.mtime, entry.mtime_ns or None,
+            entry.uid, entry.gid, flags, symlink=entry.symlink, rdev=entry.rdev, xattr=self._xattr(entry),
+            hash_algorithm=self._options.algorithm, compression=compression,
+        )  # fmt: skip
+        return _File(made, content)
+
+    def _linked(self, path: bytes, target: bytes) -> _File:
+        """The file that has the name ``target``, as a member of a hard-link group."""
+        _check_path(target)
+        parent, _, name = target.rpartition(b"/")
+        real = self._follow(parent)
+        at = None if real is None else real + b"/" + name
+        try:
+            if at is None or at in self._directories:
+                raise CatalogError(f"there is no file at {target!r}")
+            file = self._recent.get(at)
+            if file is None:
+                entry, chunks = self._loader.join(self._base + at)
+                return _File(entry, None, tuple(chunks))
+        except CatalogError as error:
+            raise IngestError(
+                f"{os.fsdecode(path)!r} is a hard link to {os.fsdecode(target)!r}, and no such file comes "
+                "before it"
+            ) from error
+        if not file.entry.hardlink_group:
+            file.entry = file.entry._replace(hardlink_group=self._catalog.new_hardlink_group())
+        return file
+
+    def _xattr(self, entry: TreeEntry) -> bytes:
+        if not self._options.include_xattrs:
+            return b""
+        try:
+            return encode_xattrs(entry.xattrs)
+        except FormatError as error:
+            raise IngestError(f"{os.fsdecode(entry.path)!r} cannot be stored: {error}") from error
+
+    # Directories
+
+    def _directory(self, path: bytes, mtime: int) -> bytes:
+        """Where the directory ``path`` really is; what is missing of it is made up, as old as ``mtime``."""
+        if path in self._directories:
+            return path
+        real = self._follow(path, mtime)
+        if real is None:
+            raise AssertionError("a directory that is made up exists")
+        return real
+
+    def _follow(self, path: bytes, mtime: int | None = None) -> bytes | None:
+        """The directory at ``path``, symbolic links resolved; given a time, what is missing is made up."""
+        at = b""
+        parts = deque(path.split(b"/"))
+        hops = 0
+        while parts:
+            part = parts.popleft()
+            if part in {b"", b"."}:
+                continue
+            if part == b"..":
+                at = at.rpartition(b"/")[0]
+                continue
+            here = at + b"/" + part
+            if here not in self._directories:
+                target = self._symlink(here)
+                if target is not None:
+                    hops += 1
+                    if hops > _SYMLINK_HOPS:
+                        raise IngestError(f"{os.fsdecode(path)!r} leads through too many symbolic links")
+                    at = b"" if target.startswith(b"/") else at
+                    parts.extendleft(reversed(target.split(b"/")))
+                    continue
+                if mtime is None:
+                    return None
+                self._recent.pop(here, None)
+                self._directories[here] = directory_entry(part, now=mtime)
+            at = here
+        return at
+
+    def _symlink(self, path: bytes) -> bytes | None:
+        """Where the symbolic link at a path points to, None if there is none."""
+        file = self._recent.get(path)
+        entry = self._loader.lookup(self._base + path) if file is None else file.entry
+        return entry.symlink if entry is not None and entry.is_symlink else None
+
+    def _forget_directory(self, path: bytes) -> None:
+        """A file takes the place of a directory: nothing in that is left."""
+        self._write_all()
+        inside = path + b"/"
+        for at in [at for at in self._directories if at == path or at.startswith(inside)]:
+            self._loader.clear(self._base + at)
+            del self._directories[at]
+
+    # Into the catalog
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            self._write_first()
+
+    def _write_first(self) -> None:
+        path, file = self._waiting.popleft()
+        file.settle()
+        name, entry = path.rpartition(b"/")[2], file.entry
+        self._loader.put(
+            self._base + path, entry if entry.name == name else entry._replace(name=name), file.chunks
+        )
+        if self._recent.get(path) is file:
+            del self._recent[path]
+
+
+def _check_path(path: bytes) -> None:
+    """Raises IngestError: this is no path below a root, or no file system can hold it."""
+    if (
+        path[:1] == b"/"
+        and len(path) <= _NAME_LIMIT
+        and not (b"//" in path or b"/." in path or b"\0" in path or path.endswith(b"/"))
+    ):
+        return  # nearly all
+    parts = path.split(b"/")
+    if parts[0] or any(part in {b"", b".", b".."} or len(part) > _NAME_LIMIT for part in parts[1:]):
+        raise IngestError(f"{os.fsdecode(path[:1000])!r} is no path below the directory that is ingested")
+    if b"\0" in path:
+        raise IngestError(f"{os.fsdecode(path[:1000])!r} has a zero byte in it, which no name can hold")

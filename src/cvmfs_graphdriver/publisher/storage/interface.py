@@ -1,0 +1,73 @@
+"""What the publisher asks of a storage: the place whose files an HTTP server serves.
+
+Owns: the interface. A name is a path below the repository's root, e.g. ``data/ab/cdef…C`` or
+``.cvmfspublished`` (CernVM-FS format reference, sections 1.3 and 6.4). Must not know: what is in a file.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader
+
+__all__ = ["Storage"]
+
+
+class Storage(Protocol):
+    """One repository's files; safe for any number of threads. All methods raise StorageError."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    @property
+    def definition(self) -> str:
+        """The same for another process: ``upstream.open_storage`` gives an equal storage of it."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many requests at once serve it well, for each process: 1 where a request never waits."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """A file's size in bytes, None if there is none. A crash may have cut it short."""
+        ...
+
+    def get(self, name: str, *, limit: int) -> bytes | None:
+        """A file's content, None if there is none. More than ``limit`` bytes are an error."""
+        ...
+
+    def open(self, name: str) -> AbstractContextManager[ContentReader] | None:
+        """A file's bytes in order, for a ``with`` statement; None if there is none."""
+        ...
+
+    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        """Store a file: it appears whole or not at all, replacing one of the same name."""
+        ...
+
+    def put_file(self, name: str, source: Path) -> None:
+        """Store a copy of a local file, as ``put`` does."""
+        ...
+
+    def objects(self) -> Iterator[tuple[str, int]]:
+        """The names below ``data/`` and the sizes of all files there, temporary ones left out."""
+        ...
+
+    def flush(self) -> None:
+        """Make sure that what was put so far survives a crash of the machine."""
+        ...
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files; those that are not there are passed over."""
+        ...
+
+    def lock(self, *, wait: float) -> AbstractContextManager[None]:
+        """Keep other publishers out; waits up to ``wait`` seconds, then raises BusyError."""
+        ...

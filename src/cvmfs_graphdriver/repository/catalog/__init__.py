@@ -1,0 +1,1 @@
+"""Catalogs: schema, rows and entries, reading, loading and writing."""

@@ -1,0 +1,1 @@
+"""The trust chain: keys, certificates, signed letters, whitelist, blacklist."""

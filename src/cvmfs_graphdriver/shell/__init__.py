@@ -1,0 +1,1 @@
+"""What bash would make of a configuration file."""

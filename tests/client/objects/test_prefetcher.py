@@ -1,0 +1,160 @@
+"""Many objects ahead of their readers: each fetched once, verified, and told of when it is there."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from cvmfs_graphdriver.client.cache.arrival import Wanted
+from cvmfs_graphdriver.client.errors import NotFoundError
+from cvmfs_graphdriver.client.objects.prefetcher import Prefetcher, Task
+from cvmfs_graphdriver.repository.compression import compress
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName
+from tests.client.objects.test_fetcher import Bench, _bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with _bench(tmp_path) as bench:
+        yield bench
+
+
+def _prefetcher(bench: Bench) -> Prefetcher:
+    return Prefetcher(bench.fetcher, bench.network.transfer, bench.cache.directory)
+
+
+def _wanted(bench: Bench, content: bytes) -> Wanted:
+    return Wanted(bench.put(compress(content)), len(content))
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+def _wait(condition: threading.Event) -> None:
+    assert condition.wait(20)
+
+
+class Arrivals:
+    """Collects what has come, and says when all has."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.contents: dict[str, bytes] = {}
+        self.complete = threading.Event()
+
+    def arrive(self, path: str) -> None:
+        self.contents[path] = Path(path).read_bytes()
+        if len(self.contents) == self.count:
+            self.complete.set()
+
+
+def _slow(bench: Bench, seconds: float) -> threading.Event:
+    """Let the server take so long for each object; says when it is asked for the first one."""
+    begun = threading.Event()
+
+    def slow(_: BaseHTTPRequestHandler) -> bool:
+        begun.set()
+        time.sleep(seconds)
+        return False
+
+    bench.server.faults["*"] = slow
+    return begun
+
+
+def _leftovers(bench: Bench) -> list[Path]:
+    return list((bench.cache.directory / "txn").iterdir())
+
+
+def test_all_come_once_and_are_told_of(bench: Bench) -> None:
+    contents = [os.urandom(100 + 37 * number) for number in range(300)] + [os.urandom(3 << 20)]
+    all_wanted = [_wanted(bench, content) for content in contents]
+    arrivals = Arrivals(len(contents))
+    with closing(_prefetcher(bench)) as prefetcher:
+        tasks = [Task(wanted, arrivals.arrive) for wanted in all_wanted]
+        assert prefetcher.submit([*tasks, *tasks]) == len(tasks)
+        _wait(arrivals.complete)
+        assert prefetcher.submit(tasks) == 0
+    assert [arrivals.contents[bench.cache.path(wanted.name.digest)] for wanted in all_wanted] == contents
+    assert set(bench.server.requests.values()) == {1}
+    assert bench.counters["downloads"] == len(contents)
+    assert bench.counters["bytes_received"] == sum(len(compress(content)) for content in contents)
+    assert not _leftovers(bench)
+
+
+def test_a_reader_waits_for_what_is_under_way(bench: Bench) -> None:
+    wanted = _wanted(bench, b"content")
+    begun = _slow(bench, 0.3)
+    with closing(_prefetcher(bench)) as prefetcher:
+        prefetcher.submit([Task(wanted, _ignore)])
+        _wait(begun)
+        assert bench.read(wanted) == b"content"
+    assert sum(bench.server.requests.values()) == 1
+
+
+def test_wrong_bytes_are_asked_for_again_and_never_shown(bench: Bench) -> None:
+    wanted = _wanted(bench, b"content")
+    good = (bench.server.root / wanted.name.path).read_bytes()
+    (bench.server.root / wanted.name.path).write_bytes(bytes(len(good)))
+    asked: list[str] = []
+
+    def heal(_: BaseHTTPRequestHandler) -> bool:
+        asked.append("")
+        if len(asked) == 2:
+            (bench.server.root / wanted.name.path).write_bytes(good)
+        return False
+
+    bench.server.faults["*"] = heal
+    arrivals = Arrivals(1)
+    with closing(_prefetcher(bench)) as prefetcher:
+        prefetcher.submit([Task(wanted, arrivals.arrive)])
+        _wait(arrivals.complete)
+    assert list(arrivals.contents.values()) == [b"content"]
+    assert len(asked) == 2
+    assert bench.counters["failure:bad_data"] == 1
+
+
+def test_what_is_not_there_is_an_error_for_readers_only(bench: Bench) -> None:
+    missing = Wanted(ObjectName(Digest.of(b"nothing")), 7)
+    good = _wanted(bench, b"content")
+    arrivals = Arrivals(1)
+    with closing(_prefetcher(bench)) as prefetcher:
+        prefetcher.submit([Task(missing, _ignore), Task(good, arrivals.arrive)])
+        _wait(arrivals.complete)
+        with pytest.raises(NotFoundError):
+            bench.read(missing)
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(bench: Bench) -> None:
+    contents = [b"content %d" % number for number in range(200)]
+    arrivals = Arrivals(len(contents))
+    begun = _slow(bench, 0.01)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    with closing(_prefetcher(bench)) as prefetcher:
+        prefetcher.submit([Task(_wanted(bench, content), arrivals.arrive) for content in contents])
+        _wait(begun)
+        for child in set(children.read_text().split()) - before:
+            os.kill(int(child), signal.SIGKILL)
+        _wait(arrivals.complete)
+    assert sorted(arrivals.contents.values()) == sorted(contents)
+    assert not _leftovers(bench)
+
+
+def test_closing_does_not_wait_for_a_queue(bench: Bench) -> None:
+    _slow(bench, 0.05)
+    prefetcher = _prefetcher(bench)
+    all_wanted = [_wanted(bench, b"%d" % number) for number in range(500)]
+    prefetcher.submit([Task(wanted, _ignore) for wanted in all_wanted])
+    start = time.monotonic()
+    prefetcher.close()
+    assert time.monotonic() - start < 2
+    assert not _leftovers(bench)
+    # Nobody waits for ever for what was given up.
+    assert bench.read(all_wanted[-1]) == b"499"

@@ -1,0 +1,52 @@
+"""Counters: how entries count, and the names in the table."""
+
+import stat
+
+import pytest
+
+from cvmfs_graphdriver.repository.catalog.counters import Counters, Tally
+from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
+
+FILE = DirectoryEntry(b"f", stat.S_IFREG | 0o644, 10, flags=EntryFlag.FILE)
+LINK = DirectoryEntry(
+    b"l", stat.S_IFLNK | 0o777, 7, symlink=b"target!", flags=EntryFlag.FILE | EntryFlag.SYMLINK
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "chunks", "counted"),
+    [
+        (FILE, 0, Tally(regular=1, file_size=10)),
+        (
+            FILE._replace(flags=EntryFlag.FILE | EntryFlag.CHUNKED),
+            3,
+            Tally(regular=1, file_size=10, chunked=1, chunks=3, chunked_size=10),
+        ),
+        (
+            FILE._replace(flags=EntryFlag.FILE | EntryFlag.EXTERNAL, xattr=b"\1\0"),
+            0,
+            Tally(regular=1, file_size=10, external=1, external_file_size=10, xattr=1),
+        ),
+        (LINK, 0, Tally(symlink=1)),
+        (FILE._replace(mode=stat.S_IFDIR | 0o755, size=4096, flags=EntryFlag.DIRECTORY), 0, Tally(dir=1)),
+        (FILE._replace(mode=stat.S_IFCHR | 0o600, rdev=5, size=0), 0, Tally(special=1)),
+        (FILE._replace(mode=stat.S_IFIFO | 0o600, size=0), 0, Tally(special=1)),
+        (FILE._replace(mode=stat.S_IFSOCK | 0o600, size=0), 0, Tally(special=1)),
+    ],
+)
+def test_counting(entry: DirectoryEntry, chunks: int, counted: Tally) -> None:
+    tally = Tally()
+    tally.count(entry, chunks)
+    assert tally == counted
+    tally.count(entry, chunks, -1)
+    assert tally == Tally()
+
+
+def test_table() -> None:
+    counters = Counters(Tally(regular=1, chunks=2), Tally(regular=10, dir=4))
+    rows = counters.rows()
+    assert len(rows) == 24
+    assert (rows["self_regular"], rows["subtree_regular"], rows["subtree_dir"]) == (1, 10, 4)
+    assert Counters.parse(rows) == counters
+    assert counters.total == Tally(regular=11, chunks=2, dir=4)
+    assert Counters.parse({"self_regular": 1, "self_nonsense": 3}) == Counters(Tally(regular=1), Tally())

@@ -7,6 +7,11 @@ A file that came from a server has the right digest, so its publisher made it; t
 is opened immutable (no locks, no journal that happens to lie beside it, nothing is ever written), no SQL
 of its schema is trusted, and no value in it may be big. It is read without mmap, since a cache file that is
 truncated underneath must give an error and not a SIGBUS.
+
+Before anything is read from such a file it is checked as a whole: its schema has tables and indices and nothing
+that computes, and each of its pages is used once (``PRAGMA quick_check``, half a microsecond for a row). Then all
+that its tables hold together is no more than the file itself, which bounds what any query can return; a budget of
+SQLite's own instructions, in proportion to the file, bounds how long one can take.
 """
 
 import os
@@ -25,6 +30,17 @@ PAGE_SIZE: Final = 1024
 
 _VALUE_LIMIT: Final = 1 << 20
 """Bytes of a value or a row; the biggest that has a meaning is 130 kB."""
+
+_OBJECT_LIMIT: Final = 100
+"""Tables and indices that a database may have; the stock server's have less than 20."""
+
+_HEAP_LIMIT: Final = 512 << 20
+"""Bytes that SQLite may use in this process, all databases together."""
+
+_INSTRUCTIONS_A_BYTE: Final = 100
+_LEAST_INSTRUCTIONS: Final = 20_000_000
+_INSTRUCTIONS_AT_ONCE: Final = 1_000_000
+"""How often the budget is looked at: some hundred times a second."""
 
 # A length that damage has made huge ends in a MemoryError: SQLite has no memory for so much.
 _BROKEN = (sqlite3.Error, OSError, FormatError, OverflowError, UnicodeDecodeError, MemoryError)
@@ -55,17 +71,18 @@ class mapped:  # noqa: N801  a verb, as with contextlib's context managers
 def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:
     """Open the file at ``path``, which nobody changes, to read it.
 
-    The connection may be used by any thread, but by one at a time. Raises sqlite3.Error.
+    The connection may be used by any thread, but by one at a time. Raises sqlite3.Error; FormatError: it is not
+    sound.
     """
-    return _connect(path, "mode=ro&immutable=1")
+    return _connect_checked(path, "mode=ro&immutable=1")
 
 
 def open_private(path: str | os.PathLike[str]) -> sqlite3.Connection:
     """Open the existing file at ``path``, which is the caller's alone, and begin a transaction.
 
-    Raises sqlite3.Error.
+    Raises sqlite3.Error; FormatError: it is not sound.
     """
-    connection = _connect(path, "mode=rw")
+    connection = _connect_checked(path, "mode=rw")
     _begin(connection)
     return connection
 
@@ -100,12 +117,71 @@ def _connect(path: str | os.PathLike[str], how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_LIMIT)
+        connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_LIMIT}")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+class _Budget:
+    """Ends a statement that takes more instructions than one over a file of this size can need."""
+
+    def __init__(self, size: int) -> None:
+        self._most = (size * _INSTRUCTIONS_A_BYTE + _LEAST_INSTRUCTIONS) // _INSTRUCTIONS_AT_ONCE
+        self._used = 0
+
+    def begin(self, _: str) -> None:
+        """A statement begins."""
+        self._used = 0
+
+    def spend(self) -> bool:
+        """Called by SQLite; true ends the statement."""
+        self._used += 1
+        return self._used > self._most
+
+
+def _connect_checked(path: str | os.PathLike[str], how: str) -> sqlite3.Connection:
+    """Open a database made by somebody else. Raises sqlite3.Error, FormatError."""
+    connection = _connect(path, how)
+    try:
+        budget = _Budget(os.stat(path).st_size)
+        connection.set_trace_callback(budget.begin)
+        connection.set_progress_handler(budget.spend, _INSTRUCTIONS_AT_ONCE)
+        _check(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raises FormatError: something in the schema computes, or a page is used twice; sqlite3.Error."""
+    objects = connection.execute(
+        "SELECT CAST(type AS TEXT), CAST(name AS TEXT) FROM sqlite_master LIMIT ?", (_OBJECT_LIMIT + 1,)
+    ).fetchall()
+    if len(objects) > _OBJECT_LIMIT:
+        raise FormatError(f"it has more than {_OBJECT_LIMIT} tables and indices")
+    for kind, name in objects:
+        if kind not in {"table", "index"}:
+            raise FormatError(f"it has a {kind} in its schema")
+        if kind == "table" and not _is_plain(connection, name):
+            raise FormatError(f"its table {name[:80]!r} is virtual or has computed columns")
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    ((verdict,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    if verdict != "ok":
+        raise FormatError(f"it is damaged: {verdict}")
+
+
+def _is_plain(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether a table is neither virtual nor has columns that are computed."""
+    kinds = connection.execute("SELECT hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
+    stored = connection.execute(
+        "SELECT rootpage > 0 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
+    ).fetchone()
+    return stored == (1,) and all(kind == 0 for (kind,) in kinds)
 
 
 def _begin(connection: sqlite3.Connection) -> None:

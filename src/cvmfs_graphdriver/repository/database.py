@@ -8,10 +8,10 @@ is opened immutable (no locks, no journal that happens to lie beside it, nothing
 of its schema is trusted, and no value in it may be big. It is read without mmap, since a cache file that is
 truncated underneath must give an error and not a SIGBUS.
 
-Before anything is read from such a file it is checked as a whole: its schema has tables and indices and nothing
-that computes, and each of its pages is used once (``PRAGMA quick_check``, half a microsecond for a row). Then all
-that its tables hold together is no more than the file itself, which bounds what any query can return; a budget of
-SQLite's own instructions, in proportion to the file, bounds how long one can take.
+Before anything is read from such a file it is checked as a whole: its schema has tables and indices and
+nothing that computes, and each of its pages is used once (``PRAGMA quick_check``, half a microsecond for a
+row). Then all that its tables hold together is no more than the file itself, which bounds what any query can
+return; a budget of SQLite's own instructions, in proportion to the file, bounds how long one can take.
 """
 
 import os
@@ -71,8 +71,8 @@ class mapped:  # noqa: N801  a verb, as with contextlib's context managers
 def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:
     """Open the file at ``path``, which nobody changes, to read it.
 
-    The connection may be used by any thread, but by one at a time. Raises sqlite3.Error; FormatError: it is not
-    sound.
+    The connection may be used by any thread, but by one at a time. Raises sqlite3.Error; FormatError: it
+    is not sound.
     """
     return _connect_checked(path, "mode=ro&immutable=1")
 

@@ -12,7 +12,7 @@ from tests.support.mutations import survives
 FULL = Manifest(
     root=Digest.of(b"c"),
     ttl=240,
-    revision=2**64 - 1,
+    revision=2**62,
     fqrn="x.example.org",
     root_size=4096,
     certificate=Digest.of(b"x", Algorithm.RMD160),
@@ -33,7 +33,7 @@ def test_text_is_that_of_stock_tools() -> None:
     assert [line[0] for line in lines] == list("CBRDSGALNXHTMY")
     assert lines[0] == "C" + Digest.of(b"c").hex
     assert lines[2] == "Rd41d8cd98f00b204e9800998ecf8427e"
-    assert lines[4:7] == ["S18446744073709551615", "Gyes", "Ayes"]
+    assert lines[4:7] == ["S4611686018427387904", "Gyes", "Ayes"]
     assert lines[9].endswith("-rmd160")
     bare = Manifest(root=Digest.of(b"c"), ttl=1, revision=1, fqrn="x.org")
     assert [line[0] for line in bare.export().decode().splitlines()] == list("CBRDSGANT")
@@ -48,10 +48,10 @@ def test_text_is_that_of_stock_tools() -> None:
         metainfo=st.none() | DIGESTS,
         reflog=st.none() | DIGESTS,
         micro_catalog=st.none() | DIGESTS,
-        ttl=st.integers(0, 2**64 - 1),
-        revision=st.integers(0, 2**64 - 1),
-        root_size=st.integers(0, 2**64 - 1),
-        timestamp=st.integers(0, 2**64 - 1),
+        ttl=st.integers(0, 2**31 - 1),
+        revision=st.integers(0, 2**62),
+        root_size=st.integers(0, 2**40),
+        timestamp=st.integers(0, 253_402_300_799),
         garbage_collectable=st.booleans(),
         alternative_paths=st.booleans(),
         fqrn=st.just(""),
@@ -73,9 +73,9 @@ def test_unknown_letters_are_passed_over_and_the_last_of_a_letter_counts() -> No
     [
         ("D240", "D", "line D holds ''"),
         ("D240", "D-1", "line D holds '-1'"),
-        ("D240", "D2 4", "no number"),
-        ("D240", "D\u0664", "no number"),
-        ("S18446744073709551615", "S18446744073709551616", "line S"),
+        ("D240", "D2 4", "not a number"),
+        ("D240", "D\u0664", "not a number"),
+        ("S4611686018427387904", "S4611686018427387905", "line S"),
         ("Rd4", "Rd5", "root path key"),
         ("C8", "C?", "no digest"),
         ("-rmd160", "-md5", "no digest"),

@@ -26,6 +26,8 @@ _ISAL_MEMORY = 5  # shorter blocks, which are 0.4 % smaller than those of the de
 _RAW = -15
 _HEAD = b"\x78\x01" + b"\x00\x01\x00\xfe\xff"  # the zlib header, and that of a stored block of one byte
 _EMPTY = b"\x78\x01\x03\x00\x00\x00\x00\x01"
+_WORST, _OVERHEAD = 2, 1 << 16
+"""Compressed data is never longer than twice the content and a little: longer data is empty blocks."""
 _Broken = cast("type[Exception]", IsalError)  # the stubs call it a value
 
 
@@ -110,18 +112,23 @@ def compress(
 class Decompressor:
     """Decompresses a stored object as it arrives.
 
-    ``limit`` is the most bytes that may come out; None for no limit. Raises FormatError: no zlib stream,
-    bytes behind its end, an end that is missing, or more than ``limit``.
+    ``limit`` is the most bytes that may come out, None for no limit; it limits how many may go in, too.
+    Raises FormatError: no zlib stream, bytes behind its end, an end that is missing, or more than ``limit``.
     """
 
     def __init__(self, compression: Compression = Compression.ZLIB, *, limit: int | None = None) -> None:
         self._stream = isal_zlib.decompressobj() if compression is Compression.ZLIB else None
         self._left = limit
+        self._acceptable = None if limit is None else _WORST * limit + _OVERHEAD
 
     def feed(self, data: bytes) -> bytes:
         """What comes out when ``data`` goes in."""
         if self._stream is None:
             return self._account(data)
+        if self._acceptable is not None:
+            self._acceptable -= len(data)
+            if self._acceptable < 0:
+                raise FormatError("there is more compressed data than content of this size can need")
         pieces = []
         while data:
             if self._stream.eof:

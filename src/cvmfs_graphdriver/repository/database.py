@@ -28,7 +28,7 @@ __all__ = ["PAGE_SIZE", "check_owner", "create_database", "mapped", "open_immuta
 PAGE_SIZE: Final = 1024
 """Bytes of a page; the stock server's."""
 
-_VALUE_LIMIT: Final = 1 << 20
+_VALUE_LIMIT: Final = 256 << 10
 """Bytes of a value or a row; the biggest that has a meaning is 130 kB."""
 
 _OBJECT_LIMIT: Final = 100

@@ -35,6 +35,8 @@ _TABLES = (
     "CREATE TABLE recycle_bin (hash TEXT, flags INTEGER,   CONSTRAINT pk_hash PRIMARY KEY (hash));",
 )
 _NULL = "0" * 40
+_REVISION_LIMIT, _TIMESTAMP_LIMIT, _SIZE_LIMIT = 2**62, 253_402_300_799, 2**40
+"""As in a manifest."""
 _WHAT = "the history database"
 
 
@@ -48,6 +50,19 @@ class Tag(NamedTuple):
     description: str = ""
     size: int = 0
     branch: str = ""
+
+
+def _tag(
+    name: str, root: str, revision: int, timestamp: int, description: str, size: int, branch: str
+) -> Tag:
+    """The tag in a row. Raises FormatError: a number is out of its range."""
+    if not (
+        0 <= revision <= _REVISION_LIMIT and 0 <= timestamp <= _TIMESTAMP_LIMIT and 0 <= size <= _SIZE_LIMIT
+    ):
+        raise FormatError(
+            f"the tag {name[:80]!r} has revision {revision}, timestamp {timestamp}, size {size}: out of range"
+        )
+    return Tag(name, Digest.parse(root), revision, timestamp, description, size, branch)
 
 
 def check_tag_name(name: str) -> None:
@@ -108,7 +123,7 @@ class History:
                 f"ifnull(CAST(description AS TEXT), ''), {size}, {branch} "
                 "FROM tags ORDER BY 3 DESC, 1"
             ).fetchall()
-            return [Tag(name, Digest.parse(root), *rest) for name, root, *rest in rows]
+            return [_tag(*row) for row in rows]
 
     def tag(self, name: str) -> Tag | None:
         """The tag of this name."""

@@ -11,7 +11,13 @@ from cvmfs_graphdriver.repository.errors import FormatError
 __all__ = ["Manifest"]
 
 _ROOT_KEY = "d41d8cd98f00b204e9800998ecf8427e"
-_NUMBER_LIMIT = 2**64
+
+# The greatest values that all users of a manifest can work with: waits of threads, integers of SQLite, dates
+# that have a calendar.
+_TTL_LIMIT = 2**31 - 1
+_REVISION_LIMIT = 2**62
+_SIZE_LIMIT = 2**40
+_TIMESTAMP_LIMIT = 253_402_300_799
 
 
 class Manifest(NamedTuple):
@@ -49,16 +55,16 @@ class Manifest(NamedTuple):
             raise FormatError(f"the manifest's root path key is {fields['R']!r}, not that of the root")
         return cls(
             root=Digest.parse(fields["C"]),
-            ttl=_number(fields, "D"),
-            revision=_number(fields, "S"),
+            ttl=_number(fields, "D", _TTL_LIMIT),
+            revision=_number(fields, "S", _REVISION_LIMIT),
             fqrn=fields.get("N", ""),
-            root_size=_number(fields, "B"),
+            root_size=_number(fields, "B", _SIZE_LIMIT),
             certificate=_digest(fields, "X"),
             history=_digest(fields, "H"),
             metainfo=_digest(fields, "M"),
             reflog=_digest(fields, "Y"),
             micro_catalog=_digest(fields, "L"),
-            timestamp=_number(fields, "T"),
+            timestamp=_number(fields, "T", _TIMESTAMP_LIMIT),
             garbage_collectable=_yes(fields, "G"),
             alternative_paths=_yes(fields, "A"),
         )
@@ -98,10 +104,12 @@ def _split(body: bytes) -> dict[str, str]:
     return fields
 
 
-def _number(fields: dict[str, str], letter: str) -> int:
+def _number(fields: dict[str, str], letter: str, greatest: int) -> int:
     text = fields.get(letter, "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < _NUMBER_LIMIT):
-        raise FormatError(f"the manifest's line {letter} holds {text[:40]!r}, which is no number")
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= greatest):
+        raise FormatError(
+            f"the manifest's line {letter} holds {text[:40]!r}, which is not a number up to {greatest}"
+        )
     return int(text)
 
 

@@ -49,6 +49,9 @@ _FLAG_MASK = sum(flag.value for flag in EntryFlag)
 _WORD = 0xFFFFFFFF
 _FORMAT = 0o170000
 _SECOND = 10**9
+_NAME_LIMIT = 255
+_TARGET_LIMIT = 4095
+"""What Linux can show (NAME_MAX, PATH_MAX); one byte more of a target is selected, and refused."""
 _NO_DIGEST = bytes(DIGEST_SIZE)
 _DEVICE = (stat.S_IFCHR, stat.S_IFBLK)
 
@@ -56,8 +59,8 @@ _DEVICE = (stat.S_IFCHR, stat.S_IFBLK)
 _COLUMNS: Final = (
     "CAST(rowid AS INTEGER), CAST(name AS BLOB), CAST(hash AS BLOB), ifnull(CAST(size AS INTEGER), 0), "
     "ifnull(CAST(mode AS INTEGER), 0), ifnull(CAST(mtime AS INTEGER), 0), {mtimens}, "
-    "ifnull(CAST(flags AS INTEGER), 0), {hardlinks}, CAST(symlink AS BLOB), {owner}, {xattr}, "
-    "ifnull(CAST(parent_1 AS INTEGER), 0), ifnull(CAST(parent_2 AS INTEGER), 0)"
+    "ifnull(CAST(flags AS INTEGER), 0), {hardlinks}, substr(CAST(symlink AS BLOB), 1, 4096), "
+    "{owner}, {xattr}, ifnull(CAST(parent_1 AS INTEGER), 0), ifnull(CAST(parent_2 AS INTEGER), 0)"
 )
 
 
@@ -119,12 +122,16 @@ def entry_of(row: tuple[Any, ...]) -> DirectoryEntry:
         name = b""
     elif b"/" in name or b"\0" in name or name == b"." or name == b"..":  # noqa: PLR1714  as fast as can be
         raise CatalogError(f"an entry has the name {name!r}")
+    elif len(name) > _NAME_LIMIT:
+        raise CatalogError(f"an entry has a name of {len(name)} bytes: {name[:40]!r}…")
     mode &= 0xFFFF
     kind = mode & _FORMAT
     rdev = 0
     target = b""
     if kind == stat.S_IFLNK:
         target = symlink or b""
+        if len(target) > _TARGET_LIMIT:
+            raise CatalogError(f"the symbolic link {name!r} has a target of more than {_TARGET_LIMIT} bytes")
         size = len(target)
     elif kind in _DEVICE:
         rdev, size = size & _WORD, 0

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.publisher.errors import StorageError
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes

@@ -6,13 +6,20 @@ and special files are kept, as images need them. Must not know: where settings a
 
 from dataclasses import dataclass
 
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.compression import Engine
 from cvmfs_graphdriver.repository.digest import Algorithm
 
-__all__ = ["RepositoryOptions"]
+__all__ = ["RepositoryOptions", "Weights"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A catalog of more than ``most`` entries is split; a split makes none of fewer than ``least``."""
+
+    most: int = 100_000
+    least: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class RepositoryOptions:
     compression: Compression = Compression.ZLIB
     engine: Engine = Engine.ISAL
     chunking: ChunkSizes | None = ChunkSizes()  # noqa: RUF009 - frozen
-    catalog_weights: Weights | None = Weights()  # noqa: RUF009 - frozen
+    catalog_weights: Weights | None = Weights()
     ttl: int = 240
     whitelist_days: int = 30
     garbage_collectable: bool = True

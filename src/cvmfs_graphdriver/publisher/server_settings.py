@@ -8,8 +8,7 @@ it is read only when it is asked for. Must not know: where repositories and thei
 from pathlib import Path
 from typing import Final
 
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.publisher.storage.assignments import Assignments
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes

@@ -22,8 +22,9 @@ from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
 from cvmfs_graphdriver.publisher.ingest.tree import TreeIngest
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.repository.catalog.entry import (
     CatalogReference,

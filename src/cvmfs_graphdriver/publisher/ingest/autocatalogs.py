@@ -12,19 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cvmfs_graphdriver.publisher.options import Weights
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 
-__all__ = ["Weights", "split_catalog"]
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A catalog of more than ``most`` entries is split, and none is made for fewer than ``least``."""
-
-    most: int = 100_000
-    least: int = 1_000
+__all__ = ["split_catalog"]
 
 
 @dataclass(slots=True)

@@ -20,10 +20,9 @@ from typing import Self
 
 from cvmfs_graphdriver.kernel.heap import keep_freed_memory
 from cvmfs_graphdriver.publisher.errors import StorageError
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader
 from cvmfs_graphdriver.publisher.ingest.worker import Form, Piece, Stored, Worker, store
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
-from cvmfs_graphdriver.publisher.storage.interface import Storage
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader, Storage
 from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression
 from cvmfs_graphdriver.repository.chunking import ChunkDetector
 from cvmfs_graphdriver.repository.compression import new_compressor

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cvmfs_graphdriver.publisher.errors import IngestError
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights, split_catalog
+from cvmfs_graphdriver.publisher.ingest.autocatalogs import split_catalog
 from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter, PendingContent
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter

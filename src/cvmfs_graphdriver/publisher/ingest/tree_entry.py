@@ -5,20 +5,12 @@ Owns: the vocabulary between a source (a layer, a directory) and ``ingest``. Mus
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-__all__ = ["ContentReader", "TreeEntry"]
+__all__ = ["TreeEntry"]
 
 
 _NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
-
-
-class ContentReader(Protocol):
-    """A regular file's bytes, in order."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; empty at the end."""
-        ...
 
 
 class TreeEntry(NamedTuple):

@@ -9,9 +9,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader
+__all__ = ["ContentReader", "Storage"]
 
-__all__ = ["Storage"]
+
+class ContentReader(Protocol):
+    """A regular file's bytes, in order."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; empty at the end."""
+        ...
 
 
 class Storage(Protocol):

@@ -60,12 +60,6 @@ class Keyring:
             undo.pop_all()
         return ring
 
-    @staticmethod
-    def discard(fqrn: str, directory: Path) -> None:
-        """Delete keys that ``create`` has just made and nobody has used."""
-        for suffix in ("masterkey", "key", "crt", "pub"):
-            (directory / f"{fqrn}.{suffix}").unlink(missing_ok=True)
-
     def delete(self, directory: Path) -> None:
         """Delete the files that ``create`` made."""
         for suffix in ("masterkey", "key", "crt", "pub"):

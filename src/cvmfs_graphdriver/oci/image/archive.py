@@ -24,8 +24,8 @@ from cvmfs_graphdriver.oci.errors import (
     UnsupportedImageError,
 )
 from cvmfs_graphdriver.oci.image.file_blob import FileBlob, open_file
-from cvmfs_graphdriver.oci.image.model import Descriptor, ImageConfig, ImageManifest, MediaType
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor, ImageConfig, ImageManifest, MediaType
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 
 __all__ = ["ArchiveImage"]
 
@@ -64,7 +64,7 @@ class ArchiveImage:
         places = self._scan()
         chosen = self._choose(self._document(places, _LIST))
         raw = self._read(places, chosen.text("Config"))
-        config = Descriptor.of(MediaType.DOCKER_CONFIG, raw)
+        config = ContentDescriptor.of(MediaType.DOCKER_CONFIG, raw)
         diff_ids = ImageConfig.parse(f"the configuration of {self.name}", raw).diff_ids
         paths = chosen.texts("Layers")
         if len(paths) != len(diff_ids):
@@ -75,14 +75,14 @@ class ArchiveImage:
             place = self._place(places, path)
             digest = _digest_in(path) or diff_id
             self._blobs[digest] = place
-            layers.append(Descriptor(MediaType.DOCKER_LAYER, digest, place.size))
+            layers.append(ContentDescriptor(MediaType.DOCKER_LAYER, digest, place.size))
         return ImageManifest(MediaType.DOCKER_MANIFEST, config, tuple(layers), {}, _manifest(config, layers))
 
-    def manifest(self, descriptor: Descriptor) -> bytes:
+    def manifest(self, descriptor: ContentDescriptor) -> bytes:
         """There are no indexes in such an archive, so nothing can name another manifest."""
         raise ImageNotFoundError(f"{self.name} has no manifest {descriptor.digest}")
 
-    def blob(self, descriptor: Descriptor) -> FileBlob:
+    def blob(self, descriptor: ContentDescriptor) -> FileBlob:
         place = self._blobs.get(descriptor.digest)
         if place is None:
             raise ImageNotFoundError(f"{self.name} has no blob {descriptor.digest}")
@@ -151,7 +151,7 @@ class ArchiveImage:
 def _full(text: str) -> str:
     """A name in its full form; what cannot be one stays as it is and equals no other."""
     try:
-        return str(Reference.parse(text))
+        return str(ImageReference.parse(text))
     except ReferenceFormatError:
         return text
 
@@ -167,7 +167,7 @@ def _digest_in(path: str) -> ContentDigest | None:
         return None
 
 
-def _manifest(config: Descriptor, layers: list[Descriptor]) -> bytes:
+def _manifest(config: ContentDescriptor, layers: list[ContentDescriptor]) -> bytes:
     return json.dumps(
         {
             "schemaVersion": 2,

@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 
 from cvmfs_graphdriver.oci.document import LIMIT
 from cvmfs_graphdriver.oci.errors import ImageFormatError, ImageNotFoundError
-from cvmfs_graphdriver.oci.image.model import Descriptor
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor
 from cvmfs_graphdriver.oci.verify import Verifier
 
 __all__ = ["FileBlob", "open_file", "read_small"]
@@ -35,7 +35,7 @@ def read_small(path: Path, what: str) -> bytes:
 class FileBlob:
     """The bytes of a blob in a file from ``offset`` on; its end is seen only once they are right."""
 
-    def __init__(self, name: str, path: Path, descriptor: Descriptor, *, offset: int = 0) -> None:
+    def __init__(self, name: str, path: Path, descriptor: ContentDescriptor, *, offset: int = 0) -> None:
         """Open ``path``; raises ImageNotFoundError."""
         self._verifier = Verifier(name, descriptor.digest, descriptor.size)
         self._size = descriptor.size

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from cvmfs_graphdriver.oci.errors import ImageFormatError, ImageNotFoundError
 from cvmfs_graphdriver.oci.image.file_blob import FileBlob, read_small
-from cvmfs_graphdriver.oci.image.model import Descriptor, ImageManifest, Index, MediaType, parse_manifest
+from cvmfs_graphdriver.oci.image.model import (
+    ContentDescriptor,
+    ImageManifest,
+    Index,
+    MediaType,
+    parse_manifest,
+)
 from cvmfs_graphdriver.oci.verify import Verifier
 
 __all__ = ["LayoutImage"]
@@ -54,11 +60,11 @@ class LayoutImage:
         verifier.finish()
         return parse_manifest(f"the manifest of {self.name}", data, chosen[0].media_type)
 
-    def manifest(self, descriptor: Descriptor) -> bytes:
+    def manifest(self, descriptor: ContentDescriptor) -> bytes:
         return read_small(self._path(descriptor), f"manifest {descriptor.digest} of {self.name}")
 
-    def blob(self, descriptor: Descriptor) -> FileBlob:
+    def blob(self, descriptor: ContentDescriptor) -> FileBlob:
         return FileBlob(f"blob {descriptor.digest} of {self.name}", self._path(descriptor), descriptor)
 
-    def _path(self, descriptor: Descriptor) -> Path:
+    def _path(self, descriptor: ContentDescriptor) -> Path:
         return self.directory / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex

@@ -17,12 +17,12 @@ from cvmfs_graphdriver.oci.image.platform import Platform
 
 __all__ = [
     "MANIFEST_TYPES",
-    "Descriptor",
+    "ContentDescriptor",
     "Image",
     "ImageConfig",
+    "ImageLayer",
     "ImageManifest",
     "Index",
-    "Layer",
     "MediaType",
     "parse_manifest",
 ]
@@ -71,7 +71,7 @@ def _digest(document: Document, key: str) -> ContentDigest:
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
+class ContentDescriptor:
     """What a document says of a blob: its kind, name and size in bytes."""
 
     media_type: str
@@ -133,8 +133,8 @@ class ImageManifest:
     """The manifest of an image for one platform; ``raw`` are its bytes, which its digest covers."""
 
     media_type: str
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
+    config: ContentDescriptor
+    layers: tuple[ContentDescriptor, ...]
     """The layers, base first."""
     annotations: Mapping[str, str]
     raw: bytes
@@ -150,7 +150,7 @@ class Index:
     """A list of manifests for several platforms, "manifest list" in Docker's words."""
 
     media_type: str
-    manifests: tuple[Descriptor, ...]
+    manifests: tuple[ContentDescriptor, ...]
     annotations: Mapping[str, str]
     raw: bytes
 
@@ -188,10 +188,10 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ImageLayer:
     """A layer of an image: the blob, and the digest of the tar stream inside it."""
 
-    descriptor: Descriptor
+    descriptor: ContentDescriptor
     diff_id: ContentDigest
 
 
@@ -202,7 +202,7 @@ class Image:
     name: str
     manifest: ImageManifest
     config: ImageConfig
-    layers: tuple[Layer, ...]
+    layers: tuple[ImageLayer, ...]
     """The layers, base first."""
 
     @classmethod
@@ -217,7 +217,7 @@ class Image:
                 f"its configuration {len(config.diff_ids)}"
             )
         layers = zip(manifest.layers, config.diff_ids, strict=True)
-        return cls(name, manifest, config, tuple(Layer(*pair) for pair in layers))
+        return cls(name, manifest, config, tuple(ImageLayer(*pair) for pair in layers))
 
     @property
     def origin(self) -> str:
@@ -254,17 +254,17 @@ def parse_manifest(name: str, data: bytes, media_type: str) -> ImageManifest | I
         document.refuse("it is both an image and an index, so nobody can tell what it is")
     annotations = document.text_map("annotations")
     if media_type in {MediaType.OCI_INDEX, MediaType.DOCKER_INDEX}:
-        children = tuple(Descriptor.read(child) for child in document.objects("manifests"))
+        children = tuple(ContentDescriptor.read(child) for child in document.objects("manifests"))
         return Index(media_type, children, annotations, data)
     if media_type not in {MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST}:
         raise UnsupportedImageError(
             f"{name} has the unsupported media type {media_type[:200]!r}: it is no image of containers"
         )
-    config = Descriptor.read(document.member("config"))
+    config = ContentDescriptor.read(document.member("config"))
     if config.media_type not in _CONFIGS:
         raise UnsupportedImageError(
             f"{name} has a configuration of the unsupported media type {config.media_type[:200]!r}: "
             "it is an artifact of another kind, not an image of containers"
         )
-    layers = tuple(Descriptor.read(layer) for layer in document.objects("layers"))
+    layers = tuple(ContentDescriptor.read(layer) for layer in document.objects("layers"))
     return ImageManifest(media_type, config, layers, annotations, data)

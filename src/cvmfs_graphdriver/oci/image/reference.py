@@ -11,7 +11,7 @@ from typing import Self
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 
-__all__ = ["DOCKER_HUB", "Reference", "is_tag"]
+__all__ = ["DOCKER_HUB", "ImageReference", "is_tag"]
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
@@ -38,12 +38,12 @@ def is_tag(text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ImageReference:
     """An image in a registry, by tag, by digest, or by both (then the digest decides).
 
-    >>> str(Reference.parse("debian"))
+    >>> str(ImageReference.parse("debian"))
     'docker.io/library/debian:latest'
-    >>> Reference.parse("localhost:5000/a/b:c").host
+    >>> ImageReference.parse("localhost:5000/a/b:c").host
     'localhost:5000'
     """
 

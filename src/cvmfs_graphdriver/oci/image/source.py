@@ -10,7 +10,7 @@ from typing import Protocol, Self
 from cvmfs_graphdriver.oci.document import LIMIT
 from cvmfs_graphdriver.oci.errors import ImageFormatError, ImageNotFoundError
 from cvmfs_graphdriver.oci.image.model import (
-    Descriptor,
+    ContentDescriptor,
     Image,
     ImageConfig,
     ImageManifest,
@@ -47,11 +47,11 @@ class ImageSource(Protocol):
         """What the name stands for."""
         ...
 
-    def manifest(self, descriptor: Descriptor) -> bytes:
+    def manifest(self, descriptor: ContentDescriptor) -> bytes:
         """The bytes of a manifest that an index names, not yet checked, of bounded length."""
         ...
 
-    def blob(self, descriptor: Descriptor) -> BlobReader:
+    def blob(self, descriptor: ContentDescriptor) -> BlobReader:
         """Open a configuration or a layer."""
         ...
 
@@ -76,7 +76,7 @@ def load_image(source: ImageSource, platform: Platform | None) -> Image:
     )
 
 
-def read_document(source: ImageSource, descriptor: Descriptor, name: str) -> bytes:
+def read_document(source: ImageSource, descriptor: ContentDescriptor, name: str) -> bytes:
     """A blob that is a document, whole; raises ImageFormatError where it claims to be too long for one."""
     if descriptor.size > LIMIT:
         raise ImageFormatError(f"{name} claims {descriptor.size} bytes, more than the {LIMIT} that are read")
@@ -84,7 +84,7 @@ def read_document(source: ImageSource, descriptor: Descriptor, name: str) -> byt
         return read_to_end(blob)
 
 
-def _choose(name: str, index: Index, platform: Platform) -> Descriptor:
+def _choose(name: str, index: Index, platform: Platform) -> ContentDescriptor:
     position = platform.choose([child.platform for child in index.manifests])
     if position is None:
         offered = sorted({str(child.platform) for child in index.manifests if child.platform})

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Final
 
 from cvmfs_graphdriver.oci.digest import ContentDigest
-from cvmfs_graphdriver.oci.image.model import Descriptor, Image, MediaType
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor, Image, MediaType
 from cvmfs_graphdriver.oci.image.thin import THIN_FILE, ThinImage
 
 __all__ = ["ManifestFormat", "PackedImage", "pack_thin_image", "thin_layer"]
@@ -61,8 +61,8 @@ def pack_thin_image(source: Image, thin: ThinImage, form: ManifestFormat) -> Pac
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": Descriptor.of(config_type, config).dump(),
-        "layers": [Descriptor.of(layer_type, layer).dump()],
+        "config": ContentDescriptor.of(config_type, config).dump(),
+        "layers": [ContentDescriptor.of(layer_type, layer).dump()],
     }
     if not docker:
         manifest["annotations"] = {

@@ -16,7 +16,7 @@ from cvmfs_graphdriver.oci.layer.entry import LONGEST_PATH, EntryKind, LayerEntr
 from cvmfs_graphdriver.oci.layer.header import BLOCK, Header, kind_of, parse_header, parse_size
 from cvmfs_graphdriver.oci.layer.pax import Records, parse_records, parse_time, read_xattrs
 from cvmfs_graphdriver.oci.layer.sparse import (
-    Piece,
+    DataSegment,
     SparseReader,
     check_map,
     map_in_data,
@@ -220,25 +220,25 @@ class TarReader:
 
     def _open(self, shown: str, stored: int, records: Records, sparse_block: bytes) -> int:
         """Make a member the current one: how many bytes its file has."""
-        pieces: list[Piece] | None = None
+        segments: list[DataSegment] | None = None
         size, taken = stored, 0
         if sparse_block:
-            pieces, size = map_in_header(shown, sparse_block, self.exactly)
+            segments, size = map_in_header(shown, sparse_block, self.exactly)
         self._stored = _Stored(self, stored)
         if records.get(b"GNU.sparse.major") == b"1":
             size = _record_number(shown, records, b"GNU.sparse.realsize", stored)
-            pieces, taken = map_in_data(shown, self._stored.exactly)
+            segments, taken = map_in_data(shown, self._stored.exactly)
         elif (listed := map_in_records(shown, records)) is not None:
             size = _record_number(shown, records, b"GNU.sparse.size", stored)
-            pieces = listed
-        if pieces is None:
+            segments = listed
+        if segments is None:
             self._content = self._stored
             return size
-        check_map(shown, pieces, size, stored - taken)
+        check_map(shown, segments, size, stored - taken)
         self._holes += size - (stored - taken)
         if self._holes > _MAX_HOLES:
             raise LayerFormatError(f"{shown!r} brings the holes of its files above {_MAX_HOLES >> 40} TiB")
-        self._content = SparseReader(self._stored, pieces, size)
+        self._content = SparseReader(self._stored, segments, size)
         return size
 
 

@@ -12,8 +12,8 @@ from typing import Self
 from urllib3.exceptions import HTTPError
 
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
-from cvmfs_graphdriver.oci.image.model import Descriptor
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Reply
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor
+from cvmfs_graphdriver.oci.registry.transport import Reply, TransportSettings
 from cvmfs_graphdriver.oci.verify import Verifier
 
 __all__ = ["BlobStream"]
@@ -27,9 +27,9 @@ class BlobStream:
     def __init__(
         self,
         name: str,
-        descriptor: Descriptor,
+        descriptor: ContentDescriptor,
         open_at: Callable[[int], Reply],
-        settings: NetworkSettings,
+        settings: TransportSettings,
     ) -> None:
         """Read the blob that ``open_at(offset)`` answers with status 200 (all of it) or 206 (from there)."""
         self._name = name

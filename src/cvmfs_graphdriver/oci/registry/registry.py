@@ -18,8 +18,14 @@ from cvmfs_graphdriver.oci.errors import (
     ReferenceFormatError,
     RegistryReplyError,
 )
-from cvmfs_graphdriver.oci.image.model import MANIFEST_TYPES, Descriptor, ImageManifest, Index, parse_manifest
-from cvmfs_graphdriver.oci.image.reference import Reference, is_tag
+from cvmfs_graphdriver.oci.image.model import (
+    MANIFEST_TYPES,
+    ContentDescriptor,
+    ImageManifest,
+    Index,
+    parse_manifest,
+)
+from cvmfs_graphdriver.oci.image.reference import ImageReference, is_tag
 from cvmfs_graphdriver.oci.registry.blob import BlobStream
 from cvmfs_graphdriver.oci.registry.connection import Connection
 from cvmfs_graphdriver.oci.registry.credentials import Keychain
@@ -56,7 +62,7 @@ class Registry:
         self._own = Connection(host, transport, keychain)
         self._readers = [*(Connection(mirror, transport, keychain) for mirror in mirrors), self._own]
 
-    def manifest(self, reference: Reference) -> ImageManifest | Index:
+    def manifest(self, reference: ImageReference) -> ImageManifest | Index:
         """What a reference stands for, checked by its digest if it has one.
 
         Raises ImageNotFoundError: there is no such image. Whatever a connection and the parser raise.
@@ -64,11 +70,11 @@ class Registry:
         data, media_type = self._manifest(reference)
         return parse_manifest(f"manifest of {reference}", data, media_type)
 
-    def manifest_bytes(self, reference: Reference) -> bytes:
+    def manifest_bytes(self, reference: ImageReference) -> bytes:
         """The manifest as it is."""
         return self._manifest(reference)[0]
 
-    def blob(self, repository: str, descriptor: Descriptor) -> BlobStream:
+    def blob(self, repository: str, descriptor: ContentDescriptor) -> BlobStream:
         """A blob as a stream that opens at the first read and verifies itself."""
         name = f"blob {descriptor.digest} of {self.host}/{repository}"
         path = f"{repository}/blobs/{descriptor.digest}"
@@ -128,7 +134,7 @@ class Registry:
         reply.close()
         return reply.status == 200
 
-    def has_manifest(self, reference: Reference, digest: ContentDigest) -> bool:
+    def has_manifest(self, reference: ImageReference, digest: ContentDigest) -> bool:
         """Whether a reference stands for the manifest of this digest already."""
         reply = self._own.request(
             "HEAD",
@@ -165,7 +171,7 @@ class Registry:
         )
         done.body(_SMALL)
 
-    def upload_manifest(self, reference: Reference, data: bytes, media_type: str) -> ContentDigest:
+    def upload_manifest(self, reference: ImageReference, data: bytes, media_type: str) -> ContentDigest:
         """Put a manifest under a reference, last of all, for it makes the image visible.
 
         Raises ContentMismatchError: the registry stored something else.
@@ -188,7 +194,7 @@ class Registry:
             )
         return digest
 
-    def _manifest(self, reference: Reference) -> tuple[bytes, str]:
+    def _manifest(self, reference: ImageReference) -> tuple[bytes, str]:
         def fetch(connection: Connection) -> tuple[bytes, str]:
             reply = connection.request(
                 "GET",
@@ -215,7 +221,7 @@ class Registry:
         return action(self._own)
 
 
-def _check_manifest(reference: Reference, data: bytes, said: str) -> None:
+def _check_manifest(reference: ImageReference, data: bytes, said: str) -> None:
     """Compare a manifest with the digest in its reference, else with the one the registry says."""
     expected = reference.digest
     if expected is None and said:
@@ -241,7 +247,7 @@ class RegistryImage:
     """An image in a registry, as a source."""
 
     registry: Registry
-    reference: Reference
+    reference: ImageReference
 
     @property
     def name(self) -> str:
@@ -250,8 +256,8 @@ class RegistryImage:
     def root(self) -> ImageManifest | Index:
         return self.registry.manifest(self.reference)
 
-    def manifest(self, descriptor: Descriptor) -> bytes:
+    def manifest(self, descriptor: ContentDescriptor) -> bytes:
         return self.registry.manifest_bytes(self.reference.with_digest(descriptor.digest))
 
-    def blob(self, descriptor: Descriptor) -> BlobStream:
+    def blob(self, descriptor: ContentDescriptor) -> BlobStream:
         return self.registry.blob(self.reference.repository, descriptor)

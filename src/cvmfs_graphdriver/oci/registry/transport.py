@@ -25,7 +25,7 @@ from urllib3.exceptions import (
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
 
-__all__ = ["NetworkSettings", "Reply", "Transport", "is_loopback", "same_origin"]
+__all__ = ["Reply", "Transport", "TransportSettings", "is_loopback", "same_origin"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -35,7 +35,7 @@ _CONNECTIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkSettings:
+class TransportSettings:
     """How patient we are (times in seconds), whom we trust, and a clock that tests can replace."""
 
     connect_seconds: float = 10
@@ -128,7 +128,7 @@ def _shown(url: str) -> str:
 class Transport:
     """Connections to any number of servers."""
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    def __init__(self, settings: TransportSettings) -> None:
         """Raises RegistryUnreachableError: the file of authorities cannot be read."""
         self.settings = settings
         self._managers: dict[tuple[bool, str], urllib3.PoolManager] = {}

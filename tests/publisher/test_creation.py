@@ -56,7 +56,7 @@ def test_keys_are_private(site: Site) -> None:
 
 @pytest.mark.parametrize("fqrn", ["", "nodots", "a..b", "../x.y", "a.b/c", "a b.c", "a.b\n", "x." + "y" * 60])
 def test_names_that_are_none(fqrn: str) -> None:
-    with pytest.raises(PublisherError, match="cannot name a repository"):
+    with pytest.raises(PublisherError, match="is not a valid repository name"):
         check_fqrn(fqrn)
 
 

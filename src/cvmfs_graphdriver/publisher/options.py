@@ -1,7 +1,7 @@
-"""The settings of a repository that the publisher heeds (CernVM-FS format reference, section 13.4).
+"""The settings of a repository that the publisher honours (CernVM-FS format reference, section 13.4).
 
-Owns: names, defaults and meaning. The defaults are those that fit container images: extended attributes
-and special files are kept, as images need them. Must not know: where settings are written down.
+Owns: names, defaults and meaning. The defaults suit container images: extended attributes and special files
+are kept. Must not know: where settings are stored.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["RepositoryOptions", "Weights"]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A catalog of more than ``most`` entries is split; a split makes none of fewer than ``least``."""
+    """Catalogs with more than ``most`` entries are split into parts of at least ``least``."""
 
     most: int = 100_000
     least: int = 1_000
@@ -24,9 +24,9 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryOptions:
-    """``ttl`` in seconds; ``whitelist_days`` is how long a signature of the whitelist is good.
+    """``ttl`` is in seconds; ``whitelist_days`` is how long a whitelist stays valid after signing.
 
-    Without ``catalog_weights``, a tree is one catalog, however big it is.
+    Without ``catalog_weights``, a tree is always one catalog, however big.
     """
 
     algorithm: Algorithm = Algorithm.SHA1

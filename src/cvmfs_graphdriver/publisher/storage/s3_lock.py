@@ -68,8 +68,8 @@ class S3Lock:
         """Raise BusyError if it is no longer held: others may have concluded that we died."""
         if self._lost or time.monotonic() - self._written > _LEASE - _BEAT / 2:
             raise BusyError(
-                f"lost the lock of {self._bucket.location}, because the store could not be reached for too long: "
-                "try again"
+                f"lost the lock of {self._bucket.location}, because the store could not be reached for "
+                "too long: try again"
             )
 
     def release(self) -> None:

@@ -95,7 +95,10 @@ def test_a_name_by_digest_cannot_be_pushed() -> None:
             "version: 1\ncvmfs_repo: r\ninput:\n - 'fedora'\n",
             "r.yaml:4: 'fedora' does not begin with https://",
         ),
-        ("version: 1\ncvmfs_repo: r\ninput:\n - 'https://A/B'\n", "r.yaml:4: 'A/B' names no image"),
+        (
+            "version: 1\ncvmfs_repo: r\ninput:\n - 'https://A/B'\n",
+            "r.yaml:4: 'A/B' is not a valid image name",
+        ),
         (
             "version: 1\ncvmfs_repo: r\ninput: ['https://r.org/a:1']\noutput_format: 'https://x y'\n",
             "r.yaml:4: output_format makes 'https://x y' of r.org/a:1",

@@ -122,7 +122,7 @@ def test_a_key_that_is_missing_or_none_is_named(site: Site, suffix: str) -> None
 
 def test_another_repository_s_keys_do_not_open_it(site: Site, tmp_path: Path) -> None:
     Keyring.create(FQRN, tmp_path / "other")
-    with pytest.raises(TrustError, match="is not signed by the key"):
+    with pytest.raises(TrustError, match="is not signed by the given key"):
         Repository.open(FQRN, LocalStorage(site.storage), tmp_path / "other")
     Keyring.create("other.example.org", tmp_path / "other")
     with pytest.raises(PublisherError, match=f"is {FQRN}, not other"):

@@ -59,7 +59,7 @@ def test_every_parameter(tmp_path: Path) -> None:
     [
         ("CVMFS_INCLUDE_XATTRS=perhaps", "CVMFS_INCLUDE_XATTRS: 'perhaps' is neither yes nor no"),
         ("CVMFS_COMPRESSION_ALGORITHM=zstd", "'zstd' is not one of default, zlib, none"),
-        ("CVMFS_AVG_CHUNK_SIZE=1", "between the least and the greatest"),
+        ("CVMFS_AVG_CHUNK_SIZE=1", "between the minimum and the maximum"),
         ("CVMFS_MAX_CHUNK_SIZE=big", "is not a number"),
         ("\nrm -r /", ":2: this is not NAME=VALUE"),
         ("CVMFS_USER=$(id)", ":1: CVMFS_USER must be written without"),

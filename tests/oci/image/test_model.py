@@ -83,8 +83,8 @@ def test_an_index_is_read() -> None:
         (_manifest(layers={}), "", "not a list"),
         (_manifest(layers=[_descriptor("x", size=-1)]), "", r"layers\[0\]: 'size'"),
         (_manifest(layers=[_descriptor("x", size=1.5)]), "", "'size'"),
-        (_manifest(layers=[_descriptor("x", digest="sha256:../../x")]), "", "no digest"),
-        (_manifest(layers=[_descriptor("x", digest="md5:" + "a" * 32)]), "", "no digest"),
+        (_manifest(layers=[_descriptor("x", digest="sha256:../../x")]), "", "not a digest"),
+        (_manifest(layers=[_descriptor("x", digest="md5:" + "a" * 32)]), "", "not a digest"),
         (_manifest(annotations={"a": 1}), "", "annotations"),
     ],
 )

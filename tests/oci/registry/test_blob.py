@@ -103,7 +103,7 @@ def test_another_part_than_asked_for_is_refused() -> None:
     [
         (_DATA[:-1], "ended after 899999 bytes"),
         (_DATA + b"x", "longer than the 900000 bytes"),
-        (_DATA[:-1] + bytes([_DATA[-1] ^ 1]), "is not what it should be"),
+        (_DATA[:-1] + bytes([_DATA[-1] ^ 1]), "does not match its digest"),
         (b"", "ended after 0 bytes"),
     ],
 )

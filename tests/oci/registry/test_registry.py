@@ -286,7 +286,7 @@ def test_a_tampered_blob_is_an_error(server: RegistryServer, layout: Path, conne
     before = file.read_bytes()
     try:
         for data, reason in (
-            (before[:50] + bytes([before[50] ^ 1]) + before[51:], "not what it should be"),
+            (before[:50] + bytes([before[50] ^ 1]) + before[51:], "does not match its digest"),
             (before[:-9], "ended after"),
             (before + b"x", "longer than"),
         ):
@@ -510,5 +510,5 @@ def test_an_artifact_that_is_no_image_is_refused(server: RegistryServer, connect
     registry.upload_manifest(
         ImageReference.parse(f"{server.host}/chart:1"), data.encode(), MediaType.OCI_MANIFEST
     )
-    with pytest.raises(UnsupportedImageError, match="helm.*not an image of containers"):
+    with pytest.raises(UnsupportedImageError, match="helm.*not a container image"):
         _load(registry, "chart:1")

@@ -148,7 +148,7 @@ def _changed(
         ("UPDATE statistics SET value = 1 WHERE counter = 'subtree_dir'", "subtree_dir = 1, but it is 0"),
         ("UPDATE statistics SET value = 0 WHERE counter = 'self_xattr'", "self_xattr = 0, but it is 1"),
         ("UPDATE catalog SET hash = NULL WHERE name = 'small'", "/layers/l/small is a file without content"),
-        ("UPDATE catalog SET size = 8 WHERE name = 'small'", "does not hold the 8 bytes"),
+        ("UPDATE catalog SET size = 8 WHERE name = 'small'", "does not hold 8 bytes"),
         ("UPDATE catalog SET size = 8 WHERE name = 'big'", "the file has 8"),
         ("UPDATE catalog SET flags = 1 WHERE name = 'small'", "which contradict each other"),
         ("UPDATE catalog SET flags = 3 WHERE name = 'd'", "no catalog is mounted there"),

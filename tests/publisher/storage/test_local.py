@@ -58,7 +58,7 @@ def test_files_come_back(storage: LocalStorage, tmp_path: Path) -> None:
 
 def test_no_size_is_believed(storage: LocalStorage) -> None:
     storage.put("data/ab/cd", b"four")
-    with pytest.raises(StorageError, match="bigger than the 3 bytes"):
+    with pytest.raises(StorageError, match="exceeds the limit of 3 bytes"):
         storage.get("data/ab/cd", limit=3)
 
 

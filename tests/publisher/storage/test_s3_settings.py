@@ -55,7 +55,7 @@ def test_stock_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("CVMFS_S3_BUCKET=", "CVMFS_S3_BUCKET: it is missing"),
+        ("CVMFS_S3_BUCKET=", "CVMFS_S3_BUCKET: it is required"),
         ("CVMFS_S3_BUCKET=a/b", "is not a valid bucket name"),
         ("CVMFS_S3_HOST=http://x/", "is not a valid host"),
         ("CVMFS_S3_PORT=65536", "is not a number from 0 to 65535"),

@@ -1,7 +1,7 @@
 """An image in a directory: the OCI image layout (OCI image specification, image-layout.md).
 
-Owns: finding the image in ``index.json``, and blobs as files. Must not know: who wrote the directory; as from
-a registry, every byte is verified, and no name out of a document becomes a path but digests.
+Owns: finding the image in ``index.json``, and blobs as files. Must not know: who wrote the directory: as with
+a registry, every byte is verified, and of the names in documents only digests become paths.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 @dataclass(frozen=True, slots=True)
 class LayoutImage:
-    """The image ``tag`` of a layout, as a source; without a tag the only one there is."""
+    """The image ``tag`` of a layout, as a source; without a tag, its only image."""
 
     directory: Path
     tag: str = ""
@@ -45,12 +45,12 @@ class LayoutImage:
             MediaType.OCI_INDEX,
         )
         if not isinstance(index, Index):
-            raise ImageFormatError(f"the index of {self.name} is none")
+            raise ImageFormatError(f"the index of {self.name} is not an index")
         chosen = [m for m in index.manifests if not self.tag or m.annotations.get(_REF_NAME) == self.tag]
         if not self.tag and len(chosen) > 1:
             if len({str(m.platform) for m in chosen if m.platform}) == len(chosen):
                 return index
-            raise ImageNotFoundError(f"{self.name} holds {len(chosen)} images; choose one by oci:DIR:TAG")
+            raise ImageNotFoundError(f"{self.name} holds {len(chosen)} images; choose one with oci:DIR:TAG")
         if not chosen:
             tags = ", ".join(sorted(m.annotations.get(_REF_NAME, "") for m in index.manifests)) or "nothing"
             raise ImageNotFoundError(f"there is no image {self.name}; the layout holds {tags}")

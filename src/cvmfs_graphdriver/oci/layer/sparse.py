@@ -1,7 +1,7 @@
 """Files with holes in tar archives: GNU's old format and its PAX formats 0.0, 0.1 and 1.0.
 
-Owns: the maps (GNU tar manual, appendix "Storing Sparse Files"), and the file they describe with its holes
-filled by zeros. Must not know: headers that have nothing to do with holes.
+Owns: the maps (GNU tar manual, appendix "Storing Sparse Files"), and the files they describe, holes filled
+with zeros. Must not know: headers unrelated to holes.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,14 +24,14 @@ _OLD_SEGMENT_SIZE: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class DataSegment:
-    """Bytes that are not a hole: where they stand in the file and how many they are."""
+    """A range of a file that is not a hole."""
 
     offset: int
     size: int
 
 
 def check_map(name: str, segments: Sequence[DataSegment], size: int, stored: int) -> None:
-    """Check that the segments follow each other inside a file of ``size`` bytes and need all ``stored`` ones.
+    """Check that the segments are ordered, fit in a file of ``size`` bytes and add up to ``stored`` bytes.
 
     Raises LayerFormatError: they do not.
     """
@@ -51,7 +51,7 @@ def _natural(name: str, text: bytes) -> int:
 
 
 def _segments(name: str, numbers: Sequence[int]) -> list[DataSegment]:
-    """Segments from alternating offsets and sizes; GNU tar ends a map by an empty segment."""
+    """Segments from alternating offsets and sizes; GNU tar ends a map with an empty segment."""
     if len(numbers) % 2 or len(numbers) > 2 * _MAX_SEGMENTS:
         raise LayerFormatError(
             f"{name}: its map of holes is damaged, or has more than {_MAX_SEGMENTS} segments"
@@ -60,7 +60,7 @@ def _segments(name: str, numbers: Sequence[int]) -> list[DataSegment]:
 
 
 def map_in_records(name: str, records: Records) -> list[DataSegment] | None:
-    """The map of the PAX formats 0.0 and 0.1, None if the records have none."""
+    """The map of PAX formats 0.0 and 0.1; None if the records have none."""
     if b"GNU.sparse.map" in records:
         text = records[b"GNU.sparse.map"]
         return _segments(name, [_natural(name, number) for number in text.split(b",")] if text else [])
@@ -75,9 +75,9 @@ def map_in_records(name: str, records: Records) -> list[DataSegment] | None:
 
 
 def map_in_data(name: str, exactly: Callable[[int], bytes]) -> tuple[list[DataSegment], int]:
-    """The map of PAX format 1.0, which stands before the data: the segments and the bytes it takes.
+    """The map of PAX format 1.0, which precedes the data: the segments, and the size of the map.
 
-    ``exactly`` reads so many of the member's stored bytes.
+    ``exactly`` reads that many of the member's stored bytes.
     """
     taken = 0
     rest = b""
@@ -99,9 +99,9 @@ def map_in_data(name: str, exactly: Callable[[int], bytes]) -> tuple[list[DataSe
 
 
 def map_in_header(name: str, block: bytes, exactly: Callable[[int], bytes]) -> tuple[list[DataSegment], int]:
-    """The map of GNU's old format, in a header's ``block`` and those after it: segments and the file's size.
+    """The map of GNU's old format, in a header's ``block`` and those after it: segments, and the file's size.
 
-    ``exactly`` reads so many bytes of the archive.
+    ``exactly`` reads that many bytes of the archive.
     """
 
     def numbers(fields: bytes) -> list[int]:
@@ -126,7 +126,7 @@ def map_in_header(name: str, block: bytes, exactly: Callable[[int], bytes]) -> t
 
 
 class SparseReader:
-    """A file with its holes filled: reads the segments from ``content``, makes zeros between."""
+    """A file with its holes filled: reads the segments from ``content``, with zeros in between."""
 
     def __init__(self, content: ByteSource, segments: Sequence[DataSegment], size: int) -> None:
         self._content = content

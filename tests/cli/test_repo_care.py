@@ -211,7 +211,7 @@ def test_another_publisher_is_waited_for_only_if_asked(site: Site) -> None:
     with Transaction(site.open()):
         done = on(site, "remove", "/l")
         assert done.returncode == 42
-        assert "somebody else is publishing" in done.stderr
+        assert "another publisher is using" in done.stderr
         assert on(site, "remove", "/l", "--wait", "0.1").returncode == 42
     assert on(site, "remove", "/l", "--wait", "10").returncode == 0
 

@@ -21,11 +21,11 @@ from cvmfs_graphdriver.conversion.convert import convert
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
 from cvmfs_graphdriver.oci.errors import RegistryUnreachableError
 from cvmfs_graphdriver.oci.image.layout import LayoutImage
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 from cvmfs_graphdriver.oci.image.source import ImageSource, load_image
 from cvmfs_graphdriver.oci.registry.credentials import DockerConfig
 from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
@@ -206,10 +206,10 @@ def test_a_registry_that_goes_away_anywhere(tmp_path: Path) -> None:
     with run_registry(tmp_path / "registry") as server:
         push(layout, f"{server.host}/cut:1")
         proxy = CuttingProxy(server.host)
-        transport = Transport(NetworkSettings(attempts=2, first_pause=0.01))
+        transport = Transport(TransportSettings(attempts=2, first_pause=0.01))
         try:
             registry = Registry(proxy.host, transport, DockerConfig(tmp_path / "none"))
-            source = RegistryImage(registry, Reference.parse(f"{proxy.host}/cut:1"))
+            source = RegistryImage(registry, ImageReference.parse(f"{proxy.host}/cut:1"))
             for _ in range(10):
                 proxy.left = int(dice.uniform(0, 3 << 20))
                 with pytest.raises(RegistryUnreachableError):

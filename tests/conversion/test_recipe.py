@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.conversion.errors import RecipeError
 from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 
 _RECIPE = """\
 version: 1
@@ -69,7 +69,7 @@ def test_a_name_by_digest_cannot_be_pushed() -> None:
     recipe = _parse(
         "version: 1\ncvmfs_repo: r\ninput: ['https://r.org/a:1']\noutput_format: 'o.org/$(image)'\n"
     )
-    image = Reference.parse(f"r.org/a@sha256:{'a' * 64}")
+    image = ImageReference.parse(f"r.org/a@sha256:{'a' * 64}")
     with pytest.raises(RecipeError, match="needs a tag"):
         recipe.output(recipe.inputs[0], image)
 
@@ -95,7 +95,10 @@ def test_a_name_by_digest_cannot_be_pushed() -> None:
             "version: 1\ncvmfs_repo: r\ninput:\n - 'fedora'\n",
             "r.yaml:4: 'fedora' does not begin with https://",
         ),
-        ("version: 1\ncvmfs_repo: r\ninput:\n - 'https://A/B'\n", "r.yaml:4: 'A/B' names no image"),
+        (
+            "version: 1\ncvmfs_repo: r\ninput:\n - 'https://A/B'\n",
+            "r.yaml:4: 'A/B' is not a valid image name",
+        ),
         (
             "version: 1\ncvmfs_repo: r\ninput: ['https://r.org/a:1']\noutput_format: 'https://x y'\n",
             "r.yaml:4: output_format makes 'https://x y' of r.org/a:1",

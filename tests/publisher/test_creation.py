@@ -56,7 +56,7 @@ def test_keys_are_private(site: Site) -> None:
 
 @pytest.mark.parametrize("fqrn", ["", "nodots", "a..b", "../x.y", "a.b/c", "a b.c", "a.b\n", "x." + "y" * 60])
 def test_names_that_are_none(fqrn: str) -> None:
-    with pytest.raises(PublisherError, match="cannot name a repository"):
+    with pytest.raises(PublisherError, match="is not a valid repository name"):
         check_fqrn(fqrn)
 
 
@@ -122,7 +122,7 @@ def test_a_key_that_is_missing_or_none_is_named(site: Site, suffix: str) -> None
 
 def test_another_repository_s_keys_do_not_open_it(site: Site, tmp_path: Path) -> None:
     Keyring.create(FQRN, tmp_path / "other")
-    with pytest.raises(TrustError, match="is not signed by the key"):
+    with pytest.raises(TrustError, match="is not signed by the given key"):
         Repository.open(FQRN, LocalStorage(site.storage), tmp_path / "other")
     Keyring.create("other.example.org", tmp_path / "other")
     with pytest.raises(PublisherError, match=f"is {FQRN}, not other"):

@@ -15,8 +15,9 @@ import pytest
 from cvmfs_graphdriver.conversion.tree import tree_entries
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.contents import read_object
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.compression import Engine

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.publisher.errors import StorageError
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
@@ -59,10 +58,10 @@ def test_every_parameter(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("CVMFS_INCLUDE_XATTRS=perhaps", "CVMFS_INCLUDE_XATTRS: 'perhaps' is neither yes nor no"),
-        ("CVMFS_COMPRESSION_ALGORITHM=zstd", "'zstd' is none of default, zlib, none"),
-        ("CVMFS_AVG_CHUNK_SIZE=1", "between the least and the greatest"),
-        ("CVMFS_MAX_CHUNK_SIZE=big", "is no number"),
-        ("\nrm -r /", ":2: this is no NAME=VALUE"),
+        ("CVMFS_COMPRESSION_ALGORITHM=zstd", "'zstd' is not one of default, zlib, none"),
+        ("CVMFS_AVG_CHUNK_SIZE=1", "between the minimum and the maximum"),
+        ("CVMFS_MAX_CHUNK_SIZE=big", "is not a number"),
+        ("\nrm -r /", ":2: this is not NAME=VALUE"),
         ("CVMFS_USER=$(id)", ":1: CVMFS_USER must be written without"),
         ("CVMFS_USER='", ":1: No closing quotation"),
         ("A=" + "x" * 70_000, "too big"),

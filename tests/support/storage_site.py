@@ -12,10 +12,10 @@ from unittest import mock
 from cvmfs_graphdriver.publisher.care.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.storage.interface import Storage
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader, Storage
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog

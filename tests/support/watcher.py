@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cvmfs_graphdriver.oci.image.model import Layer
+from cvmfs_graphdriver.oci.image.model import ImageLayer
 
 __all__ = ["Watcher"]
 
@@ -13,11 +13,11 @@ class Watcher:
         self.bytes = 0
         self.finished: list[str] = []
 
-    def begin(self, name: str, layers: Sequence[Layer]) -> None:  # noqa: ARG002
+    def begin(self, name: str, layers: Sequence[ImageLayer]) -> None:  # noqa: ARG002
         self.begun += [str(layer.descriptor.digest) for layer in layers]
 
-    def advance(self, layer: Layer, count: int) -> None:  # noqa: ARG002
+    def advance(self, layer: ImageLayer, count: int) -> None:  # noqa: ARG002
         self.bytes += count
 
-    def finish(self, layer: Layer) -> None:
+    def finish(self, layer: ImageLayer) -> None:
         self.finished.append(str(layer.descriptor.digest))

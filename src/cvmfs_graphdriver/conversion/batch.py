@@ -21,7 +21,7 @@ from cvmfs_graphdriver.oci.image.platform import Platform
 from cvmfs_graphdriver.oci.image.source import ImageSource, load_image
 from cvmfs_graphdriver.publisher.repository import Repository
 
-__all__ = ["Batch", "Order", "Outcome"]
+__all__ = ["Batch", "ConversionRequest", "Outcome"]
 
 _LAYERS = 128
 """New layers in one revision, each of which is an open catalog until then."""
@@ -29,7 +29,7 @@ _SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ConversionRequest:
     """An image that shall be made thin; both functions may raise, as they do for a bad name."""
 
     image: str
@@ -75,25 +75,25 @@ class Batch:
     platform: Platform | None = None
     clock: Callable[[], float] = time.monotonic
 
-    def run(self, orders: Iterable[Order | Outcome]) -> Iterator[Outcome]:
+    def run(self, requests: Iterable[ConversionRequest | Outcome]) -> Iterator[Outcome]:
         """Convert every image; what cannot be is told, and the next one is taken.
 
-        Outcomes come in the order of what was asked for; one among the orders is passed on in its place.
+        Outcomes come in the order of what was asked for; one among the requests is passed on in its place.
         """
-        waiting = iter(orders)
+        waiting = iter(requests)
         for first in waiting:
             yield from self._revision(itertools.chain([first], waiting))
 
-    def _revision(self, orders: Iterable[Order | Outcome]) -> Iterator[Outcome]:
+    def _revision(self, requests: Iterable[ConversionRequest | Outcome]) -> Iterator[Outcome]:
         """Publish one revision, and tell what became of its images."""
         done: list[Outcome | _Taken] = []
         failure: CvmfsGraphdriverError | None = None
-        orders = iter(orders)
+        requests = iter(requests)
         try:
             with Intake(self.repository, self.layout, self.progress) as intake:
                 deadline = self.clock() + _SECONDS
-                for order in orders:
-                    one = order if isinstance(order, Outcome) else self._take(order, intake)
+                for request in requests:
+                    one = request if isinstance(request, Outcome) else self._take(request, intake)
                     done.append(one)
                     if intake.broken and isinstance(one, Outcome):
                         failure = one.error
@@ -104,26 +104,26 @@ class Batch:
                     intake.publish()
         except CvmfsGraphdriverError as error:
             failure = error
-            done = done or [_begun(order) for order in itertools.islice(orders, 1)]
+            done = done or [_begun(request) for request in itertools.islice(requests, 1)]
         for one in done:
             if failure is not None:
                 yield _failed(one, failure)
             else:
                 yield one.finish() if isinstance(one, _Taken) else one
 
-    def _take(self, order: Order, intake: Intake) -> Outcome | _Taken:
-        begun = _begun(order)
+    def _take(self, request: ConversionRequest, intake: Intake) -> Outcome | _Taken:
+        begun = _begun(request)
         try:
-            source = order.source()
+            source = request.source()
             image = load_image(source, self.platform)
-            draft = ThinDraft.prepare(image, self.repository.fqrn, self.layout, order.target())
+            draft = ThinDraft.prepare(image, self.repository.fqrn, self.layout, request.target())
             return _Taken(begun, draft, intake.add(source, image))
         except CvmfsGraphdriverError as error:
             return replace(begun, error=error)
 
 
-def _begun(order: Order | Outcome) -> Outcome:
-    return order if isinstance(order, Outcome) else Outcome(order.place, order.image)
+def _begun(request: ConversionRequest | Outcome) -> Outcome:
+    return request if isinstance(request, Outcome) else Outcome(request.place, request.image)
 
 
 def _failed(one: Outcome | _Taken, error: CvmfsGraphdriverError) -> Outcome:

@@ -17,7 +17,7 @@ from cvmfs_graphdriver.conversion.errors import AlreadyThinError, HaltedError, L
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
 from cvmfs_graphdriver.conversion.tree import tree_entries
-from cvmfs_graphdriver.oci.image.model import Image, Layer
+from cvmfs_graphdriver.oci.image.model import Image, ImageLayer
 from cvmfs_graphdriver.oci.image.source import ImageSource
 from cvmfs_graphdriver.oci.image.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
@@ -37,8 +37,8 @@ class Conversion:
     """What a conversion did: ``new`` layers were fetched and stored, ``shared`` ones were there already."""
 
     thin: ThinImage
-    new: tuple[Layer, ...]
-    shared: tuple[Layer, ...]
+    new: tuple[ImageLayer, ...]
+    shared: tuple[ImageLayer, ...]
     revision: int
     """The repository's revision in which all layers are."""
     stored_bytes: int = 0
@@ -49,13 +49,13 @@ class Conversion:
     """What could not be kept as it was, a line each."""
 
 
-def distinct_layers(image: Image) -> list[Layer]:
+def distinct_layers(image: Image) -> list[ImageLayer]:
     """The layers of an image, base first, without repetitions.
 
     Of a layer that occurs more than once the topmost is kept: whatever it says decides there, so the ones
     below it make no difference, and no directory can be stacked twice.
     """
-    topmost: dict[str, Layer] = {}
+    topmost: dict[str, ImageLayer] = {}
     for layer in reversed(image.layers):
         topmost.setdefault(str(layer.descriptor.digest), layer)
     return list(reversed(topmost.values()))
@@ -164,7 +164,7 @@ class Intake:
         if self._changed:
             self._transaction.publish()
 
-    def _stage(self, source: ImageSource, layers: Sequence[Layer]) -> tuple[list[StagedTree], list[str]]:
+    def _stage(self, source: ImageSource, layers: Sequence[ImageLayer]) -> tuple[list[StagedTree], list[str]]:
         """Take in the layers, several at a time, and tell what could not be kept.
 
         If one cannot be, nothing of the others stays.
@@ -173,7 +173,7 @@ class Intake:
         halt = threading.Event()
         before = self._transaction.objects.mark()
 
-        def take(layer: Layer) -> tuple[StagedTree, list[str]]:
+        def take(layer: ImageLayer) -> tuple[StagedTree, list[str]]:
             try:
                 return self._stage_layer(source, layer, halt)
             except BaseException:
@@ -197,7 +197,7 @@ class Intake:
         raise next((error for error in errors if not isinstance(error, HaltedError)), errors[0])
 
     def _stage_layer(
-        self, source: ImageSource, layer: Layer, halt: threading.Event
+        self, source: ImageSource, layer: ImageLayer, halt: threading.Event
     ) -> tuple[StagedTree, list[str]]:
         digest = layer.descriptor.digest
         notes: list[str] = []
@@ -221,7 +221,7 @@ def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout
     return records
 
 
-def _make_catalogs(transaction: Transaction, layers: Sequence[Layer], layout: LayerLayout) -> None:
+def _make_catalogs(transaction: Transaction, layers: Sequence[ImageLayer], layout: LayerLayout) -> None:
     """Give the directories above layers catalogs of their own, if they are new.
 
     They get the stock tools' marker, too, which no container sees: it is outside of every layer.
@@ -260,7 +260,7 @@ def _require_way(transaction: Transaction, path: bytes) -> None:
             )
 
 
-def _refuse_thin(source: ImageSource, name: str, layers: Sequence[Layer]) -> None:
+def _refuse_thin(source: ImageSource, name: str, layers: Sequence[ImageLayer]) -> None:
     """A thin image is one small layer with one file; converting it again would bury its thin.json."""
     if len(layers) != 1 or layers[0].descriptor.size > _MAX_THIN_LAYER:
         return

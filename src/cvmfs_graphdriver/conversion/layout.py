@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol, Self
 from cvmfs_graphdriver.conversion.errors import LayerPlaceError
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatError
-from cvmfs_graphdriver.oci.image.model import Image, Layer
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.model import Image, ImageLayer
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 from cvmfs_graphdriver.oci.image.thin import LayerLocation
 
 __all__ = ["DirectoryLayout", "LayerLayout", "UnpackedLayout"]
@@ -100,7 +100,7 @@ class UnpackedLayout:
             origins = _origins(read(path))
             yield path, _dump({"origin": origins if origin in origins else [*origins, origin]})
         try:
-            name = Reference.parse(image.name)
+            name = ImageReference.parse(image.name)
         except ReferenceFormatError:
             return  # from a layout or an archive, which has no name that others know
         path = f"/.metadata/{name}/manifest.json".encode()
@@ -110,7 +110,7 @@ class UnpackedLayout:
         return self._TOP + f"/{digest.hex[:2]}/{digest.hex}".encode()
 
 
-def _layer_record(layer: Layer, created: object) -> dict[str, Any]:
+def _layer_record(layer: ImageLayer, created: object) -> dict[str, Any]:
     """What containers/storage wants to know of a layer."""
     record = {
         "id": layer.diff_id.hex,

@@ -13,7 +13,7 @@ from typing import Self
 from cvmfs_graphdriver.conversion.convert import Conversion, describe
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.oci.image.model import Image
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 from cvmfs_graphdriver.oci.image.thin_image import ManifestFormat, PackedImage, pack_thin_image
 from cvmfs_graphdriver.oci.registry.registry import Registry
 
@@ -25,7 +25,7 @@ class ThinTarget:
     """Where a thin image goes, and in which form."""
 
     registry: Registry
-    reference: Reference
+    reference: ImageReference
     form: ManifestFormat = ManifestFormat.DOCKER
 
 
@@ -33,7 +33,7 @@ class ThinTarget:
 class MadeThin:
     """A thin image that the registry has: by its name and digest, and how it came about."""
 
-    reference: Reference
+    reference: ImageReference
     conversion: Conversion
     pushed: bool
     """False where the registry had it already."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cvmfs_graphdriver.conversion.errors import HaltedError
-from cvmfs_graphdriver.oci.image.model import Layer
+from cvmfs_graphdriver.oci.image.model import ImageLayer
 from cvmfs_graphdriver.oci.image.source import BlobReader
 
 __all__ = ["CountingSource", "Progress"]
@@ -17,15 +17,15 @@ __all__ = ["CountingSource", "Progress"]
 class Progress(Protocol):
     """Is told of the layers that have to be fetched; from several threads, for each layer in this order."""
 
-    def begin(self, name: str, layers: Sequence[Layer]) -> None:
+    def begin(self, name: str, layers: Sequence[ImageLayer]) -> None:
         """The layers of image ``name`` that are not there yet, in the order in which they will be fetched."""
         ...
 
-    def advance(self, layer: Layer, count: int) -> None:
+    def advance(self, layer: ImageLayer, count: int) -> None:
         """``count`` more bytes of the layer's blob have come."""
         ...
 
-    def finish(self, layer: Layer) -> None:
+    def finish(self, layer: ImageLayer) -> None:
         """The layer is complete."""
         ...
 
@@ -34,7 +34,7 @@ class CountingSource:
     """A blob whose passing bytes are told to a watcher, until it is told to halt."""
 
     def __init__(
-        self, blob: BlobReader, layer: Layer, progress: Progress, halt: threading.Event | None = None
+        self, blob: BlobReader, layer: ImageLayer, progress: Progress, halt: threading.Event | None = None
     ) -> None:
         self._blob = blob
         self._layer = layer

@@ -17,7 +17,7 @@ from isal import isal_zlib
 from cvmfs_graphdriver.conversion.convert import distinct_layers
 from cvmfs_graphdriver.conversion.errors import OutputError
 from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
-from cvmfs_graphdriver.oci.image.model import Image, Layer
+from cvmfs_graphdriver.oci.image.model import Image, ImageLayer
 from cvmfs_graphdriver.oci.image.source import ImageSource
 from cvmfs_graphdriver.oci.layer.compression import Encoding, decompressed, detect
 from cvmfs_graphdriver.oci.verify import ByteSource, DigestReader, Verifier
@@ -50,7 +50,7 @@ def pull_layers(source: ImageSource, image: Image, directory: Path, progress: Pr
     return list(files.values())
 
 
-def _write(target: Path, layer: Layer, blob: ByteSource) -> None:
+def _write(target: Path, layer: ImageLayer, blob: ByteSource) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     with _mapped(target):
         try:
@@ -62,7 +62,7 @@ def _write(target: Path, layer: Layer, blob: ByteSource) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _as_gzip(layer: Layer, blob: ByteSource) -> Iterator[bytes]:
+def _as_gzip(layer: ImageLayer, blob: ByteSource) -> Iterator[bytes]:
     """The blob as it is where it is gzip, else its content compressed by gzip."""
     encoding, whole = detect(blob)
     if encoding is Encoding.GZIP:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from cvmfs_graphdriver.conversion.errors import RecipeError
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 
 __all__ = ["Recipe", "RecipeInput"]
 
@@ -30,7 +30,7 @@ class RecipeInput:
     """File and line, for messages."""
     text: str
     scheme: str
-    reference: Reference
+    reference: ImageReference
     pattern: str = ""
     """A shell pattern that tags must match; empty for the one image of ``reference``."""
 
@@ -48,11 +48,11 @@ class RecipeInput:
         if head and "/" not in tag and _WILDCARDS & set(tag):
             name, pattern = head, tag
         try:
-            return cls(place, text, scheme, Reference.parse(name), pattern)
+            return cls(place, text, scheme, ImageReference.parse(name), pattern)
         except ReferenceFormatError as error:
             raise RecipeError(f"{place}: {error}") from error
 
-    def expand(self, tags: Iterable[str]) -> Iterator[Reference]:
+    def expand(self, tags: Iterable[str]) -> Iterator[ImageReference]:
         """The images that a pattern stands for, of all ``tags`` of its repository, by the alphabet."""
         for tag in sorted(tags):
             if fnmatch.fnmatchcase(tag, self.pattern):
@@ -91,7 +91,7 @@ class Recipe:
                 raise document.error("output_format", str(error)) from error
         return recipe
 
-    def output(self, source: RecipeInput, image: Reference) -> Reference:
+    def output(self, source: RecipeInput, image: ImageReference) -> ImageReference:
         """The name of the thin image of ``image``, which ``source`` stands for.
 
         Raises RecipeError: the format does not give a name.
@@ -110,7 +110,7 @@ class Recipe:
         ):
             text = text.replace(f"$({variable})", value)
         try:
-            output = Reference.parse(text.partition("://")[2] or text)
+            output = ImageReference.parse(text.partition("://")[2] or text)
         except ReferenceFormatError as error:
             raise RecipeError(f"output_format makes {text[:200]!r} of {image}: {error}") from error
         if output.digest is not None:

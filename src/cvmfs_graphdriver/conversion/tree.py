@@ -11,7 +11,8 @@ from typing import Final
 
 from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 
 __all__ = ["tree_entries"]
 

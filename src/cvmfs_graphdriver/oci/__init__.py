@@ -1,4 +1,4 @@
-"""Container images as the OCI and Docker specifications describe them: documents, layers, registries.
+"""Container images as specified by OCI and Docker: documents, layers, registries.
 
 Knows neither CernVM-FS internals nor the Docker engine.
 """

@@ -1,4 +1,4 @@
-"""Digests of content as registries name it (OCI image specification, descriptor.md, "Digests").
+"""Digests, by which registries name content (OCI image specification, descriptor.md, "Digests").
 
 Owns: the text form and the algorithms. Must not know: what is digested.
 """
@@ -32,13 +32,13 @@ class ContentDigest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``sha256:<64 hex digits>``, or SHA-384 or SHA-512 in the same form.
+        """Parse ``sha256:<64 hex digits>``, or SHA-384 or SHA-512 in the same form.
 
         Raises ReferenceFormatError: anything else.
         """
         match = _FORM.fullmatch(text)
         if match is None or len(match[2]) != _HEX_LENGTH.get(match[1]):
-            raise ReferenceFormatError(f"{text[:200]!r} is no digest: it is not like sha256:<64 hex digits>")
+            raise ReferenceFormatError(f"{text[:200]!r} is not a digest, such as sha256:<64 hex digits>")
         return cls(match[1], match[2])
 
     @classmethod
@@ -47,7 +47,7 @@ class ContentDigest:
         return cls("sha256", hashlib.sha256(data).hexdigest())
 
     def hasher(self) -> "_Hash":
-        """A fresh running digest of this digest's algorithm."""
+        """A new hasher of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 
     def __str__(self) -> str:

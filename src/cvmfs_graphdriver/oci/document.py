@@ -1,7 +1,7 @@
-"""Reading a JSON document that a stranger wrote: bounded, and typed at the border.
+"""Reading JSON from an untrusted source: bounded, with types checked on access.
 
-Owns: the limits, and access to members with their types checked. Must not know: which document it is; its
-name and the error to raise come from the caller.
+Owns: the limits, and typed access to members. Must not know: which document it is; its name and the error to
+raise come from the caller.
 """
 
 import json
@@ -14,13 +14,13 @@ from cvmfs_graphdriver.oci.errors import OciError
 __all__ = ["LIMIT", "Document"]
 
 LIMIT = 4 << 20
-"""Most bytes of any document that is read, the limit registries set for manifests."""
+"""Maximum size in bytes of any document; registries set the same limit for manifests."""
 
 _MAX_DEPTH = 32
 
 
 def _depth(value: object) -> int:
-    """How deep lists and objects are nested; the decoder has already bounded it by its own recursion."""
+    """How deeply lists and objects are nested; the decoder's own recursion limit bounds it already."""
     if isinstance(value, dict):
         return 1 + max(map(_depth, value.values()), default=0)
     if isinstance(value, list):
@@ -30,7 +30,7 @@ def _depth(value: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One JSON object within a document; ``name`` says in messages where it stands."""
+    """One JSON object within a document; ``name`` says in messages where it is."""
 
     name: str
     members: dict[str, Any]
@@ -38,12 +38,12 @@ class Document:
 
     @classmethod
     def parse(cls, name: str, data: bytes, error: type[OciError], *, limit: int = LIMIT) -> "Document":
-        """Read ``data`` as one JSON object of at most ``limit`` bytes.
+        """Parse ``data`` as one JSON object of at most ``limit`` bytes.
 
-        Raises ``error``: too long, not UTF-8, not JSON, nested too deep, or not an object.
+        Raises ``error``: too long, not UTF-8, not JSON, nested too deeply, or not an object.
         """
         if len(data) > limit:
-            raise error(f"{name} is longer than {limit} bytes, which no honest one is")
+            raise error(f"{name} is longer than the limit of {limit} bytes")
         try:
             value = json.loads(data.decode("utf-8"))
             too_deep = _depth(value) > _MAX_DEPTH
@@ -57,53 +57,53 @@ class Document:
 
     @classmethod
     def of(cls, name: str, value: object, error: type[OciError]) -> "Document":
-        """Take a decoded value, which must be an object."""
+        """Wrap a decoded value, which must be an object."""
         if not isinstance(value, dict):
             raise error(f"{name} is not a JSON object")
         return cls(name, value, error)
 
     def refuse(self, problem: str) -> NoReturn:
-        """Raise this document's error, with its name in front of ``problem``."""
+        """Raise this document's error, with its name before ``problem``."""
         raise self.error(f"{self.name}: {problem}")
 
     def text(self, key: str) -> str:
-        """A member that must be there and be a string."""
+        """A required member that must be a string."""
         value = self.members.get(key)
         if not isinstance(value, str):
             self.refuse(f"{key!r} is not a string")
         return value
 
     def optional_text(self, key: str) -> str:
-        """A string, or the empty one where the member is absent or null."""
+        """A string; empty if the member is absent or null."""
         return "" if self.members.get(key) is None else self.text(key)
 
     def natural(self, key: str) -> int:
-        """A member that must be there and be an integer of 63 bits, not negative."""
+        """A required member that must be a non-negative integer of 63 bits."""
         value = self.members.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-            self.refuse(f"{key!r} is not a natural number")
+            self.refuse(f"{key!r} is not a non-negative integer")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings, empty where the member is absent or null."""
+        """A list of strings; empty if the member is absent or null."""
         values = self._list(key)
         if not all(isinstance(value, str) for value in values):
             self.refuse(f"{key!r} is not a list of strings")
         return tuple(values)
 
     def text_map(self, key: str) -> dict[str, str]:
-        """An object whose members are strings, empty where the member is absent or null."""
+        """An object whose members are strings; empty if the member is absent or null."""
         value = self.members.get(key) or {}
         if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
             self.refuse(f"{key!r} is not an object of strings")
         return value
 
     def member(self, key: str) -> "Document":
-        """A member that must be there and be an object."""
+        """A required member that must be an object."""
         return Document.of(f"{self.name}, {key}", self.members.get(key), self.error)
 
     def objects(self, key: str) -> Iterator["Document"]:
-        """The objects of a list, none where the member is absent or null."""
+        """The objects in a list; none if the member is absent or null."""
         for number, value in enumerate(self._list(key)):
             yield Document.of(f"{self.name}, {key}[{number}]", value, self.error)
 

@@ -1,8 +1,8 @@
-"""Errors of images and registries: what a registry said cannot be had, read or believed.
+"""Errors of images and registries: content that is unavailable, malformed, or not what was promised.
 
-Raised only by this room. "Format" errors mean that bytes do not have the form that their specification gives;
-"mismatch" means that the form is right and the bytes are not those that were promised. Every message names
-the registry, image, blob or file that it is about.
+Raised only by this room. "Format" errors mean that bytes do not have the form that their specification
+requires; "mismatch" means well-formed bytes that are not those promised. Every message names the registry,
+image, blob or file that it is about.
 """
 
 from typing import ClassVar
@@ -29,60 +29,60 @@ class OciError(CvmfsGraphdriverError):
 
 
 class ReferenceFormatError(OciError):
-    """A text that should name an image, a platform or a digest does not have the form of one."""
+    """A text is not a valid name of an image, platform or digest."""
 
     exit_code: ClassVar[int] = 30
 
 
 class RegistryUnreachableError(OciError):
-    """No conversation with a registry is possible: name, connection, TLS, or time ran out."""
+    """A registry cannot be reached: name resolution, connection or TLS failed, or time ran out."""
 
     exit_code: ClassVar[int] = 31
 
 
 class RegistryReplyError(OciError):
-    """A registry answered, but with a failure of its own or with what the protocol does not know."""
+    """A registry answered with a failure of its own, or with something outside the protocol."""
 
     exit_code: ClassVar[int] = 32
 
 
 class CredentialsError(OciError):
-    """A registry refuses who we are, or the credentials cannot be read."""
+    """A registry rejects the credentials, or they cannot be read."""
 
     exit_code: ClassVar[int] = 33
 
 
 class ImageNotFoundError(OciError):
-    """A registry, layout or archive does not have the image, the blob or the platform asked for."""
+    """A registry, layout or archive does not have the requested image, blob or platform."""
 
     exit_code: ClassVar[int] = 34
 
 
 class UnsupportedImageError(OciError):
-    """The image is what it says it is, but of a kind that cannot be converted."""
+    """The image is well-formed, but of a kind that cannot be converted."""
 
     exit_code: ClassVar[int] = 35
 
 
 class ContentMismatchError(OciError):
-    """Bytes do not have the digest or the size that names them."""
+    """Bytes do not match their digest or size."""
 
     exit_code: ClassVar[int] = 36
 
 
 class ImageFormatError(OciError):
-    """A manifest, index or configuration is not a document of its specification."""
+    """A manifest, index or configuration does not conform to its specification."""
 
     exit_code: ClassVar[int] = 37
 
 
 class LayerFormatError(OciError):
-    """A layer is not a tar stream that can be read, or names what no file system should hold."""
+    """A layer is not a readable tar stream, or contains names that no file system should hold."""
 
     exit_code: ClassVar[int] = 38
 
 
 class ThinImageFormatError(OciError):
-    """A ``thin.json`` or the location of a layer does not have its form."""
+    """A ``thin.json`` or a layer's location is malformed."""
 
     exit_code: ClassVar[int] = 39

@@ -1,7 +1,7 @@
-"""Believing a stream only when it has proved itself: size and digest checked while it passes.
+"""Verifying the size and digest of a stream while it is read.
 
-Owns: the check. Must not know: where the bytes come from. A consumer that reads to the end has verified
-bytes; one that stops earlier has not, and must not act on them.
+Owns: the verification. Must not know: where the bytes come from. A consumer that reads to the end has
+verified bytes; one that stops earlier has not, and must not act on them.
 """
 
 from typing import Protocol
@@ -16,15 +16,15 @@ class ByteSource(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes and at least one, or ``b""`` at the end."""
+        """At least one and at most ``size`` bytes, or ``b""`` at the end."""
         ...
 
 
 class Verifier:
-    """The running check of bytes against their digest and, where it is known, their size."""
+    """Checks bytes against their digest and, if known, their size as they arrive."""
 
     def __init__(self, name: str, digest: ContentDigest, size: int | None) -> None:
-        """Expect ``size`` bytes of this digest; ``name`` says in errors what they are."""
+        """Expect ``size`` bytes with this digest; ``name`` says in errors what they are."""
         self.passed = 0
         self._name = name
         self._digest = digest
@@ -34,39 +34,39 @@ class Verifier:
     def update(self, data: bytes) -> None:
         """Take the next bytes.
 
-        Raises ContentMismatchError: more than there should be.
+        Raises ContentMismatchError: more than expected.
         """
         self.passed += len(data)
         if self._size is not None and self.passed > self._size:
-            raise ContentMismatchError(f"{self._name} is longer than the {self._size} bytes announced")
+            raise ContentMismatchError(f"{self._name} is longer than the announced {self._size} bytes")
         self._hasher.update(data)
 
     def finish(self) -> None:
         """Take the end.
 
-        Raises ContentMismatchError: too few bytes, or others than those of the digest.
+        Raises ContentMismatchError: too few bytes, or the digest does not match.
         """
         if self._size is not None and self.passed != self._size:
             raise ContentMismatchError(
-                f"{self._name} ended after {self.passed} bytes, {self._size} were announced"
+                f"{self._name} ended after {self.passed} of the announced {self._size} bytes"
             )
         found = self._hasher.hexdigest()
         if found != self._digest.hex:
             raise ContentMismatchError(
-                f"{self._name} is not what it should be: its digest is {self._digest.algorithm}:{found}, "
+                f"{self._name} does not match its digest: it has {self._digest.algorithm}:{found}, "
                 f"expected {self._digest}"
             )
 
 
 class DigestReader:
-    """A source of which every byte passes a verifier; its end is believed only after the verdict."""
+    """A source whose bytes all pass a verifier; its end is reported only once they are verified."""
 
     def __init__(self, source: ByteSource, verifier: Verifier) -> None:
         self._source = source
         self._verifier = verifier
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes; raises ContentMismatchError instead of the end that would be a lie."""
+        """The next bytes; at the end raises ContentMismatchError if they are not the right ones."""
         data = self._source.read(size)
         if data:
             self._verifier.update(data)
@@ -76,5 +76,5 @@ class DigestReader:
 
 
 def read_to_end(source: ByteSource, block: int = 1 << 20) -> bytes:
-    """All bytes of a source whose length its own verification bounds."""
+    """All bytes of a source, whose own verification bounds their number."""
     return b"".join(iter(lambda: source.read(block), b""))

@@ -1,4 +1,6 @@
-"""Writing CernVM-FS repositories: storage, ingestion of tar streams, catalogs, signing.
+"""Writing CernVM-FS repositories: storage, ingestion of trees, catalogs, signing.
 
-Knows neither Docker nor containerd.
+To publish a directory, begin at ``transaction``: ``Transaction.ingest``, then ``publish``. ``storage/`` is
+where objects go, ``ingest/`` turns entries into objects and catalogs, ``care/`` checks and garbage-collects
+what is published. Knows neither Docker nor containerd.
 """

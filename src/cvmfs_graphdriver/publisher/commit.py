@@ -1,7 +1,7 @@
 """The end of every change to a repository: history, certificate, metainfo, reflog, and last the manifest.
 
-Owns: that order (CernVM-FS format reference, section 13.3), so that readers see the old revision or the new
-one and never a part of it. Must not know: what has changed below the root catalog.
+Owns: that order (CernVM-FS format reference, section 13.3), so that readers see either the old revision or
+the new one, never part of it. Must not know: what has changed below the root catalog.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _REFLOG_LIMIT: Final = 1 << 30
 
 
 class Commit:
-    """One change on top of ``base``, in a scratch ``directory``, by whoever holds the repository's lock."""
+    """One change on top of ``base``, with scratch files in ``directory``; its caller holds the lock."""
 
     def __init__(
         self, repository: Repository, base: Manifest, objects: ObjectWriter, directory: Path, *, now: int
@@ -35,12 +35,12 @@ class Commit:
         self._directory = directory
         self._now = now
         self.begun = False
-        """Whether a reader may see the change: from then on its objects must stay."""
+        """Whether readers may already see the change; from then on its objects must stay."""
 
     def run(self, root: CatalogReference, revision: int, change_tags: Callable[[History], None]) -> Manifest:
-        """Make ``root`` what the repository is, and the tags what ``change_tags`` makes of them.
+        """Publish ``root`` as the repository's content, with the tags as ``change_tags`` leaves them.
 
-        Raises StorageError, and what ``change_tags`` raises.
+        Raises StorageError and whatever ``change_tags`` raises.
         """
         repository, base, now = self._repository, self._base, self._now
         history = self._write_history(change_tags)
@@ -65,7 +65,7 @@ class Commit:
             timestamp=max(now, base.timestamp),
             garbage_collectable=repository.options.garbage_collectable,
         )
-        repository.storage.flush()  # a manifest must not outlive a crash that its objects do not
+        repository.storage.flush()  # a manifest must not survive a crash that its objects do not
         repository.put_manifest(manifest)
         repository.storage.flush()
         return manifest
@@ -85,7 +85,7 @@ class Commit:
         return self._objects.put(path.read_bytes(), Suffix.HISTORY)
 
     def _write_reflog(self, *references: Reference) -> Digest:
-        """Append to the reflog and store it; returns the digest of its bytes."""
+        """Append to the reflog, store it, and return the digest of its bytes."""
         repository, path = self._repository, self._directory / "reflog"
         old = repository.storage.get(REFLOG, limit=_REFLOG_LIMIT)
         if old is None:

@@ -1,7 +1,7 @@
-"""Reading objects back from a storage, believed only when they have the digest that names them.
+"""Reading objects back from a storage; none is trusted before its digest has been verified.
 
-Owns: the check of a repository's own objects, and of any other (CernVM-FS format reference, sections 1.4 and
-1.5). Must not know: what is in an object.
+Owns: the verification of objects (CernVM-FS format reference, sections 1.4 and 1.5). Must not know: what an
+object contains.
 """
 
 from cvmfs_graphdriver.publisher.errors import MissingObjectError
@@ -31,7 +31,7 @@ def read_object(storage: Storage, name: ObjectName) -> bytes:
 
 
 def verify_object(storage: Storage, name: ObjectName, compression: Compression, size: int) -> int:
-    """Read an object of ``size`` bytes to its end; returns how many bytes it has as it is stored.
+    """Read an object of ``size`` bytes to its end; returns its size as stored.
 
     Raises MissingObjectError, DigestMismatchError, FormatError, StorageError.
     """
@@ -56,15 +56,15 @@ def verify_object(storage: Storage, name: ObjectName, compression: Compression, 
         found += len(decompressor.finish())
     if broken is not None or found != size:
         raise FormatError(
-            f"object {name} in {storage.location} does not hold the {size} bytes that it should: "
+            f"object {name} in {storage.location} does not hold {size} bytes as it should: "
             f"{broken or f'it holds {found}'}"
         )
     return stored
 
 
 def _missing(storage: Storage, name: ObjectName) -> MissingObjectError:
-    return MissingObjectError(f"object {name} is missing in {storage.location}")
+    return MissingObjectError(f"object {name} is missing from {storage.location}")
 
 
 def _damaged(storage: Storage, name: ObjectName) -> DigestMismatchError:
-    return DigestMismatchError(f"object {name} in {storage.location} is damaged: it has another digest")
+    return DigestMismatchError(f"object {name} in {storage.location} is damaged: its digest does not match")

@@ -1,7 +1,7 @@
 """Creating a repository: storage, keys, whitelist, and an empty revision 1, as ``cvmfs_server mkfs`` does.
 
-Owns: the first revision (CernVM-FS format reference, sections 2, 6 and 13). Must not know: transactions'
-insides; the first revision is an ordinary transaction on top of an empty root catalog.
+Owns: the first revision (CernVM-FS format reference, sections 2, 6 and 13), which is an ordinary transaction
+on top of an empty root catalog. Must not know: how transactions work.
 """
 
 import re
@@ -31,11 +31,11 @@ _MASTER_REPLICA = ".cvmfs_master_replica"
 
 
 def check_fqrn(fqrn: str) -> None:
-    """Raises PublisherError: this cannot name a repository."""
+    """Raises PublisherError: ``fqrn`` is not a valid repository name."""
     if not _FQRN.fullmatch(fqrn) or len(fqrn) > 60:
         raise PublisherError(
-            f"{fqrn!r} cannot name a repository: it must look like a domain name, e.g. images.example.org, "
-            "with at most 60 characters"
+            f"{fqrn!r} is not a valid repository name: it must look like a domain name, "
+            "e.g. images.example.org, and have at most 60 characters"
         )
 
 
@@ -49,13 +49,13 @@ def create_repository(
 ) -> Repository:
     """Create ``fqrn`` in an empty storage, with new keys in ``keys_directory``.
 
-    Raises PublisherError: a bad name, or there is a repository already; KeyringError, StorageError. There are
-    no keys and no repository then.
+    Raises PublisherError: the name is invalid, or the storage already holds a repository; KeyringError,
+    StorageError. On failure, neither keys nor repository are left behind.
     """
     check_fqrn(fqrn)
     settings = options or RepositoryOptions()
     if storage.has(MANIFEST):
-        raise PublisherError(f"there is a repository in {storage.location} already")
+        raise PublisherError(f"{storage.location} already holds a repository")
     with ExitStack() as undo:
         with storage.lock(wait=0):
             keys = Keyring.create(fqrn, keys_directory)
@@ -72,7 +72,7 @@ def create_repository(
 
 
 def _bootstrap(repository: Repository, objects: ObjectWriter) -> None:
-    """Revision 0: an empty root directory, which nobody sees for longer than it takes to publish 1."""
+    """Revision 0: an empty root directory, visible only until revision 1 is published."""
     storage, now = repository.storage, int(repository.clock())
     with tempfile.TemporaryDirectory(prefix="create-") as scratch:
         file = Path(scratch) / "root"

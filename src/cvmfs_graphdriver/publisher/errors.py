@@ -1,4 +1,4 @@
-"""Errors of writing repositories: storage, transactions, what cannot be ingested."""
+"""Errors of writing repositories: storage, transactions, ingestion."""
 
 from typing import ClassVar
 
@@ -18,25 +18,25 @@ __all__ = [
 
 
 class PublisherError(CvmfsGraphdriverError):
-    """Base of everything this room raises; itself: a request that makes no sense for this repository."""
+    """Base of this room's errors; raised itself for a request that makes no sense for the repository."""
 
     exit_code: ClassVar[int] = 40
 
 
 class StorageError(PublisherError):
-    """The storage cannot be read or written: it is absent, full, or not permitted."""
+    """The storage cannot be read or written: it is missing, full, or access is denied."""
 
     exit_code: ClassVar[int] = 41
 
 
 class BusyError(PublisherError):
-    """Somebody else is publishing in this repository."""
+    """Another publisher holds this repository's lock."""
 
     exit_code: ClassVar[int] = 42
 
 
 class IngestError(PublisherError):
-    """An entry cannot be stored as the format wants it."""
+    """An entry cannot be stored as the format requires."""
 
     exit_code: ClassVar[int] = 43
 
@@ -48,7 +48,7 @@ class MissingObjectError(PublisherError):
 
 
 class DamagedRepositoryError(PublisherError):
-    """Checking a repository found what should not be."""
+    """A check of the repository found damage."""
 
     exit_code: ClassVar[int] = 46
 
@@ -60,12 +60,12 @@ class KeyringError(PublisherError):
 
 
 class UploadError(PublisherError):
-    """A layer that was uploaded to be published is not what it should be, or does not get published."""
+    """An uploaded layer does not match its name, or could not be published."""
 
     exit_code: ClassVar[int] = 47
 
 
 def innermost(error: BaseException) -> BaseException:
-    """What really went wrong: HTTP libraries wrap errors in others, whose attribute ``reason`` they are."""
+    """The root cause: HTTP libraries wrap errors in others and keep the inner one in ``reason``."""
     reason = getattr(error, "reason", None)
     return innermost(reason) if isinstance(reason, BaseException) else error

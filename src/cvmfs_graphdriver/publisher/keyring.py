@@ -1,6 +1,6 @@
 """The keys of a repository on disk, as stock tools name them (CernVM-FS format reference, section 2.5).
 
-Owns: file names and permissions in a keys directory (``/etc/cvmfs/keys``). Must not know: what is signed.
+Owns: file names and permissions in a keys directory (``/etc/cvmfs/keys``). Must not know: what they sign.
 """
 
 import os
@@ -32,7 +32,7 @@ class Keyring:
 
     @classmethod
     def create(cls, fqrn: str, directory: Path) -> Self:
-        """Make and store new keys. Raises KeyringError: there are keys of this repository already."""
+        """Generate and store new keys. Raises KeyringError: the repository already has keys there."""
         master, key = SigningKey.generate(), SigningKey.generate()
         ring = cls(fqrn, key, key.certify(fqrn), master.public, master)
         files = {
@@ -47,7 +47,7 @@ class Keyring:
                 for name in files:
                     if (directory / name).exists():
                         raise KeyringError(
-                            f"{directory / name} exists: the keys of {fqrn} are never overwritten"
+                            f"{directory / name} already exists: the keys of {fqrn} are never overwritten"
                         )
                 undo.callback(ring.delete, directory)
                 for name, (pem, mode) in files.items():
@@ -60,14 +60,8 @@ class Keyring:
             undo.pop_all()
         return ring
 
-    @staticmethod
-    def discard(fqrn: str, directory: Path) -> None:
-        """Delete keys that ``create`` has just made and nobody has used."""
-        for suffix in ("masterkey", "key", "crt", "pub"):
-            (directory / f"{fqrn}.{suffix}").unlink(missing_ok=True)
-
     def delete(self, directory: Path) -> None:
-        """Delete the files that ``create`` made."""
+        """Delete the files that ``create`` wrote."""
         for suffix in ("masterkey", "key", "crt", "pub"):
             (directory / f"{self.fqrn}.{suffix}").unlink(missing_ok=True)
 
@@ -89,7 +83,7 @@ class Keyring:
 
 
 def load_master_public_keys(fqrn: str, directory: Path) -> list[PublicKey]:
-    """The public keys that a reader needs. Raises KeyringError: there are none."""
+    """The public keys that a reader needs. Raises KeyringError: there are none, or they are unusable."""
     try:
         return load_public_keys(_read(fqrn, directory, "pub"))
     except FormatError as error:
@@ -102,5 +96,6 @@ def _read(fqrn: str, directory: Path, suffix: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise KeyringError(
-            f"{fqrn} needs {path}, which cannot be read: {error.strerror}; name the directory of its keys"
+            f"{fqrn} needs {path}, which cannot be read: {error.strerror}; "
+            "use --keys to name the directory of its keys"
         ) from error

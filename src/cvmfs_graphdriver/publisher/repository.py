@@ -1,7 +1,7 @@
 """A repository that can be published to: its storage, its keys, its newest revision.
 
-Owns: opening (the newest manifest must be ours), creating, and signing: whitelist and manifest. Must not
-know: what changes in a transaction. Follows the CernVM-FS format reference, sections 2 and 13.3.
+Owns: opening it (the newest manifest must be signed by its key) and signing whitelist and manifest. Must not
+know: what a transaction changes. Follows the CernVM-FS format reference, sections 2 and 13.3.
 """
 
 import tempfile
@@ -53,8 +53,9 @@ class Repository:
     ) -> Self:
         """Open the repository in ``storage`` with the keys in ``keys_directory``.
 
-        Its hash algorithm is that of its root catalog, whatever ``options`` say. Raises PublisherError:
-        there is none, or its keys are not these; TrustError: its manifest is not signed by its key.
+        Hash algorithm, lifetime and garbage collection are taken from its manifest, whatever ``options`` say.
+        Raises PublisherError: there is no repository, or another one; TrustError: its manifest is not signed
+        by this key.
         """
         repository = cls(storage, Keyring.load(fqrn, keys_directory), options or RepositoryOptions())
         manifest = repository.manifest()
@@ -71,11 +72,11 @@ class Repository:
         return self.keys.fqrn
 
     def manifest(self) -> Manifest:
-        """The newest revision's manifest, proven by the repository key. Raises PublisherError, TrustError."""
+        """The newest revision's manifest, signature verified. Raises PublisherError, TrustError."""
         data = self.storage.get(MANIFEST, limit=_SMALL)
         if data is None:
             raise PublisherError(
-                f"there is no repository in {self.storage.location}: create {self.fqrn} there first "
+                f"there is no repository in {self.storage.location}: create {self.fqrn} first "
                 "(cvmfs-graphdriver repo create)"
             )
         letter = Letter.parse(data)
@@ -88,7 +89,7 @@ class Repository:
             letter.signed_text, letter.signature
         ):
             raise TrustError(
-                f"the manifest in {self.storage.location} is not signed by the key of {self.fqrn} at hand"
+                f"the manifest in {self.storage.location} is not signed by the given key of {self.fqrn}"
             )
         return manifest
 
@@ -106,16 +107,16 @@ class Repository:
         file.write_bytes(read_object(self.storage, ObjectName(digest, Suffix.CATALOG)))
 
     def put_manifest(self, manifest: Manifest) -> None:
-        """Sign a manifest and make it the newest. This is the moment in which a revision appears."""
+        """Sign a manifest and store it as the newest: at this moment a revision becomes visible."""
         data = encode_letter(manifest.export(), self.options.algorithm, self.keys.key.sign_manifest)
         self.storage.put(MANIFEST, data)
 
     def resign(self) -> Whitelist:
-        """Sign the whitelist for another ``whitelist_days``. Raises PublisherError: no master key at hand."""
+        """Sign the whitelist for another ``whitelist_days``. Raises PublisherError: no master key."""
         master = self.keys.master
         if master is None:
             raise PublisherError(
-                f"the master key of {self.fqrn} is not at hand, and only it signs whitelists"
+                f"the master key of {self.fqrn} is missing, and whitelists can be signed only with it"
             )
         now = datetime.fromtimestamp(int(self.clock()), UTC)
         fingerprint = self.keys.certificate.fingerprint(self.options.algorithm)

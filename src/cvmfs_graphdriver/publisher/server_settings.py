@@ -1,15 +1,14 @@
-"""The stock server's settings of a repository, as far as they say how content is stored.
+"""The stock server's repository settings, as far as they determine how content is stored.
 
-Owns: the parameters of ``server.conf`` and what they mean here (CernVM-FS format reference, section 13.4).
-What such a file does not say has the stock server's default, which is not the one that fits images: so
-it is read only when it is asked for. Must not know: where repositories and their keys are.
+Owns: the parameters of ``server.conf`` and their meaning here (CernVM-FS format reference, section 13.4). A
+parameter that is missing from the file has the stock server's default, which does not suit images; therefore
+the file is read only on request. Must not know: where repositories and their keys are.
 """
 
 from pathlib import Path
 from typing import Final
 
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.publisher.storage.assignments import Assignments
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
@@ -24,12 +23,12 @@ _COMPRESSIONS: Final = {"default": Compression.ZLIB, "zlib": Compression.ZLIB, "
 def load_server_settings(file: Path) -> RepositoryOptions:
     """Read a file such as ``/etc/cvmfs/repositories.d/<fqrn>/server.conf``.
 
-    Raises StorageError: it cannot be read, or says what makes no sense.
+    Raises StorageError: it cannot be read, or has an invalid value.
     """
     values = Assignments.load(file, "CVMFS_")
     compression = values.text("COMPRESSION_ALGORITHM", "default").lower()
     if compression not in _COMPRESSIONS:
-        values.refuse("COMPRESSION_ALGORITHM", f"{compression!r} is none of {', '.join(_COMPRESSIONS)}")
+        values.refuse("COMPRESSION_ALGORITHM", f"{compression!r} is not one of {', '.join(_COMPRESSIONS)}")
     return RepositoryOptions(
         compression=_COMPRESSIONS[compression],
         chunking=_chunk_sizes(values) if values.boolean("USE_FILE_CHUNKING", default=True) else None,
@@ -57,5 +56,5 @@ def _chunk_sizes(values: Assignments) -> ChunkSizes:
         values.number("MAX_CHUNK_SIZE", usual.maximum, _MOST_CHUNK),
     )
     if not 32 <= sizes.minimum < sizes.average < sizes.maximum:
-        values.refuse("AVG_CHUNK_SIZE", "it must lie between the least and the greatest size of a chunk")
+        values.refuse("AVG_CHUNK_SIZE", "it must lie between the minimum and the maximum chunk size")
     return sizes

@@ -1,8 +1,8 @@
-"""Names of revisions: to read, set and delete them, and to go back to one (format reference, section 6.1).
+"""Names of revisions: listing, setting and deleting them, and rolling back (format reference, section 6.1).
 
-Owns: what becomes of ``trunk`` and ``trunk-previous``, and a rollback, which is a new revision with the
-content of an old one. Must not know: what is in a revision. Each function that changes something takes the
-repository's lock.
+Owns: what happens to ``trunk`` and ``trunk-previous``, and rollback, which is a new revision with the content
+of an old one. Must not know: what a revision contains. Functions that change something take the repository's
+lock.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ __all__ = ["delete_tag", "list_tags", "move_trunk", "roll_back", "set_tag"]
 
 
 def move_trunk(history: History, root: CatalogReference, revision: int, *, now: int) -> None:
-    """Let ``trunk`` be a new revision, and ``trunk-previous`` what it was."""
+    """Point ``trunk`` at a new revision, and ``trunk-previous`` at the one before."""
     trunk = history.tag(TRUNK)
     if trunk:
         history.put(trunk._replace(name=TRUNK_PREVIOUS, description="default undo target"))
@@ -44,7 +44,7 @@ def list_tags(repository: Repository) -> list[Tag]:
 
 
 def set_tag(repository: Repository, name: str, *, description: str = "", wait: float = 0.0) -> Manifest:
-    """Name the newest revision; a tag of that name is moved. Raises FormatError: the name cannot be one."""
+    """Name the newest revision; an existing tag is moved. Raises FormatError: the name is invalid."""
     check_tag_name(name)
     with _change(repository, wait) as change:
         base = change.base
@@ -53,7 +53,7 @@ def set_tag(repository: Repository, name: str, *, description: str = "", wait: f
 
 
 def delete_tag(repository: Repository, name: str, *, wait: float = 0.0) -> Manifest:
-    """Forget a name; what only it kept is garbage then. Raises PublisherError: there is none."""
+    """Delete a tag; what only it retained becomes garbage. Raises PublisherError: there is no such tag."""
     check_tag_name(name)
 
     def forget(history: History) -> None:
@@ -65,7 +65,7 @@ def delete_tag(repository: Repository, name: str, *, wait: float = 0.0) -> Manif
 
 
 def roll_back(repository: Repository, name: str, *, wait: float = 0.0) -> Manifest:
-    """Publish the content of an old revision again, as the newest. No tag is lost but the old undo target.
+    """Publish the content of an old revision as a new one. All tags but ``trunk-previous`` stay as they are.
 
     Raises PublisherError: there is no such tag.
     """
@@ -91,7 +91,7 @@ def _root(manifest: Manifest) -> CatalogReference:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What a change without a transaction needs."""
+    """The tools for a change outside of a transaction."""
 
     base: Manifest
     commit: Commit
@@ -102,7 +102,7 @@ class _Change:
 
 @contextmanager
 def _change(repository: Repository, wait: float) -> Iterator[_Change]:
-    """A change, under the lock; undone unless it may have become visible."""
+    """A change under the lock; undone unless it may already be visible."""
     with repository.storage.lock(wait=wait), tempfile.TemporaryDirectory(prefix="tags-") as scratch:
         base, now = repository.manifest(), int(repository.clock())
         objects = ObjectWriter(repository.storage, repository.options)

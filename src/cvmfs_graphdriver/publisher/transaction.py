@@ -1,8 +1,10 @@
-"""A transaction: changes to a repository's tree that appear together, as one new revision.
+"""A transaction: changes to a repository's tree that become visible together, as one new revision.
 
-Owns: what may be changed until it is published, and what is undone when it is not. A transaction that ends
-without ``publish`` deletes what it stored; one that is killed leaves objects behind that nothing refers to,
-for garbage collection. Must not know: where entries come from, what comes after the catalogs (``commit``).
+This is the place to publish a directory: ``Transaction.ingest``, then ``publish``.
+
+Owns: what may be changed before publication, and what is undone without it. A transaction that ends without
+``publish`` deletes what it stored; one that is killed leaves unreferenced objects for garbage collection.
+Must not know: where entries come from, what follows the catalogs (``commit``).
 """
 
 import stat
@@ -22,8 +24,9 @@ from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
 from cvmfs_graphdriver.publisher.ingest.tree import TreeIngest
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.repository.catalog.entry import (
     CatalogReference,
@@ -41,7 +44,7 @@ __all__ = ["StagedTree", "Transaction"]
 
 @dataclass(frozen=True, slots=True)
 class StagedTree:
-    """A tree whose content is stored and which has no place yet: it is mounted once, or abandoned."""
+    """A tree whose content is stored but which has no place yet; it is mounted once or abandoned."""
 
     catalog: CatalogWriter
     root: DirectoryEntry
@@ -49,15 +52,15 @@ class StagedTree:
     notes: tuple[str, ...]
 
     def abandon(self) -> None:
-        """Forget it; what it stored stays until the transaction ends or its objects are discarded."""
+        """Drop it; its objects stay until the transaction ends or they are discarded."""
         for catalog in (self.catalog, *self.nested):
             catalog.abandon()
 
 
 class Transaction:
-    """Holds the repository's lock from ``with`` to its end. Several threads may ingest at once.
+    """Holds the repository's lock within its ``with`` block. Several threads may ingest at once.
 
-    ``wait`` is how many seconds it waits for another one to end.
+    ``wait`` is how many seconds to wait for another publisher.
     """
 
     def __init__(self, repository: Repository, *, wait: float = 0.0) -> None:
@@ -94,29 +97,29 @@ class Transaction:
         self._stack.__exit__(kind, error, trace)
 
     def _give_up(self) -> None:
-        """Leave the storage as it was, unless the new revision may be visible."""
+        """Restore the storage, unless the new revision may already be visible."""
         if not self._commit.begun:
             self._objects.discard()
 
     @property
     def base(self) -> Manifest:
-        """The revision that it changes."""
+        """The revision it is based on."""
         return self._base
 
     @property
     def objects(self) -> ObjectWriter:
-        """What was stored so far."""
+        """The writer of its objects, which counts what was stored."""
         return self._objects
 
     def lookup(self, path: bytes) -> DirectoryEntry | None:
-        """The entry at an absolute path as the transaction has it by now."""
+        """The entry at an absolute path, as changed so far."""
         with self._lock:
             return self._catalogs.lookup(path)
 
     def ingest(self, path: bytes, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
-        """Make the directory at ``path`` a nested catalog that holds ``entries``, in place of what was there.
+        """Replace what is at ``path`` with a directory of ``entries``, in a nested catalog of its own.
 
-        Raises IngestError, StorageError, and what ``entries`` raises; nothing has changed then.
+        Raises IngestError, StorageError and whatever ``entries`` raises; nothing has changed then.
         """
         staged = self.stage(path, entries)
         try:
@@ -126,9 +129,9 @@ class Transaction:
             raise
 
     def stage(self, path: bytes, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> StagedTree:
-        """Take in ``entries`` for the directory at ``path``, where they appear when they are mounted.
+        """Store ``entries`` for the directory at ``path``; they appear there when the result is mounted.
 
-        Raises IngestError, StorageError, and what ``entries`` raises.
+        Raises IngestError, StorageError and whatever ``entries`` raises.
         """
         _check_path(path)
         catalog = self._catalogs.new_catalog(path)
@@ -145,9 +148,9 @@ class Transaction:
         return StagedTree(catalog, root, tuple(nested), tuple(tree.notes))
 
     def mount(self, staged: StagedTree) -> None:
-        """Give a staged tree its place, instead of what is there.
+        """Put a staged tree in its place, replacing what is there.
 
-        Raises PublisherError: there is no way to that place.
+        Raises PublisherError: something on the way is not a directory.
         """
         with self._lock:
             self._catalogs.mount(staged.catalog, staged.root)
@@ -156,9 +159,9 @@ class Transaction:
             self.notes += staged.notes
 
     def write_file(self, path: bytes, data: bytes) -> None:
-        """Put a small file, root's and readable by all, at ``path``; directories on the way are made.
+        """Write a small file, owned by root and readable by all, to ``path``, creating directories.
 
-        Raises StorageError, PublisherError: there is no way to that place.
+        Raises StorageError; PublisherError: something on the way is not a directory.
         """
         _check_path(path)
         entry = DirectoryEntry(
@@ -174,19 +177,21 @@ class Transaction:
             self._catalogs.put(path, entry)
 
     def read_file(self, path: bytes) -> bytes | None:
-        """A small file as the transaction has it by now, None if there is none.
+        """A small file, as changed so far; None if there is none.
 
-        Raises PublisherError: it is not one that ``write_file`` wrote. What reading an object raises.
+        Raises PublisherError: ``write_file`` did not write it; and whatever reading an object raises.
         """
         entry = self.lookup(path)
         if entry is None:
             return None
         if entry.digest is None or entry.compression is not Compression.ZLIB:
-            raise PublisherError(f"{path.decode('utf-8', 'replace')} is no small file of the publisher's own")
+            raise PublisherError(
+                f"{path.decode('utf-8', 'replace')} is not a small file that the publisher wrote"
+            )
         return read_object(self._repository.storage, ObjectName(entry.digest))
 
     def remove(self, path: bytes) -> None:
-        """Remove what is at ``path``, with everything below it. Raises PublisherError: there is nothing."""
+        """Remove what is at ``path`` and everything below it. Raises PublisherError: there is nothing."""
         _check_path(path)
         with self._lock:
             self._catalogs.remove(path)
@@ -194,9 +199,9 @@ class Transaction:
     # Publishing
 
     def publish(self, *, tag: str = "", description: str = "") -> Manifest:
-        """Make the next revision of it, and the newest. Raises StorageError, PublisherError."""
+        """Publish it as the newest revision. Raises StorageError, PublisherError."""
         if self._commit.begun:
-            raise PublisherError("this transaction is published already")
+            raise PublisherError("this transaction has already been published")
         if tag:
             check_tag_name(tag)
         repository, now = self._repository, self._now
@@ -223,13 +228,11 @@ class Transaction:
 def _check_path(path: bytes) -> None:
     parts = path.split(b"/")
     if parts[0] or len(parts) < 2 or any(part in {b"", b".", b".."} or len(part) > 255 for part in parts[1:]):
-        raise PublisherError(
-            f"{path.decode('utf-8', 'replace')!r} is no absolute path of a directory below the root"
-        )
+        raise PublisherError(f"{path.decode('utf-8', 'replace')!r} is not an absolute path below the root")
 
 
 def _free_name(history: History, name: str) -> str:
-    """``name``, or with a number in it where there is such a tag already."""
+    """``name``, with a number inserted if such a tag already exists."""
     taken = {tag.name for tag in history.tags()}
     kind, _, stamp = name.partition("-")
     number = 1

@@ -50,7 +50,7 @@ def test_what_docker_save_writes_is_read(archive: Path) -> None:
 def test_the_image_is_chosen_by_its_name(archive: Path) -> None:
     assert load_image(ArchiveImage(archive, "r.org/app:1"), None).layers
     with pytest.raises(
-        ImageNotFoundError, match=r"choose one by docker-archive:FILE:NAME:TAG among r\.org/app:1"
+        ImageNotFoundError, match=r"choose one with docker-archive:FILE:NAME:TAG from r\.org/app:1"
     ):
         load_image(ArchiveImage(archive, "r.org/app:2"), None)
 

@@ -6,7 +6,7 @@ import pytest
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ImageFormatError, UnsupportedImageError
 from cvmfs_graphdriver.oci.image.model import (
-    Descriptor,
+    ContentDescriptor,
     Image,
     ImageConfig,
     ImageManifest,
@@ -46,7 +46,7 @@ def _config(**members: Any) -> bytes:
 def test_a_manifest_is_read() -> None:
     manifest = parse_manifest("it", _manifest(annotations={"a": "b"}), MediaType.OCI_MANIFEST)
     assert isinstance(manifest, ImageManifest)
-    assert manifest.config == Descriptor(MediaType.OCI_CONFIG, ContentDigest.parse(_DIGEST), 7)
+    assert manifest.config == ContentDescriptor(MediaType.OCI_CONFIG, ContentDigest.parse(_DIGEST), 7)
     assert [layer.size for layer in manifest.layers] == [7]
     assert manifest.annotations == {"a": "b"}
     assert manifest.digest == ContentDigest.of(manifest.raw)
@@ -83,8 +83,8 @@ def test_an_index_is_read() -> None:
         (_manifest(layers={}), "", "not a list"),
         (_manifest(layers=[_descriptor("x", size=-1)]), "", r"layers\[0\]: 'size'"),
         (_manifest(layers=[_descriptor("x", size=1.5)]), "", "'size'"),
-        (_manifest(layers=[_descriptor("x", digest="sha256:../../x")]), "", "no digest"),
-        (_manifest(layers=[_descriptor("x", digest="md5:" + "a" * 32)]), "", "no digest"),
+        (_manifest(layers=[_descriptor("x", digest="sha256:../../x")]), "", "not a digest"),
+        (_manifest(layers=[_descriptor("x", digest="md5:" + "a" * 32)]), "", "not a digest"),
         (_manifest(annotations={"a": 1}), "", "annotations"),
     ],
 )
@@ -117,7 +117,7 @@ def test_what_cannot_be_converted_is_said_to_be(data: bytes, reason: str) -> Non
 )
 def test_layers_that_cannot_be_converted_are_named(media_type: str, reason: str) -> None:
     with pytest.raises(UnsupportedImageError, match=f"layer {_DIGEST}.*{reason}"):
-        Descriptor(media_type, ContentDigest.parse(_DIGEST), 1).require_layer()
+        ContentDescriptor(media_type, ContentDigest.parse(_DIGEST), 1).require_layer()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_layers_that_cannot_be_converted_are_named(media_type: str, reason: str)
     [MediaType.DOCKER_LAYER, MediaType.DOCKER_LAYER_GZIP, MediaType.OCI_LAYER, MediaType.OCI_LAYER_ZSTD],
 )
 def test_layers_that_can_be_are_taken(media_type: str) -> None:
-    Descriptor(media_type, ContentDigest.parse(_DIGEST), 1).require_layer()
+    ContentDescriptor(media_type, ContentDigest.parse(_DIGEST), 1).require_layer()
 
 
 @pytest.mark.parametrize(

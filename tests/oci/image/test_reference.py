@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 
 _HEX = "ab" * 32
 
@@ -26,9 +26,9 @@ _HEX = "ab" * 32
     ],
 )
 def test_a_reference_gets_dockers_defaults(text: str, full: str) -> None:
-    reference = Reference.parse(text)
+    reference = ImageReference.parse(text)
     assert str(reference) == full
-    assert Reference.parse(full) == reference
+    assert ImageReference.parse(full) == reference
 
 
 @pytest.mark.parametrize(
@@ -59,27 +59,27 @@ def test_a_reference_gets_dockers_defaults(text: str, full: str) -> None:
 )
 def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(ReferenceFormatError):
-        Reference.parse(text)
+        ImageReference.parse(text)
 
 
 def test_the_digest_decides_over_the_tag() -> None:
-    reference = Reference.parse(f"r.org/a:t@sha256:{_HEX}")
+    reference = ImageReference.parse(f"r.org/a:t@sha256:{_HEX}")
     assert reference.target == f"sha256:{_HEX}"
     assert reference.with_tag("u").target == "u"
-    assert str(Reference.parse("r.org/a:t").with_digest(ContentDigest("sha256", _HEX))).endswith(_HEX)
+    assert str(ImageReference.parse("r.org/a:t").with_digest(ContentDigest("sha256", _HEX))).endswith(_HEX)
 
 
 def test_a_default_registry_replaces_docker_hub() -> None:
-    reference = Reference.parse("library/debian:12", default_host="localhost:5000")
+    reference = ImageReference.parse("library/debian:12", default_host="localhost:5000")
     assert str(reference) == "localhost:5000/library/debian:12"
-    assert str(Reference.parse("a", default_host="localhost:5000")) == "localhost:5000/a:latest"
+    assert str(ImageReference.parse("a", default_host="localhost:5000")) == "localhost:5000/a:latest"
 
 
 @given(st.text(max_size=80))
 def test_any_text_is_a_reference_or_refused(text: str) -> None:
     try:
-        reference = Reference.parse(text)
+        reference = ImageReference.parse(text)
     except ReferenceFormatError:
         return
-    assert Reference.parse(str(reference)) == reference
+    assert ImageReference.parse(str(reference)) == reference
     assert ".." not in reference.repository.split("/")

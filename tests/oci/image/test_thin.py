@@ -89,7 +89,7 @@ def test_a_layer_that_lies_elsewhere_is_refused(url: str) -> None:
 
 
 def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(ThinImageFormatError, match=r"'https' is unknown; layers are read from cvmfs://"):
+    with pytest.raises(ThinImageFormatError, match=r"'https' is unknown; layers must be at cvmfs://"):
         ThinImage.parse(_layers("https://r.example.org/x"))
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_scheme_is_named() -> None:
         (b" " * (1 << 20) + b"{}", "longer than"),
         (b'{"version":"1.0","layers":' + b"[" * 60 + b"]" * 60 + b"}", "levels deep"),
         (_document(version=1), "'version' is not a string"),
-        (_document(version="one"), "no versions"),
+        (_document(version="one"), "not valid versions"),
         (_document(version="2.0"), "install a newer one"),
         (_document(min_version="1.1"), "install a newer one"),
         (_document(layers=[]), "0 layers"),
@@ -111,8 +111,8 @@ def test_an_unknown_scheme_is_named() -> None:
         (_document(layers=["x"]), "not a JSON object"),
         (_document(layers=[{"digest": _A}]), "'url' is not a string"),
         (_document(layers=[{"url": "cvmfs://r.org/x"}]), "'digest' is not a string"),
-        (_document(layers=[{"digest": "A" * 64, "url": "cvmfs://r.org/x"}]), "no digest"),
-        (_document(layers=[{"digest": "../x", "url": "cvmfs://r.org/x"}]), "no digest"),
+        (_document(layers=[{"digest": "A" * 64, "url": "cvmfs://r.org/x"}]), "not a digest"),
+        (_document(layers=[{"digest": "../x", "url": "cvmfs://r.org/x"}]), "not a digest"),
         (_document(origin=[]), "'origin' is not a string"),
         (_layers(*(f"cvmfs://r.org/{n}" for n in range(501))), "501 layers"),
         (_layers("cvmfs://r.org/x", "cvmfs://r.org//x"), "same location"),

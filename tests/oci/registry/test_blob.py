@@ -8,14 +8,14 @@ from cvmfs_graphdriver.oci.errors import (
     RegistryReplyError,
     RegistryUnreachableError,
 )
-from cvmfs_graphdriver.oci.image.model import Descriptor
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor
 from cvmfs_graphdriver.oci.registry.blob import BlobStream
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 from cvmfs_graphdriver.oci.verify import read_to_end
 from tests.support.misbehaving_server import Exchange, run_server
 
 _DATA = random.Random(1).randbytes(900_000)
-_DESCRIPTOR = Descriptor.of("application/octet-stream", _DATA)
+_DESCRIPTOR = ContentDescriptor.of("application/octet-stream", _DATA)
 
 
 def _offset(exchange: Exchange) -> int:
@@ -32,7 +32,9 @@ def _partial(exchange: Exchange, count: int, *, start: int | None = None) -> Non
     exchange.answer(206 if offset else 200, rest[:count], **broken, **(headers if offset else {}))  # type: ignore[arg-type]
 
 
-def _read(act: Callable[[Exchange], None], descriptor: Descriptor = _DESCRIPTOR) -> tuple[bytes, list[int]]:
+def _read(
+    act: Callable[[Exchange], None], descriptor: ContentDescriptor = _DESCRIPTOR
+) -> tuple[bytes, list[int]]:
     """What comes of the blob, and the offsets that were asked for."""
     offsets: list[int] = []
 
@@ -40,7 +42,7 @@ def _read(act: Callable[[Exchange], None], descriptor: Descriptor = _DESCRIPTOR)
         offsets.append(_offset(exchange))
         act(exchange)
 
-    settings = NetworkSettings(sleep=lambda _: None)
+    settings = TransportSettings(sleep=lambda _: None)
     transport = Transport(settings)
     with run_server(watched) as script:
 
@@ -101,7 +103,7 @@ def test_another_part_than_asked_for_is_refused() -> None:
     [
         (_DATA[:-1], "ended after 899999 bytes"),
         (_DATA + b"x", "longer than the 900000 bytes"),
-        (_DATA[:-1] + bytes([_DATA[-1] ^ 1]), "is not what it should be"),
+        (_DATA[:-1] + bytes([_DATA[-1] ^ 1]), "does not match its digest"),
         (b"", "ended after 0 bytes"),
     ],
 )
@@ -111,4 +113,4 @@ def test_a_lie_is_an_error_before_the_end(body: bytes, reason: str) -> None:
 
 
 def test_an_empty_blob_is_one_too() -> None:
-    assert _read(lambda e: e.answer(200, b""), Descriptor.of("x", b"")) == (b"", [0])
+    assert _read(lambda e: e.answer(200, b""), ContentDescriptor.of("x", b"")) == (b"", [0])

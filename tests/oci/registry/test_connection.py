@@ -9,7 +9,7 @@ import pytest
 from cvmfs_graphdriver.oci.errors import CredentialsError
 from cvmfs_graphdriver.oci.registry.connection import Connection
 from cvmfs_graphdriver.oci.registry.credentials import Credentials, DockerConfig, SingleCredentials
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 from tests.support.misbehaving_server import Exchange, Script, run_server
 
 _BASIC = "Basic " + base64.b64encode(b"ada:secret").decode()
@@ -18,7 +18,7 @@ _SCOPES = ("repository:a:pull",)
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    transport = Transport(NetworkSettings(sleep=lambda _: None))
+    transport = Transport(TransportSettings(sleep=lambda _: None))
     yield transport
     transport.close()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.oci import registry as oci_registry
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import (
     ContentMismatchError,
@@ -24,12 +23,13 @@ from cvmfs_graphdriver.oci.errors import (
 )
 from cvmfs_graphdriver.oci.image.model import Image, Index, MediaType
 from cvmfs_graphdriver.oci.image.platform import Platform
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
+from cvmfs_graphdriver.oci.registry import registry as oci_registry
 from cvmfs_graphdriver.oci.registry.credentials import Credentials, DockerConfig, Keychain, SingleCredentials
 from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 from cvmfs_graphdriver.oci.verify import read_to_end
 from tests.support.images import TestLayer, push, skopeo, tar_of, write_layout
 from tests.support.misbehaving_server import run_server
@@ -77,7 +77,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
             mirrors: tuple[str, ...] = (),
             **settings: object,
         ) -> Registry:
-            network = NetworkSettings(sleep=lambda _: None, **settings)  # type: ignore[arg-type]
+            network = TransportSettings(sleep=lambda _: None, **settings)  # type: ignore[arg-type]
             transport = Transport(network)
             stack.callback(transport.close)
             keychain: Keychain = DockerConfig(tmp_path / "docker/config.json")
@@ -89,7 +89,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
 
 
 def _load(registry: Registry, path: str, platform: Platform | None = None) -> Image:
-    return load_image(RegistryImage(registry, Reference.parse(f"{registry.host}/{path}")), platform)
+    return load_image(RegistryImage(registry, ImageReference.parse(f"{registry.host}/{path}")), platform)
 
 
 def _contents(registry: Registry, image: Image, repository: str) -> list[bytes]:
@@ -146,7 +146,7 @@ def test_a_manifest_is_checked_by_its_digest(layout: Path, connect: Connect) -> 
         run_server(lambda e: e.answer(200, lie, Docker_Content_Digest=str(digest))) as script,
         pytest.raises(ContentMismatchError),
     ):
-        connect(script.host).manifest(Reference.parse(f"{script.host}/x"))
+        connect(script.host).manifest(ImageReference.parse(f"{script.host}/x"))
 
 
 def test_an_index_is_searched_for_the_platform(
@@ -166,15 +166,15 @@ def test_an_index_is_searched_for_the_platform(
         registry.upload_blob(repository, blob.read_bytes())
     for digest in digests.values():
         data = (layout / "blobs/sha256" / digest[7:]).read_bytes()
-        reference = Reference.parse(f"{server.host}/many").with_digest(ContentDigest.parse(digest))
+        reference = ImageReference.parse(f"{server.host}/many").with_digest(ContentDigest.parse(digest))
         registry.upload_manifest(reference, data, MediaType.OCI_MANIFEST)
     # What builders add about provenance is for no platform at all.
     index["manifests"].insert(
         0, {**index["manifests"][0], "platform": {"os": "unknown", "architecture": "unknown"}}
     )
     data = json.dumps(index).encode()
-    registry.upload_manifest(Reference.parse(f"{server.host}/many:1"), data, MediaType.OCI_INDEX)
-    assert isinstance(registry.manifest(Reference.parse(f"{server.host}/many:1")), Index)
+    registry.upload_manifest(ImageReference.parse(f"{server.host}/many:1"), data, MediaType.OCI_INDEX)
+    assert isinstance(registry.manifest(ImageReference.parse(f"{server.host}/many:1")), Index)
     for architecture, digest in digests.items():
         image = _load(registry, "many:1", Platform.parse(architecture))
         assert str(image.manifest.digest) == digest
@@ -208,7 +208,7 @@ def test_tags_are_listed_over_all_pages(server: RegistryServer, layout: Path, co
     push(layout, f"{server.host}/tags:0")
     image = _load(registry, "tags:0")
     for number in range(1, 120):
-        reference = Reference.parse(f"{server.host}/tags:{number}")
+        reference = ImageReference.parse(f"{server.host}/tags:{number}")
         registry.upload_manifest(reference, image.manifest.raw, image.manifest.media_type)
     assert sorted(registry.tags("tags"), key=int) == [str(number) for number in range(120)]
 
@@ -286,7 +286,7 @@ def test_a_tampered_blob_is_an_error(server: RegistryServer, layout: Path, conne
     before = file.read_bytes()
     try:
         for data, reason in (
-            (before[:50] + bytes([before[50] ^ 1]) + before[51:], "not what it should be"),
+            (before[:50] + bytes([before[50] ^ 1]) + before[51:], "does not match its digest"),
             (before[:-9], "ended after"),
             (before + b"x", "longer than"),
         ):
@@ -354,7 +354,7 @@ class TestBearer:
                 ada.upload_blob("a", blob.read_bytes())
             (manifest,) = json.loads((layout / "index.json").read_text())["manifests"]
             data = (layout / "blobs/sha256" / manifest["digest"][7:]).read_bytes()
-            ada.upload_manifest(Reference.parse(f"{server.host}/a:1"), data, MediaType.OCI_MANIFEST)
+            ada.upload_manifest(ImageReference.parse(f"{server.host}/a:1"), data, MediaType.OCI_MANIFEST)
             assert len(_contents(anybody, _load(anybody, "a:1"), "a")) == 4
             # One token for each scope, not one for each request.
             assert [line.partition("scope=")[2] for line in tokens.asked] == [
@@ -507,6 +507,8 @@ def test_an_artifact_that_is_no_image_is_refused(server: RegistryServer, connect
     data = json.dumps(
         {"schemaVersion": 2, "mediaType": MediaType.OCI_MANIFEST, "config": config, "layers": []}
     )
-    registry.upload_manifest(Reference.parse(f"{server.host}/chart:1"), data.encode(), MediaType.OCI_MANIFEST)
-    with pytest.raises(UnsupportedImageError, match="helm.*not an image of containers"):
+    registry.upload_manifest(
+        ImageReference.parse(f"{server.host}/chart:1"), data.encode(), MediaType.OCI_MANIFEST
+    )
+    with pytest.raises(UnsupportedImageError, match="helm.*not a container image"):
         _load(registry, "chart:1")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport, is_loopback
+from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings, is_loopback
 from tests.support.misbehaving_server import Exchange, run_server
 from tests.support.registry import Authority, free_port, run_registry
 
@@ -20,7 +20,7 @@ class _Clock:
 
 @contextmanager
 def _transport(clock: _Clock | None = None, **settings: object) -> Iterator[Transport]:
-    transport = Transport(NetworkSettings(sleep=clock or _Clock(), **settings))  # type: ignore[arg-type]
+    transport = Transport(TransportSettings(sleep=clock or _Clock(), **settings))  # type: ignore[arg-type]
     try:
         yield transport
     finally:
@@ -188,10 +188,10 @@ def test_certificates_are_checked(tmp_path: Path) -> None:
 
 def test_a_file_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnreachableError, match="nowhere"):
-        Transport(NetworkSettings(ca_file=tmp_path / "nowhere"))
+        Transport(TransportSettings(ca_file=tmp_path / "nowhere"))
     (tmp_path / "bad").write_text("no certificate")
     with pytest.raises(RegistryUnreachableError, match="bad"):
-        Transport(NetworkSettings(ca_file=tmp_path / "bad"))
+        Transport(TransportSettings(ca_file=tmp_path / "bad"))
 
 
 def test_a_proxy_is_used_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,31 +144,31 @@ def _changed(
 @pytest.mark.parametrize(
     ("sql", "finding"),
     [
-        ("UPDATE statistics SET value = 7 WHERE counter = 'self_regular'", "self_regular = 7, counted are 4"),
-        ("UPDATE statistics SET value = 1 WHERE counter = 'subtree_dir'", "subtree_dir = 1, counted are 0"),
-        ("UPDATE statistics SET value = 0 WHERE counter = 'self_xattr'", "self_xattr = 0, counted are 1"),
+        ("UPDATE statistics SET value = 7 WHERE counter = 'self_regular'", "self_regular = 7, but it is 4"),
+        ("UPDATE statistics SET value = 1 WHERE counter = 'subtree_dir'", "subtree_dir = 1, but it is 0"),
+        ("UPDATE statistics SET value = 0 WHERE counter = 'self_xattr'", "self_xattr = 0, but it is 1"),
         ("UPDATE catalog SET hash = NULL WHERE name = 'small'", "/layers/l/small is a file without content"),
-        ("UPDATE catalog SET size = 8 WHERE name = 'small'", "does not hold the 8 bytes"),
+        ("UPDATE catalog SET size = 8 WHERE name = 'small'", "does not hold 8 bytes"),
         ("UPDATE catalog SET size = 8 WHERE name = 'big'", "the file has 8"),
-        ("UPDATE catalog SET flags = 1 WHERE name = 'small'", "which do not agree"),
+        ("UPDATE catalog SET flags = 1 WHERE name = 'small'", "which contradict each other"),
         ("UPDATE catalog SET flags = 3 WHERE name = 'd'", "no catalog is mounted there"),
         ("UPDATE catalog SET flags = 1 WHERE name = 'l'", "root directory is not marked"),
         (
             "UPDATE catalog SET xattr = x'01ff' WHERE name = 'small'",
-            "extended attributes that cannot be read",
+            "unreadable extended attributes",
         ),
         (
             "UPDATE catalog SET parent_1 = 5 WHERE name = 'small'",
-            "has 6 entries, and 5 of them can be reached",
+            "has 6 entries, but only 5 of them can be reached",
         ),
-        ("UPDATE catalog SET hardlinks = hardlinks + 1 WHERE hardlinks > 9", "has 2 names and says 3"),
+        ("UPDATE catalog SET hardlinks = hardlinks + 1 WHERE hardlinks > 9", "has 2 names but says 3"),
         ("DELETE FROM chunks WHERE offset = 0", "do not follow one another"),
         ("UPDATE chunks SET hash = zeroblob(20) WHERE offset = 0", "is missing"),
         ("DELETE FROM catalog WHERE name = 'l'", "has no root directory"),
         ("DROP TABLE catalog", "is no catalog"),
         (
             "INSERT INTO nested_catalogs VALUES ('/layers/l/x', '" + "ab" * 20 + "', 5)",
-            "/layers/l/x, where nothing is",
+            "/layers/l/x, where there is no entry",
         ),
         (
             "INSERT INTO nested_catalogs VALUES ('/layers/l/d', '" + "ab" * 20 + "', 5)",
@@ -185,7 +185,7 @@ def test_a_catalog_that_contradicts_itself_is_found(site: Site, sql: str, findin
 
 def test_a_dangling_nested_catalog_is_found(site: Site) -> None:
     rewrite(site, lambda sql: sql.execute("DELETE FROM nested_catalogs"), root=True)
-    assert any("/layers/l is marked as a mountpoint, and no catalog" in one for one in site.findings())
+    assert any("/layers/l is marked as a mountpoint, but no catalog" in one for one in site.findings())
 
 
 def test_a_wrong_catalog_size_is_found(site: Site) -> None:

@@ -200,7 +200,7 @@ def test_if_a_retained_catalog_is_missing_nothing_goes(site: Site) -> None:
 
 def test_a_repository_that_must_not_be_collected(tmp_path: Path) -> None:
     site = Site(tmp_path, RepositoryOptions(garbage_collectable=False))
-    with pytest.raises(PublisherError, match="is not to be garbage collected"):
+    with pytest.raises(PublisherError, match="is not garbage-collectable"):
         collect(site)
 
 

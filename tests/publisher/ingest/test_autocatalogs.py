@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from tests.support.storage_site import Entries, Site, directory, file, hardlink, symlink

@@ -183,7 +183,7 @@ def test_giving_up_does_not_wait_for_what_is_under_way(
         fail()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("store-")]
     assert len(list(storage.directory.glob("data/??/*"))) < 500
-    with pytest.raises(StorageError, match="given up"):
+    with pytest.raises(StorageError, match="aborted"):
         pending[-1].result()
 
 

@@ -99,7 +99,7 @@ def test_a_worker_ends_with_whoever_started_it(storage: LocalStorage) -> None:
         "import sys, time; from pathlib import Path\n"
         "from cvmfs_graphdriver.publisher.storage.local import LocalStorage\n"
         "from cvmfs_graphdriver.publisher.ingest.worker import *\n"
-        "from tests.publisher.test_worker import FORM\n"
+        "from tests.publisher.ingest.test_worker import FORM\n"
         "worker = Worker(LocalStorage(Path(sys.argv[1])), FORM)\n"
         "print(worker._process.pid, flush=True); time.sleep(60)\n"
     )

@@ -58,7 +58,7 @@ def test_files_come_back(storage: LocalStorage, tmp_path: Path) -> None:
 
 def test_no_size_is_believed(storage: LocalStorage) -> None:
     storage.put("data/ab/cd", b"four")
-    with pytest.raises(StorageError, match="bigger than the 3 bytes"):
+    with pytest.raises(StorageError, match="exceeds the limit of 3 bytes"):
         storage.get("data/ab/cd", limit=3)
 
 
@@ -95,7 +95,7 @@ def test_one_publisher_at_a_time(storage: LocalStorage) -> None:
     other = LocalStorage(storage.directory)
     with storage.lock(wait=0):
         start = time.monotonic()
-        with pytest.raises(BusyError, match="somebody else is publishing"), other.lock(wait=0.5):
+        with pytest.raises(BusyError, match="another publisher is using"), other.lock(wait=0.5):
             pass
         assert time.monotonic() - start >= 0.5
     with other.lock(wait=0):
@@ -152,5 +152,5 @@ def test_it_can_be_opened_by_its_definition(storage: LocalStorage) -> None:
 
 @pytest.mark.parametrize("text", ["", "local", "local,/tmp", "local,/tmp,relative", "ftp,/tmp,/srv"])
 def test_other_definitions_are_refused(text: str) -> None:
-    with pytest.raises(StorageError, match="is no storage"):
+    with pytest.raises(StorageError, match="is not a valid storage"):
         open_storage(text)

@@ -161,7 +161,7 @@ def test_small_things(site: S3Site) -> None:
     assert storage.size("data/aa/none") is None
     storage.put("data/aa/three", b"123")
     assert storage.get("data/aa/three", limit=3) == b"123"
-    with pytest.raises(StorageError, match="bigger than the 2 bytes"):
+    with pytest.raises(StorageError, match="exceeds the limit of 2 bytes"):
         storage.get("data/aa/three", limit=2)
     big = site.place / "big"
     big.write_bytes(random.Random(0).randbytes(70 << 20))  # more than one part
@@ -181,7 +181,7 @@ def test_wrong_credentials_and_no_store(s3: Seaweed) -> None:
     for more, words in (
         ({"SECRET_KEY": "wrong"}, "CVMFS_S3_SECRET_KEY"),
         ({"ACCESS_KEY": "nobody"}, "CVMFS_S3_ACCESS_KEY"),
-        ({"PORT": "1", "MAX_RETRIES": "0"}, "refused; check that the S3 store runs"),
+        ({"PORT": "1", "MAX_RETRIES": "0"}, "refused; check that the S3 store is running"),
     ):
         storage = S3Storage(s3.configuration("credentials", **more), FQRN)
         with pytest.raises(StorageError, match=words):
@@ -218,7 +218,7 @@ def test_a_publisher_that_lost_its_lock_changes_nothing(site: S3Site) -> None:
             wait_until(lambda: repository.storage._held._lost, 30)  # type: ignore[attr-defined]
             transaction.publish()
 
-    with mock.patch.object(s3_lock, "_BEAT", 0.1), pytest.raises(BusyError, match="was lost"):
+    with mock.patch.object(s3_lock, "_BEAT", 0.1), pytest.raises(BusyError, match="lost the lock"):
         suspended()
     lock.check()
     lock.release()

@@ -55,17 +55,17 @@ def test_stock_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("CVMFS_S3_BUCKET=", "CVMFS_S3_BUCKET: it is missing"),
-        ("CVMFS_S3_BUCKET=a/b", "cannot name a bucket"),
-        ("CVMFS_S3_HOST=http://x/", "is no host"),
-        ("CVMFS_S3_PORT=65536", "is no number from 0 to 65535"),
-        ("CVMFS_S3_PORT=-1", "is no number"),
+        ("CVMFS_S3_BUCKET=", "CVMFS_S3_BUCKET: it is required"),
+        ("CVMFS_S3_BUCKET=a/b", "is not a valid bucket name"),
+        ("CVMFS_S3_HOST=http://x/", "is not a valid host"),
+        ("CVMFS_S3_PORT=65536", "is not a number from 0 to 65535"),
+        ("CVMFS_S3_PORT=-1", "is not a number"),
         ("CVMFS_S3_FLAVOR=azure", "azure is not supported"),
-        ("CVMFS_S3_X_AMZ_ACL=everybody", "'everybody' is none of"),
+        ("CVMFS_S3_X_AMZ_ACL=everybody", "'everybody' is not one of"),
         ("CVMFS_S3_USE_HTTPS=perhaps", "neither yes nor no"),
         ("CVMFS_S3_SECRET_KEY=$(cat /secret)", ":5: "),
         ("CVMFS_S3_SECRET_KEY='open", ":5: "),
-        ("rm -rf /", ":5: this is no NAME=VALUE"),
+        ("rm -rf /", ":5: this is not NAME=VALUE"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, more: str, words: str) -> None:
@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         S3Settings.load(tmp_path / "none")
     (tmp_path / "bin").write_bytes(b"\xff")
-    with pytest.raises(StorageError, match="is no text"):
+    with pytest.raises(StorageError, match="is not UTF-8 text"):
         S3Settings.load(tmp_path / "bin")
     with pytest.raises(StorageError, match="too big"):
         load(tmp_path, "#" * 70_000)

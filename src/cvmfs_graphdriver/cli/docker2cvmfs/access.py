@@ -14,7 +14,7 @@ import click
 
 from cvmfs_graphdriver.oci.image.archive import ArchiveImage
 from cvmfs_graphdriver.oci.image.layout import LayoutImage
-from cvmfs_graphdriver.oci.image.reference import DOCKER_HUB, Reference
+from cvmfs_graphdriver.oci.image.reference import DOCKER_HUB, ImageReference
 from cvmfs_graphdriver.oci.image.source import ImageSource
 from cvmfs_graphdriver.oci.registry.credentials import (
     Credentials,
@@ -24,7 +24,7 @@ from cvmfs_graphdriver.oci.registry.credentials import (
     default_docker_config,
 )
 from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Transport
+from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 
 __all__ = ["Access", "RegistryAddress", "password_from_stdin"]
 
@@ -51,7 +51,7 @@ class RegistryAddress:
         if (separator and scheme not in {"http", "https"}) or path not in {"", "v2"}:
             raise click.UsageError(f"{text!r} is no address of a registry like https://registry.example.org")
         # Reading any reference there brings the host into the form that references use.
-        return cls(Reference.parse("any", default_host=host).host, plain=scheme == "http")
+        return cls(ImageReference.parse("any", default_host=host).host, plain=scheme == "http")
 
 
 class Access:
@@ -71,15 +71,15 @@ class Access:
         self._host = address.host
         self._mirrors = [mirror.host for mirror in mirrors]
         plain = {each.host for each in (address, *mirrors) if each.plain}
-        self._transport = Transport(NetworkSettings(ca_file=ca_file, insecure_hosts=insecure_hosts | plain))
+        self._transport = Transport(TransportSettings(ca_file=ca_file, insecure_hosts=insecure_hosts | plain))
         config = docker_config / "config.json" if docker_config else default_docker_config()
         self._keychain: Keychain = DockerConfig(config)
         if login:
             self._keychain = SingleCredentials(address.host, Credentials(*login), self._keychain)
 
-    def reference(self, text: str) -> Reference:
+    def reference(self, text: str) -> ImageReference:
         """Read a reference; without a host it is in the default registry."""
-        return Reference.parse(text, default_host=self._host)
+        return ImageReference.parse(text, default_host=self._host)
 
     def registry(self, host: str, login: tuple[str, str] | None = None) -> Registry:
         """A registry, where ``login`` is said by name and password; the mirrors are the default one's."""

@@ -8,12 +8,12 @@ import click
 
 from cvmfs_graphdriver.conversion.batch import Outcome
 from cvmfs_graphdriver.conversion.make_thin import MadeThin
-from cvmfs_graphdriver.oci.image.model import Layer
+from cvmfs_graphdriver.oci.image.model import ImageLayer
 
 __all__ = ["account_of", "tell", "tell_outcome"]
 
 
-def _bytes(layers: Iterable[Layer]) -> int:
+def _bytes(layers: Iterable[ImageLayer]) -> int:
     return sum(layer.descriptor.size for layer in layers)
 
 

@@ -10,10 +10,10 @@ from cvmfs_graphdriver.cli.docker2cvmfs.account import account_of, tell, tell_ou
 from cvmfs_graphdriver.cli.docker2cvmfs.options import json_option
 from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing, publishing_options
-from cvmfs_graphdriver.conversion.batch import Batch, Order
+from cvmfs_graphdriver.conversion.batch import Batch, ConversionRequest
 from cvmfs_graphdriver.conversion.errors import RecipeIncompleteError
 from cvmfs_graphdriver.conversion.make_thin import ThinTarget
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 
 __all__ = ["command"]
 
@@ -61,16 +61,18 @@ def command(
     references = [access.reference(output) for output in outputs]
     repository = publishing.open(fqrn)
 
-    def target(reference: Reference) -> ThinTarget:
+    def target(reference: ImageReference) -> ThinTarget:
         return ThinTarget(access.registry(reference.host), reference, publishing.form)
 
-    orders = [
-        Order(image, functools.partial(access.source, image), functools.partial(target, reference))
+    requests = [
+        ConversionRequest(
+            image, functools.partial(access.source, image), functools.partial(target, reference)
+        )
         for image, reference in zip(images, references, strict=True)
     ]
     with watch() as progress:
         batch = Batch(repository, publishing.layout, progress, publishing.platform)
-        outcomes = list(batch.run(orders))
+        outcomes = list(batch.run(requests))
     if len(outcomes) > 1:
         for outcome in outcomes:
             tell_outcome(fqrn, outcome, as_json=as_json)

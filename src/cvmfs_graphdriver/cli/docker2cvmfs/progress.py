@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver.conversion.progress import Progress
-from cvmfs_graphdriver.oci.image.model import Layer
+from cvmfs_graphdriver.oci.image.model import ImageLayer
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -18,13 +18,13 @@ __all__ = ["watch"]
 class _Silence:
     """Nobody watches."""
 
-    def begin(self, name: str, layers: Sequence[Layer]) -> None:
+    def begin(self, name: str, layers: Sequence[ImageLayer]) -> None:
         pass
 
-    def advance(self, layer: Layer, count: int) -> None:
+    def advance(self, layer: ImageLayer, count: int) -> None:
         pass
 
-    def finish(self, layer: Layer) -> None:
+    def finish(self, layer: ImageLayer) -> None:
         pass
 
 
@@ -33,9 +33,9 @@ class _Terminal:
 
     def __init__(self, bars: "Bars") -> None:
         self._bars = bars
-        self._tasks: dict[Layer, TaskID] = {}
+        self._tasks: dict[ImageLayer, TaskID] = {}
 
-    def begin(self, name: str, layers: Sequence[Layer]) -> None:
+    def begin(self, name: str, layers: Sequence[ImageLayer]) -> None:
         if layers:
             self._bars.console.print(f"{name}: {len(layers)} layers to fetch", highlight=False, markup=False)
         self._tasks = {
@@ -45,12 +45,12 @@ class _Terminal:
             for layer in layers
         }
 
-    def advance(self, layer: Layer, count: int) -> None:
+    def advance(self, layer: ImageLayer, count: int) -> None:
         task = self._tasks[layer]
         self._bars.start_task(task)
         self._bars.advance(task, count)
 
-    def finish(self, layer: Layer) -> None:
+    def finish(self, layer: ImageLayer) -> None:
         self._bars.update(self._tasks[layer], completed=layer.descriptor.size)
 
 

@@ -15,12 +15,12 @@ from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
 from cvmfs_graphdriver.cli.docker2cvmfs.account import tell_outcome
 from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing
-from cvmfs_graphdriver.conversion.batch import Batch, Order, Outcome
+from cvmfs_graphdriver.conversion.batch import Batch, ConversionRequest, Outcome
 from cvmfs_graphdriver.conversion.errors import RecipeError, RecipeIncompleteError
 from cvmfs_graphdriver.conversion.make_thin import ThinTarget
 from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.oci.image.reference import Reference
+from cvmfs_graphdriver.oci.image.reference import ImageReference
 from cvmfs_graphdriver.oci.registry.registry import RegistryImage
 
 __all__ = ["RecipePass", "recipe_argument"]
@@ -50,7 +50,7 @@ class RecipePass:
         repository = self.publishing.open(recipe.repository)
         with watch() as progress:
             batch = Batch(repository, self.publishing.layout, progress, self.publishing.platform)
-            for outcome in batch.run(self._orders(recipe)):
+            for outcome in batch.run(self._requests(recipe)):
                 tell_outcome(recipe.repository, outcome, as_json=self.as_json)
                 total += 1
                 failed += outcome.error is not None
@@ -67,7 +67,7 @@ class RecipePass:
             raise RecipeError(f"{self.file}:1: cannot be read: {error.strerror}") from error
         return Recipe.parse(str(self.file), data)
 
-    def _orders(self, recipe: Recipe) -> Iterator[Order | Outcome]:
+    def _requests(self, recipe: Recipe) -> Iterator[ConversionRequest | Outcome]:
         """The images that the recipe stands for by now, and what went wrong with finding them."""
         for line in recipe.inputs:
             try:
@@ -76,23 +76,23 @@ class RecipePass:
                 yield Outcome(line.place, line.text, error=error)
                 continue
             for image in images:
-                yield Order(
+                yield ConversionRequest(
                     str(image),
                     functools.partial(self._source, image),
                     functools.partial(self._target, recipe, line, image),
                     line.place,
                 )
 
-    def _images(self, line: RecipeInput) -> list[Reference]:
+    def _images(self, line: RecipeInput) -> list[ImageReference]:
         if not line.pattern:
             return [line.reference]
         registry = self.access.registry(line.reference.host)
         return list(line.expand(registry.tags(line.reference.repository)))
 
-    def _source(self, image: Reference) -> RegistryImage:
+    def _source(self, image: ImageReference) -> RegistryImage:
         return RegistryImage(self.access.registry(image.host), image)
 
-    def _target(self, recipe: Recipe, line: RecipeInput, image: Reference) -> ThinTarget:
+    def _target(self, recipe: Recipe, line: RecipeInput, image: ImageReference) -> ThinTarget:
         output = recipe.output(line, image)
         password = os.environ.get(_PASSWORD)
         login = (recipe.user, password) if recipe.user and password is not None else None

@@ -1,6 +1,6 @@
-"""A blob that is a file, or a piece of one: verified as it is read, as one from a registry is.
+"""A blob that is a file or part of one, verified while it is read like one from a registry.
 
-Owns: opening and the verdict. Must not know: layouts and archives.
+Owns: opening and verification. Must not know: layouts and archives.
 """
 
 from pathlib import Path
@@ -9,33 +9,33 @@ from typing import BinaryIO, Self
 
 from cvmfs_graphdriver.oci.document import LIMIT
 from cvmfs_graphdriver.oci.errors import ImageFormatError, ImageNotFoundError
-from cvmfs_graphdriver.oci.image.model import Descriptor
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor
 from cvmfs_graphdriver.oci.verify import Verifier
 
 __all__ = ["FileBlob", "open_file", "read_small"]
 
 
 def open_file(path: Path, what: str) -> BinaryIO:
-    """Open a file of an image; raises ImageNotFoundError: it cannot be."""
+    """Open a file of an image; raises ImageNotFoundError: it cannot be opened."""
     try:
         return path.open("rb")
     except OSError as error:
-        raise ImageNotFoundError(f"{what} is not there: cannot read {path}: {error.strerror}") from error
+        raise ImageNotFoundError(f"{what} is not available: cannot read {path}: {error.strerror}") from error
 
 
 def read_small(path: Path, what: str) -> bytes:
-    """A whole document; raises ImageNotFoundError, and ImageFormatError where it is too long for one."""
+    """A whole document; raises ImageNotFoundError, and ImageFormatError if it is too long."""
     with open_file(path, what) as file:
         data = file.read(LIMIT + 1)
     if len(data) > LIMIT:
-        raise ImageFormatError(f"{what} has more than the {LIMIT} bytes that are read")
+        raise ImageFormatError(f"{what} exceeds the limit of {LIMIT} bytes")
     return data
 
 
 class FileBlob:
-    """The bytes of a blob in a file from ``offset`` on; its end is seen only once they are right."""
+    """The bytes of a blob in a file from ``offset`` on; the end is reported only once they are verified."""
 
-    def __init__(self, name: str, path: Path, descriptor: Descriptor, *, offset: int = 0) -> None:
+    def __init__(self, name: str, path: Path, descriptor: ContentDescriptor, *, offset: int = 0) -> None:
         """Open ``path``; raises ImageNotFoundError."""
         self._verifier = Verifier(name, descriptor.digest, descriptor.size)
         self._size = descriptor.size

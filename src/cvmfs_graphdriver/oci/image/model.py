@@ -17,19 +17,19 @@ from cvmfs_graphdriver.oci.image.platform import Platform
 
 __all__ = [
     "MANIFEST_TYPES",
-    "Descriptor",
+    "ContentDescriptor",
     "Image",
     "ImageConfig",
+    "ImageLayer",
     "ImageManifest",
     "Index",
-    "Layer",
     "MediaType",
     "parse_manifest",
 ]
 
 
 class MediaType(StrEnum):
-    """The media types of documents and layers that an image of containers consists of."""
+    """The media types of the documents and layers of container images."""
 
     DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
     DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -56,7 +56,7 @@ MANIFEST_TYPES = (
     MediaType.OCI_INDEX,
     MediaType.DOCKER_INDEX,
 )
-"""What a registry is told that we accept."""
+"""What we tell a registry that we accept."""
 
 _FOREIGN = frozenset(kind for kind in MediaType if "foreign" in kind or "nondistributable" in kind)
 _LAYERS = frozenset(kind for kind in MediaType if ".tar" in kind) - _FOREIGN
@@ -71,8 +71,8 @@ def _digest(document: Document, key: str) -> ContentDigest:
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
-    """What a document says of a blob: its kind, name and size in bytes."""
+class ContentDescriptor:
+    """What a document says about a blob: its media type, digest and size in bytes."""
 
     media_type: str
     digest: ContentDigest
@@ -82,7 +82,7 @@ class Descriptor:
 
     @classmethod
     def read(cls, document: Document) -> Self:
-        """Read one descriptor."""
+        """Read a descriptor from a document."""
         platform = None
         if document.members.get("platform") is not None:
             named = document.member("platform")
@@ -99,7 +99,7 @@ class Descriptor:
 
     @classmethod
     def of(cls, media_type: str, data: bytes) -> Self:
-        """The descriptor of bytes at hand."""
+        """The descriptor of ``data``."""
         return cls(media_type, ContentDigest.of(data), len(data))
 
     def dump(self) -> dict[str, str | int]:
@@ -108,33 +108,33 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the blob is a layer that its licence forbids to redistribute."""
+        """Whether the blob is a layer whose licence forbids redistribution."""
         return self.media_type in _FOREIGN
 
     def require_layer(self) -> None:
-        """Check that the blob is a layer that can be unpacked and given on.
+        """Check that the blob is a layer that can be unpacked and redistributed.
 
-        Raises UnsupportedImageError: a foreign layer, an encrypted one, or no layer of files at all.
+        Raises UnsupportedImageError: it is foreign, encrypted, or not a layer of files at all.
         """
         if self.is_foreign:
             raise UnsupportedImageError(
-                f"layer {self.digest} is foreign ({self.media_type}): its licence forbids to give it on, "
+                f"layer {self.digest} is foreign ({self.media_type}): its licence forbids redistribution, "
                 "so it cannot be put into a repository; convert an image without such layers"
             )
         if self.media_type not in _LAYERS:
             raise UnsupportedImageError(
                 f"layer {self.digest} has the unsupported media type {self.media_type!r}; "
-                "only tar layers, plain or compressed by gzip or zstd, can be converted"
+                "only tar layers, plain or compressed with gzip or zstd, can be converted"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class ImageManifest:
-    """The manifest of an image for one platform; ``raw`` are its bytes, which its digest covers."""
+    """The manifest of an image for one platform; its digest is that of ``raw``."""
 
     media_type: str
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
+    config: ContentDescriptor
+    layers: tuple[ContentDescriptor, ...]
     """The layers, base first."""
     annotations: Mapping[str, str]
     raw: bytes
@@ -147,17 +147,17 @@ class ImageManifest:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A list of manifests for several platforms, "manifest list" in Docker's words."""
+    """A list of manifests for several platforms; Docker calls it a manifest list."""
 
     media_type: str
-    manifests: tuple[Descriptor, ...]
+    manifests: tuple[ContentDescriptor, ...]
     annotations: Mapping[str, str]
     raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """The configuration of an image; only what we must understand is parsed, ``raw`` has all of it."""
+    """The configuration of an image; only what we need is parsed, ``raw`` is all of it."""
 
     platform: Platform
     diff_ids: tuple[ContentDigest, ...]
@@ -168,8 +168,8 @@ class ImageConfig:
     def parse(cls, name: str, data: bytes) -> Self:
         """Read a configuration.
 
-        Raises ImageFormatError: not a document of the specification. UnsupportedImageError: its root file
-        system is not made of layers.
+        Raises ImageFormatError: it does not conform to the specification. UnsupportedImageError: its root
+        file system is not made of layers.
         """
         document = Document.parse(name, data, ImageFormatError)
         rootfs = document.member("rootfs")
@@ -180,7 +180,7 @@ class ImageConfig:
         except ReferenceFormatError as error:
             rootfs.refuse(f"diff_ids: {error}")
         for _ in document.objects("history"):
-            pass  # whoever carries it into another image relies on its form
+            pass  # whoever copies it into another image relies on its form
         platform = Platform.normal(
             document.text("os"), document.text("architecture"), document.optional_text("variant")
         )
@@ -188,83 +188,83 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ImageLayer:
     """A layer of an image: the blob, and the digest of the tar stream inside it."""
 
-    descriptor: Descriptor
+    descriptor: ContentDescriptor
     diff_id: ContentDigest
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image for one platform; ``name`` is how the user knows it."""
+    """An image for one platform; ``name`` is what the user calls it."""
 
     name: str
     manifest: ImageManifest
     config: ImageConfig
-    layers: tuple[Layer, ...]
+    layers: tuple[ImageLayer, ...]
     """The layers, base first."""
 
     @classmethod
     def of(cls, name: str, manifest: ImageManifest, config: ImageConfig) -> Self:
         """Join a manifest and its configuration.
 
-        Raises ImageFormatError: they do not agree in how many layers there are.
+        Raises ImageFormatError: their numbers of layers differ.
         """
         if len(manifest.layers) != len(config.diff_ids):
             raise ImageFormatError(
                 f"image {name} contradicts itself: its manifest has {len(manifest.layers)} layers, "
-                f"its configuration {len(config.diff_ids)}"
+                f"but its configuration {len(config.diff_ids)}"
             )
         layers = zip(manifest.layers, config.diff_ids, strict=True)
-        return cls(name, manifest, config, tuple(Layer(*pair) for pair in layers))
+        return cls(name, manifest, config, tuple(ImageLayer(*pair) for pair in layers))
 
     @property
     def origin(self) -> str:
-        """The image by its name and the digest of its manifest."""
+        """The image's name with the digest of its manifest."""
         return f"{self.name.partition('@')[0]}@{self.manifest.digest}"
 
 
 def parse_manifest(name: str, data: bytes, media_type: str) -> ImageManifest | Index:
-    """Read a manifest or an index; ``media_type`` is what came with it, empty if nothing did.
+    """Parse a manifest or an index; ``media_type`` is the one it was delivered with, or empty.
 
     The document must not be readable as both (the attack of CVE-2021-41190), and its own media type must
-    agree with the one it came with.
+    agree with the one it was delivered with.
 
-    Raises ImageFormatError: contradictory, or not a document of the specification. UnsupportedImageError:
-    of another kind, for example of Docker's schema 1.
+    Raises ImageFormatError: it is contradictory or does not conform to the specification.
+    UnsupportedImageError: it is of another kind, for example of Docker's schema 1.
     """
     document = Document.parse(name, data, ImageFormatError)
     if document.members.get("schemaVersion") == 1 or "fsLayers" in document.members:
         raise UnsupportedImageError(
-            f"{name} is of Docker's schema 1, which is out of use; push the image again by a newer Docker"
+            f"{name} uses Docker's obsolete schema 1; push the image again with a newer Docker"
         )
     own_type = document.optional_text("mediaType")
     media_type = media_type.partition(";")[0].strip().lower()
     if media_type not in MANIFEST_TYPES:
-        # A static file server, or a layout, says nothing useful: the document itself has to.
+        # A static file server, or a layout, says nothing useful, so the document itself has to.
         media_type = own_type or (
             MediaType.OCI_INDEX if "manifests" in document.members else MediaType.OCI_MANIFEST
         )
     if own_type and own_type != media_type:
-        document.refuse(f"it came as {media_type!r} but calls itself {own_type[:200]!r}")
+        document.refuse(f"it was delivered as {media_type!r} but calls itself {own_type[:200]!r}")
     if document.members.get("schemaVersion") != 2:
         document.refuse("its schemaVersion is not 2")
     if "manifests" in document.members and ("layers" in document.members or "config" in document.members):
-        document.refuse("it is both an image and an index, so nobody can tell what it is")
+        document.refuse("it claims to be both an image and an index")
     annotations = document.text_map("annotations")
     if media_type in {MediaType.OCI_INDEX, MediaType.DOCKER_INDEX}:
-        children = tuple(Descriptor.read(child) for child in document.objects("manifests"))
+        children = tuple(ContentDescriptor.read(child) for child in document.objects("manifests"))
         return Index(media_type, children, annotations, data)
     if media_type not in {MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST}:
         raise UnsupportedImageError(
-            f"{name} has the unsupported media type {media_type[:200]!r}: it is no image of containers"
+            f"{name} has the unsupported media type {media_type[:200]!r}: it is not a container image"
         )
-    config = Descriptor.read(document.member("config"))
+    config = ContentDescriptor.read(document.member("config"))
     if config.media_type not in _CONFIGS:
         raise UnsupportedImageError(
             f"{name} has a configuration of the unsupported media type {config.media_type[:200]!r}: "
-            "it is an artifact of another kind, not an image of containers"
+            "it is an artifact of another kind, not a container image"
         )
-    layers = tuple(Descriptor.read(layer) for layer in document.objects("layers"))
+    layers = tuple(ContentDescriptor.read(layer) for layer in document.objects("layers"))
     return ImageManifest(media_type, config, layers, annotations, data)

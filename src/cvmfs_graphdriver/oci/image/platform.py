@@ -1,6 +1,6 @@
-"""Platforms, and which of an index's images suits one (OCI image specification, image-index.md).
+"""Platforms, and which image of an index suits one (OCI image specification, image-index.md).
 
-Owns: the names, their normal form, and the order of preference. Must not know: how an index is fetched.
+Owns: names, their normal form, and the order of preference. Must not know: how an index is fetched.
 """
 
 import platform
@@ -28,7 +28,7 @@ _USUAL_VARIANT = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """An operating system and a processor, as Go names them; ``variant`` is empty for the usual one.
+    """An operating system and an architecture, as Go names them; ``variant`` is empty for the usual one.
 
     >>> Platform.parse("linux/arm64/v8")
     Platform(os='linux', architecture='arm64', variant='')
@@ -40,7 +40,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``os/architecture[/variant]`` or a lone architecture (of Linux).
+        """Parse ``os/architecture[/variant]``, or an architecture alone (meaning Linux).
 
         Raises ReferenceFormatError: empty parts or too many of them.
         """
@@ -48,12 +48,14 @@ class Platform:
         if len(parts) == 1:
             parts = ["linux", *parts]
         if len(parts) > 3 or not all(parts):
-            raise ReferenceFormatError(f"{text[:200]!r} is no platform; write OS/ARCHITECTURE[/VARIANT]")
+            raise ReferenceFormatError(
+                f"{text[:200]!r} is not a valid platform; write OS/ARCHITECTURE[/VARIANT]"
+            )
         return cls.normal(*parts)
 
     @classmethod
     def normal(cls, os: str, architecture: str, variant: str = "") -> Self:
-        """The platform in its normal form: Go's name of the processor, no variant where it is the usual."""
+        """The platform in normal form: Go's name of the architecture, no variant if it is the usual one."""
         architecture, implied = _MACHINES.get(architecture, (architecture, ""))
         variant = variant or implied
         if variant and not variant.startswith("v"):
@@ -66,9 +68,9 @@ class Platform:
         return cls.normal("linux", platform.machine().lower())
 
     def choose(self, offered: Sequence["Platform | None"]) -> int | None:
-        """Which of the ``offered`` platforms runs here best: its position, None if none does.
+        """The position of the ``offered`` platform that suits this one best; None if none does.
 
-        The same platform first; then older variants, the newest of them first.
+        The same platform comes first, then older variants, newest first.
         """
         for wanted in self._acceptable():
             for position, candidate in enumerate(offered):
@@ -77,7 +79,7 @@ class Platform:
         return None
 
     def _acceptable(self) -> list["Platform"]:
-        """This platform and those whose programs it also runs, best first."""
+        """This platform and those whose programs it can also run, best first."""
         full = self.variant or _USUAL_VARIANT.get(self.architecture, "")
         lowest = {"arm": 5, "amd64": 1}.get(self.architecture)
         if lowest is None or not full[1:].isdecimal():

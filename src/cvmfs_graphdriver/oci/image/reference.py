@@ -1,7 +1,7 @@
 """The names of images: ``[host[:port]/]path[:tag][@digest]`` (distribution's reference grammar).
 
 Owns: the grammar and Docker's defaults (``docker.io``, ``library/``, ``latest``).
-Must not know: how a registry is spoken to.
+Must not know: how to talk to a registry.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Self
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 
-__all__ = ["DOCKER_HUB", "Reference", "is_tag"]
+__all__ = ["DOCKER_HUB", "ImageReference", "is_tag"]
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
@@ -25,7 +25,7 @@ _MAX_PATH = 255
 
 
 def _split_host(text: str) -> tuple[str, str]:
-    """Docker's rule: the first component is a host if it looks like one, else all of it is the path."""
+    """Docker's rule: the first component is the host if it looks like one, else it belongs to the path."""
     first, slash, rest = text.partition("/")
     if slash and (first == "localhost" or any(mark in first for mark in ".:") or first != first.lower()):
         return first, rest
@@ -33,17 +33,17 @@ def _split_host(text: str) -> tuple[str, str]:
 
 
 def is_tag(text: str) -> bool:
-    """Whether a text has the form of a tag."""
+    """Whether ``text`` is a valid tag."""
     return _TAG.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """An image in a registry, by tag, by digest, or by both (then the digest decides).
+class ImageReference:
+    """An image in a registry, by tag, by digest, or by both (the digest then decides).
 
-    >>> str(Reference.parse("debian"))
+    >>> str(ImageReference.parse("debian"))
     'docker.io/library/debian:latest'
-    >>> Reference.parse("localhost:5000/a/b:c").host
+    >>> ImageReference.parse("localhost:5000/a/b:c").host
     'localhost:5000'
     """
 
@@ -54,14 +54,15 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str, *, default_host: str = DOCKER_HUB) -> Self:
-        """Read a reference; ``default_host`` is the registry of one that names none.
+        """Parse a reference; ``default_host`` is the registry if it names none.
 
-        Raises ReferenceFormatError: a part that does not fit the grammar.
+        Raises ReferenceFormatError: a part does not fit the grammar.
         """
 
         def refuse(problem: str) -> ReferenceFormatError:
             return ReferenceFormatError(
-                f"{text[:300]!r} names no image: {problem}; write [HOST[:PORT]/]NAME[:TAG][@DIGEST]"
+                f"{text[:300]!r} is not a valid image name: {problem}; "
+                "write [HOST[:PORT]/]NAME[:TAG][@DIGEST]"
             )
 
         name, at, digest_text = text.partition("@")
@@ -71,22 +72,22 @@ class Reference:
         if colon and "/" not in last:
             name, tag = head, last
             if not is_tag(tag):
-                raise refuse(f"{tag[:200]!r} is no tag")
+                raise refuse(f"{tag[:200]!r} is not a valid tag")
         host, path = _split_host(name)
         host = host or default_host
         if host in _HUB_NAMES:
             host = DOCKER_HUB
         if not _HOST.fullmatch(host):
-            raise refuse(f"{host[:200]!r} is no host")
+            raise refuse(f"{host[:200]!r} is not a valid host")
         if not _PATH.fullmatch(path) or len(path) > _MAX_PATH:
-            raise refuse(f"{path[:300]!r} is no repository, which is written in lower case")
+            raise refuse(f"{path[:300]!r} is not a valid repository (lower case only)")
         if host == DOCKER_HUB and "/" not in path:
             path = f"library/{path}"
         return cls(host, path, tag or ("" if digest else "latest"), digest)
 
     @property
     def target(self) -> str:
-        """What a registry is asked for: the digest if there is one, else the tag."""
+        """What to ask a registry for: the digest if there is one, else the tag."""
         return str(self.digest) if self.digest else self.tag
 
     @property
@@ -95,11 +96,11 @@ class Reference:
         return f"{self.host}/{self.repository}"
 
     def with_tag(self, tag: str) -> Self:
-        """The same repository by another tag."""
+        """The same repository with another tag."""
         return replace(self, tag=tag, digest=None)
 
     def with_digest(self, digest: ContentDigest) -> Self:
-        """The same repository by a digest."""
+        """The same repository with a digest."""
         return replace(self, digest=digest)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Where an image comes from, whatever that is: the interface, and the way from a name to an image.
+"""Where an image comes from: the interface of all sources, and how an image is loaded from one.
 
-Owns: the choice of a platform and the order manifest, configuration, layers, each checked by the digest that
-the one before it names. Must not know: any particular kind of source.
+Owns: choosing the platform, and the chain from manifest to configuration to layers, in which each verifies
+the next by its digest. Must not know: any particular kind of source.
 """
 
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Protocol, Self
 from cvmfs_graphdriver.oci.document import LIMIT
 from cvmfs_graphdriver.oci.errors import ImageFormatError, ImageNotFoundError
 from cvmfs_graphdriver.oci.image.model import (
-    Descriptor,
+    ContentDescriptor,
     Image,
     ImageConfig,
     ImageManifest,
@@ -26,7 +26,7 @@ _MAX_INDEX_DEPTH = 3
 
 
 class BlobReader(ByteSource, Protocol):
-    """An open blob, whose end is seen only once its size and digest are right."""
+    """An open blob, whose end is reported only once size and digest are verified."""
 
     def __enter__(self) -> Self: ...
 
@@ -40,26 +40,26 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """How the user knows the image."""
+        """What the user calls the image."""
         ...
 
     def root(self) -> ImageManifest | Index:
         """What the name stands for."""
         ...
 
-    def manifest(self, descriptor: Descriptor) -> bytes:
-        """The bytes of a manifest that an index names, not yet checked, of bounded length."""
+    def manifest(self, descriptor: ContentDescriptor) -> bytes:
+        """The bytes of a manifest that an index names: unverified, of bounded length."""
         ...
 
-    def blob(self, descriptor: Descriptor) -> BlobReader:
+    def blob(self, descriptor: ContentDescriptor) -> BlobReader:
         """Open a configuration or a layer."""
         ...
 
 
 def load_image(source: ImageSource, platform: Platform | None) -> Image:
-    """The image for ``platform``; without one, of an index the image for this machine, else what there is.
+    """The image for ``platform``; without one, the image for this machine of an index, else the only one.
 
-    Raises ImageNotFoundError: not for this platform. Whatever the source and the documents' parsers raise.
+    Raises ImageNotFoundError: there is none for this platform; and whatever the source and the parsers raise.
     """
     manifest = source.root()
     for _ in range(_MAX_INDEX_DEPTH):
@@ -76,20 +76,20 @@ def load_image(source: ImageSource, platform: Platform | None) -> Image:
     )
 
 
-def read_document(source: ImageSource, descriptor: Descriptor, name: str) -> bytes:
-    """A blob that is a document, whole; raises ImageFormatError where it claims to be too long for one."""
+def read_document(source: ImageSource, descriptor: ContentDescriptor, name: str) -> bytes:
+    """All of a blob that is a document; raises ImageFormatError if it claims to be too long."""
     if descriptor.size > LIMIT:
-        raise ImageFormatError(f"{name} claims {descriptor.size} bytes, more than the {LIMIT} that are read")
+        raise ImageFormatError(f"{name} claims {descriptor.size} bytes; the limit is {LIMIT}")
     with source.blob(descriptor) as blob:
         return read_to_end(blob)
 
 
-def _choose(name: str, index: Index, platform: Platform) -> Descriptor:
+def _choose(name: str, index: Index, platform: Platform) -> ContentDescriptor:
     position = platform.choose([child.platform for child in index.manifests])
     if position is None:
         offered = sorted({str(child.platform) for child in index.manifests if child.platform})
         raise ImageNotFoundError(
-            f"image {name} is not there for {platform}; choose one by --platform: {', '.join(offered)}"
+            f"image {name} is not available for {platform}; choose one with --platform: {', '.join(offered)}"
         )
     return index.manifests[position]
 
@@ -98,5 +98,5 @@ def _complete(source: ImageSource, manifest: ImageManifest, platform: Platform |
     name = f"configuration {manifest.config.digest} of {source.name}"
     config = ImageConfig.parse(name, read_document(source, manifest.config, name))
     if platform is not None and platform.choose([config.platform]) is None:
-        raise ImageNotFoundError(f"image {source.name} is for {config.platform} only, not for {platform}")
+        raise ImageNotFoundError(f"image {source.name} is only for {config.platform}, not for {platform}")
     return Image.of(source.name, manifest, config)

@@ -1,7 +1,7 @@
-"""The thin image descriptor ``thin.json``: an image's layers, and where in CernVM-FS they lie.
+"""The thin image descriptor ``thin.json``: an image's layers, and where they are in CernVM-FS.
 
-Owns: the document's form (format reference, section 18.1), and the refusal of anything else; it comes out of
-a registry, written by anybody. Must not know: the image around it, nor how repositories are mounted.
+Owns: the document's form (format reference, section 18.1) and strict validation, since it comes from a
+registry and anybody may have written it. Must not know: the image around it, how repositories are mounted.
 """
 
 import json
@@ -16,7 +16,7 @@ from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatEr
 __all__ = ["REPOSITORY_NAME", "THIN_FILE", "LayerLocation", "ThinImage", "ThinLayer"]
 
 THIN_FILE = b"thin.json"
-"""The only file of a thin image's layer."""
+"""The only file in a thin image's layer."""
 
 _SCHEME = "cvmfs://"
 _VERSION = (1, 0)
@@ -27,13 +27,13 @@ _MAX_REPOSITORY = 60
 _MAX_PATH = 4095
 _MAX_COMPONENT = 255
 _MAX_LAYERS = 500
-"""As many as the kernel stacks in one overlay."""
+"""The most that the kernel stacks in one overlay."""
 _LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class LayerLocation:
-    """A directory in a repository: ``path`` is absolute there (``b"/a/b"``), never its root.
+    """A directory in a repository: ``path`` is absolute within it (``b"/a/b"``) and never the root.
 
     >>> LayerLocation.parse("cvmfs://images.example.org/layers/ab").path
     b'/layers/ab'
@@ -44,9 +44,9 @@ class LayerLocation:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read ``cvmfs://REPOSITORY/PATH``; doubled slashes count once, as older tools write them.
+        """Parse ``cvmfs://REPOSITORY/PATH``; doubled slashes, as older tools write them, count as one.
 
-        Raises ThinImageFormatError: another scheme, no name of a repository, or a path that leads upwards.
+        Raises ThinImageFormatError: another scheme, an invalid repository name, or a path that leads upwards.
         """
 
         def refuse(problem: str) -> ThinImageFormatError:
@@ -54,25 +54,23 @@ class LayerLocation:
 
         if not url.startswith(_SCHEME):
             scheme = url.partition("://")[0] if "://" in url else ""
-            raise refuse(
-                f"the scheme {scheme[:40]!r} is unknown; layers are read from {_SCHEME}REPOSITORY/PATH only"
-            )
+            raise refuse(f"the scheme {scheme[:40]!r} is unknown; layers must be at {_SCHEME}REPOSITORY/PATH")
         repository, _, rest = url.removeprefix(_SCHEME).partition("/")
         if not REPOSITORY_NAME.fullmatch(repository) or len(repository) > _MAX_REPOSITORY:
-            raise refuse(f"{repository[:100]!r} is no name of a repository")
+            raise refuse(f"{repository[:100]!r} is not a valid repository name")
         try:
             parts = [part for part in rest.encode().split(b"/") if part]
         except UnicodeEncodeError:
-            raise refuse("it holds half a character") from None
+            raise refuse("it is not valid Unicode") from None
         if not parts:
             raise refuse("it names no directory in the repository")
         if any(part in {b".", b".."} for part in parts):
-            raise refuse("it leads upwards, out of where layers are")
+            raise refuse("it contains . or ..")
         path = b"/" + b"/".join(parts)
         if any(byte < 0x20 or byte == 0x7F for byte in path):
-            raise refuse("it holds a control character")
+            raise refuse("it contains a control character")
         if len(path) > _MAX_PATH or max(map(len, parts)) > _MAX_COMPONENT:
-            raise refuse("it is longer than Linux takes")
+            raise refuse("it is longer than Linux allows")
         return cls(repository, path)
 
     @property
@@ -83,7 +81,7 @@ class LayerLocation:
 
 @dataclass(frozen=True, slots=True)
 class ThinLayer:
-    """One layer: the digest of its blob in the source image, and where it lies unpacked."""
+    """One layer: the digest of its blob in the source image, and where it is unpacked."""
 
     digest: ContentDigest
     location: LayerLocation
@@ -91,7 +89,7 @@ class ThinLayer:
 
 @dataclass(frozen=True, slots=True)
 class ThinImage:
-    """What ``thin.json`` says; ``layers`` base first, ``origin`` the source image as ``REFERENCE@DIGEST``."""
+    """A ``thin.json``; ``layers`` are base first, ``origin`` is the source image as ``REFERENCE@DIGEST``."""
 
     layers: tuple[ThinLayer, ...]
     origin: str = ""
@@ -101,10 +99,10 @@ class ThinImage:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a descriptor.
+        """Parse a descriptor.
 
-        Raises ThinImageFormatError: not of this form, of a version that cannot be understood, with too many
-        layers, the same layer twice, or one that lies nowhere in CernVM-FS.
+        Raises ThinImageFormatError: it is malformed, of an unsupported version, has too many layers, the same
+        layer twice, or a layer without a place in CernVM-FS.
         """
         document = Document.parse("thin.json", data, ThinImageFormatError, limit=_LIMIT)
         version = document.text("version")
@@ -128,7 +126,7 @@ class ThinImage:
         )
 
     def dump(self) -> bytes:
-        """The document, always the same bytes for the same content."""
+        """The document as bytes, always the same for the same content."""
         members: dict[str, Any] = {"version": self.version}
         if self.min_version:
             members["min_version"] = self.min_version
@@ -140,19 +138,19 @@ class ThinImage:
 
 
 def _check_version(document: Document, version: str, min_version: str) -> None:
-    """``version`` must be of our major number; ``min_version`` says how new a reader has to be."""
+    """``version`` must have our major number; ``min_version`` is the oldest reader allowed."""
     form, least = _VERSION_FORM.fullmatch(version), _VERSION_FORM.fullmatch(min_version or "0")
     if form is None or least is None:
-        document.refuse(f"{version[:40]!r}, {min_version[:40]!r} are no versions")
+        document.refuse(f"{version[:40]!r}, {min_version[:40]!r} are not valid versions")
     if int(form[1]) != _VERSION[0] or (int(least[1]), int(least[2] or 0)) > _VERSION:
         document.refuse(
-            f"its version is {min_version or version}, this program understands {_VERSION[0]}.{_VERSION[1]}; "
-            "install a newer one"
+            f"its version is {min_version or version}, but this program supports only "
+            f"{_VERSION[0]}.{_VERSION[1]}; install a newer one"
         )
 
 
 def _read_layer(document: Document) -> ThinLayer:
-    """One layer; its digest is written as bare hex digits, by some tools with ``sha256:`` before them."""
+    """One layer; its digest is bare hex digits, which some tools prefix with ``sha256:``."""
     text = document.text("digest")
     try:
         digest = ContentDigest.parse(text if ":" in text else f"sha256:{text}")

@@ -1,8 +1,9 @@
-"""The image around a ``thin.json``: what is pushed so that ``docker pull`` and ``docker run`` work as ever.
+"""The image around a ``thin.json``, which is pushed so that ``docker pull`` and ``docker run`` work as usual.
 
-Owns: its configuration, layer and manifest. The configuration is the source image's, whole, but for what
-describes layers; the layer holds ``thin.json`` alone. The same input gives the same bytes everywhere: the
-layer's gzip stream is stored, not deflated, so no library's version matters. Must not know: registries.
+Owns: its configuration, layer and manifest. The configuration is that of the source image except for what
+describes layers; the layer contains only ``thin.json``. The same input gives the same bytes everywhere: the
+layer's gzip stream is stored rather than deflated, so no library's version matters. Must not know:
+registries.
 """
 
 import json
@@ -13,7 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from cvmfs_graphdriver.oci.digest import ContentDigest
-from cvmfs_graphdriver.oci.image.model import Descriptor, Image, MediaType
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor, Image, MediaType
 from cvmfs_graphdriver.oci.image.thin import THIN_FILE, ThinImage
 
 __all__ = ["ManifestFormat", "PackedImage", "pack_thin_image", "thin_layer"]
@@ -26,7 +27,7 @@ _GZIP_FORMAT: Final = 31
 class ManifestFormat(Enum):
     """Which specification the thin image's documents follow.
 
-    Docker's is read by everything; only the OCI's has annotations, which name the origin for other tools.
+    Every tool reads Docker's; only the OCI's has annotations, which name the origin for other tools.
     """
 
     DOCKER = "docker"
@@ -35,7 +36,7 @@ class ManifestFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PackedImage:
-    """An image ready to be pushed: blobs first, manifest last."""
+    """An image ready to be pushed, blobs first and manifest last."""
 
     config: bytes
     layer: bytes
@@ -49,7 +50,7 @@ class PackedImage:
 
 
 def pack_thin_image(source: Image, thin: ThinImage, form: ManifestFormat) -> PackedImage:
-    """Wrap a descriptor into an image with the configuration of the image it stands for."""
+    """Wrap a descriptor in an image with the configuration of the image that it stands for."""
     tar = thin_layer(thin.dump())
     stored = zlib.compressobj(0, zlib.DEFLATED, _GZIP_FORMAT)
     layer = stored.compress(tar) + stored.flush()
@@ -61,8 +62,8 @@ def pack_thin_image(source: Image, thin: ThinImage, form: ManifestFormat) -> Pac
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": Descriptor.of(config_type, config).dump(),
-        "layers": [Descriptor.of(layer_type, layer).dump()],
+        "config": ContentDescriptor.of(config_type, config).dump(),
+        "layers": [ContentDescriptor.of(layer_type, layer).dump()],
     }
     if not docker:
         manifest["annotations"] = {
@@ -74,7 +75,7 @@ def pack_thin_image(source: Image, thin: ThinImage, form: ManifestFormat) -> Pac
 
 
 def _config(source: Image, diff_id: ContentDigest, thin: ThinImage) -> bytes:
-    """The source's configuration with one layer; its history stays readable, as steps that add no layer."""
+    """The source's configuration with one layer; its history is kept as steps that add no layer."""
     config: dict[str, Any] = json.loads(source.config.raw)
     step: dict[str, Any] = {"created_by": "docker2cvmfs make-thin", "comment": thin.origin}
     if "created" in config:
@@ -86,7 +87,7 @@ def _config(source: Image, diff_id: ContentDigest, thin: ThinImage) -> bytes:
 
 
 def thin_layer(content: bytes) -> bytes:
-    """A tar archive of ``thin.json`` alone, owned by root, of no particular time."""
+    """A tar archive of ``thin.json`` alone, owned by root, with time 0."""
     member = tarfile.TarInfo(THIN_FILE.decode())
     member.size = len(content)
     member.mode = 0o644

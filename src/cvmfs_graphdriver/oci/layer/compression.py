@@ -1,8 +1,8 @@
 """The tar stream inside a layer's blob: plain, gzip (RFC 1952) or zstd (RFC 8878).
 
-Owns: decompression in bounded pieces, several members in a row, and the refusal of what follows the last one.
-As in Docker the first bytes decide, not the media type: there are images whose media types err.
-Must not know: what the stream holds.
+Owns: decompression in bounded pieces, concatenated members, and refusing whatever follows the last one. As in
+Docker, the first bytes decide and not the media type, which is wrong in some images. Must not know: what the
+stream contains.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from cvmfs_graphdriver.oci.verify import ByteSource
 __all__ = ["Encoding", "decompressed", "detect"]
 
 _BLOCK: Final = 1 << 18
-_Damaged = cast("type[Exception]", IsalError)  # the stubs call it a value
+_Damaged = cast("type[Exception]", IsalError)  # the stubs declare it as a value
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_FORMAT: Final = 31
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -27,11 +27,11 @@ _ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 _ZSTD_MAX_BLOCK: Final = 128 << 10
 _ZSTD_RUN: Final = 1
 _ZSTD_MAX_WINDOW: Final = 128 << 20
-"""The largest window that decoders are recommended to bear, hence the most memory a layer can claim."""
+"""The largest window that decoders are advised to support, hence the most memory a layer can claim."""
 
 
 class Encoding(Enum):
-    """How a layer's tar stream is wrapped."""
+    """How a layer's tar stream is compressed."""
 
     PLAIN = "plain"
     GZIP = "gzip"
@@ -39,7 +39,7 @@ class Encoding(Enum):
 
 
 class _Pushback:
-    """A source of which the first bytes have been looked at."""
+    """A source whose first bytes have been read ahead."""
 
     def __init__(self, first: bytes, source: ByteSource) -> None:
         self._first = first
@@ -53,7 +53,7 @@ class _Pushback:
 
 
 class _GzipReader:
-    """The content of one gzip member after the other.
+    """The content of consecutive gzip members.
 
     >>> import gzip, io
     >>> _GzipReader("layer", io.BytesIO(gzip.compress(b"a") + gzip.compress(b"b"))).read(9)
@@ -73,7 +73,7 @@ class _GzipReader:
                 self._input = self._source.read(_BLOCK)
                 if not self._input:
                     if not self._fresh:
-                        raise LayerFormatError(f"{self._name} is cut short: its gzip stream does not end")
+                        raise LayerFormatError(f"{self._name} is truncated: its gzip stream does not end")
                     return b""
             if self._fresh and self._input[0] != _GZIP[0]:
                 raise LayerFormatError(f"{self._name} is followed by bytes that are not gzip")
@@ -97,11 +97,11 @@ class _GzipReader:
 
 
 class _ZstdReader:
-    """The content of one zstd frame after the other.
+    """The content of consecutive zstd frames.
 
-    The decoder is given one block at a time: a block never holds more than 128 KiB of content (RFC 8878,
-    section 3.1.1.2), while a handful of bytes can hold thousands of blocks; and a frame without its last
-    block is seen to be cut short, about which the library keeps silent.
+    The decoder is fed one block at a time: a block never has more than 128 KiB of content (RFC 8878, section
+    3.1.1.2), while a handful of bytes can encode thousands of blocks; and this detects a frame without its
+    last block, which the library does not report.
     """
 
     def __init__(self, name: str, source: ByteSource) -> None:
@@ -121,7 +121,7 @@ class _ZstdReader:
         return data
 
     def _decode(self) -> Iterator[bytes]:
-        """The content of every block of every frame."""
+        """Yield the content of every block of every frame."""
         while magic := self._source.read(1):
             magic += self._exactly(3)
             if magic == _ZSTD:
@@ -158,7 +158,7 @@ class _ZstdReader:
         while len(data) < size:
             more = self._source.read(size - len(data))
             if not more:
-                raise LayerFormatError(f"{self._name} is cut short: its zstd stream does not end")
+                raise LayerFormatError(f"{self._name} is truncated: its zstd stream does not end")
             data += more
         return data
 
@@ -168,7 +168,7 @@ def _is_skippable(magic: bytes) -> bool:
 
 
 def detect(source: ByteSource) -> tuple[Encoding, ByteSource]:
-    """How the bytes of ``source`` are encoded, and a source that still gives all of them."""
+    """The encoding of ``source``, and a source that still returns all of its bytes."""
     first = b""
     while len(first) < len(_ZSTD):
         more = source.read(len(_ZSTD) - len(first))
@@ -184,9 +184,9 @@ def detect(source: ByteSource) -> tuple[Encoding, ByteSource]:
 
 
 def decompressed(name: str, source: ByteSource) -> ByteSource:
-    """The tar stream in ``source``; ``name`` says in errors whose it is.
+    """The tar stream in ``source``; ``name`` identifies it in errors.
 
-    Reading it raises LayerFormatError: the compression is damaged, cut short, or followed by other bytes.
+    Reading it raises LayerFormatError: the compressed data is damaged, truncated, or followed by other bytes.
     """
     encoding, whole = detect(source)
     if encoding is Encoding.GZIP:

@@ -1,8 +1,8 @@
-"""One entry of a layer, and what its names may be.
+"""One entry of a layer, and which names it may have.
 
-Owns: the vocabulary, and the refusal of names that no file system should hold or that lead out of the layer.
-Must not know: archives. Whiteouts (``.wh.NAME``) are entries like others here; their meaning belongs to
-whoever stacks layers.
+Owns: the vocabulary, and refusing names that no file system should hold or that lead out of the layer. Must
+not know: archives. Whiteouts (``.wh.NAME``) are ordinary entries here; their meaning is up to whoever stacks
+layers.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from cvmfs_graphdriver.oci.errors import LayerFormatError
 __all__ = ["EntryKind", "LayerEntry", "layer_path"]
 
 LONGEST_PATH = 4095
-"""What Linux takes at once; a file may lie deeper all the same."""
+"""The longest path that Linux takes in one call; files may still lie deeper."""
 _SLASH = ord("/")
 _MAX_COMPONENT = 255
 _NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class EntryKind(Enum):
-    """What an entry is; a hard link is another name of an entry before it in the same layer."""
+    """What an entry is; a hard link is another name for an earlier entry of the same layer."""
 
     FILE = "file"
     HARD_LINK = "hard link"
@@ -36,12 +36,13 @@ class EntryKind(Enum):
 class LayerEntry(NamedTuple):
     """One entry of a layer's tar stream. A tuple, since there are hundreds of thousands.
 
-    ``path`` is absolute within the layer (``b""`` its root, ``b"/a/b"`` else), bytes of any encoding.
-    ``mode`` holds the permission bits with setuid, setgid and sticky; ``mtime`` seconds since 1970 and
-    ``mtime_ns`` the nanoseconds above them; ``size`` the bytes of a file with its holes filled, else 0.
-    ``linkname`` is the target of a symbolic link as it stands, or the path of a hard link's first name in
-    the form of ``path``. ``device`` is the device number as ``os.makedev`` makes it. For a hard link
-    the rest is what its own header says, which Docker gives to the file and other tools ignore.
+    ``path`` is absolute within the layer (``b""`` is its root, otherwise e.g. ``b"/a/b"``), bytes in any
+    encoding. ``mode`` holds the permission bits with setuid, setgid and sticky; ``mtime`` the seconds since
+    1970 and ``mtime_ns`` the remaining nanoseconds; ``size`` the bytes of a file including its holes,
+    otherwise 0. ``linkname`` is the literal target of a symbolic link, or the path of a hard link's first
+    name in the form of ``path``. ``device`` is the device number as ``os.makedev`` returns it. The remaining
+    fields of a hard link are those of its own header, which Docker applies to the file and other tools
+    ignore.
     """
 
     path: bytes
@@ -58,10 +59,9 @@ class LayerEntry(NamedTuple):
 
 
 def layer_path(name: bytes, longest: int = LONGEST_PATH) -> bytes:
-    """The path that a member's name stands for: without leading ``./`` and ``/``, without trailing ``/``.
+    """A member's name as an absolute path, without ``.`` components and doubled or trailing slashes.
 
-    Raises LayerFormatError: it leads upwards, holds a NUL, or is longer than ``longest`` bytes, which
-    normally is what Linux takes.
+    Raises LayerFormatError: it leads upwards, contains a NUL, or is longer than ``longest`` bytes.
 
     >>> layer_path(b"./usr//bin/")
     b'/usr/bin'
@@ -74,7 +74,7 @@ def layer_path(name: bytes, longest: int = LONGEST_PATH) -> bytes:
         and plain[-1] != _SLASH
         and not (b"//" in plain or b"/." in plain or b"\0" in plain)
     ):
-        return b"/" + plain  # nearly all names, and nothing below would change them
+        return b"/" + plain  # the usual case, which nothing below would change
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if not parts:
         return b""
@@ -82,7 +82,7 @@ def layer_path(name: bytes, longest: int = LONGEST_PATH) -> bytes:
     if b".." in parts:
         raise LayerFormatError(f"the name {name[:200]!r} leads out of the layer")
     if b"\0" in path:
-        raise LayerFormatError(f"the name {name[:200]!r} holds a NUL")
+        raise LayerFormatError(f"the name {name[:200]!r} contains a NUL")
     if len(path) > longest or max(map(len, parts)) > _MAX_COMPONENT:
-        raise LayerFormatError(f"the name {name[:200]!r}… is too long: longer than Linux takes")
+        raise LayerFormatError(f"the name {name[:200]!r}… is longer than Linux allows")
     return path

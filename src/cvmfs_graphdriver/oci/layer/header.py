@@ -23,7 +23,7 @@ _SIZE, _CHECKSUM, _KIND = slice(124, 136), slice(148, 156), slice(156, 157)
 
 
 class Header(NamedTuple):
-    """A header as it stands, before extended headers correct it; names are cut at their first NUL."""
+    """A header before extended headers are applied; names end at their first NUL."""
 
     name: bytes
     mode: int
@@ -38,25 +38,25 @@ class Header(NamedTuple):
 
 
 def parse_number(field: bytes) -> int:
-    """A number in octal digits, or binary with the highest bit set as GNU and star write large ones.
+    """Parse a number: octal digits, or binary with the highest bit set, as GNU and star write large ones.
 
-    Raises LayerFormatError: neither.
+    Raises LayerFormatError: it is neither.
     """
     if field[0] & 0x80:
-        # The bit that marks the form is not part of the number, the next one is its sign.
+        # The bit that marks this form is not part of the number; the next one is its sign.
         number = int.from_bytes(field, "big") & (1 << 8 * len(field) - 1) - 1
         return number - (1 << 8 * len(field) - 1) if field[0] & 0x40 else number
     digits = field.strip(b" \0")
     try:
         if digits and not digits.isdigit():
-            raise ValueError  # int() would take signs, underscores and more
+            raise ValueError  # int() would accept signs, underscores and more
         return int(digits or b"0", 8)
     except ValueError:
-        raise LayerFormatError(f"it is damaged: {field!r} in a tar header is no number") from None
+        raise LayerFormatError(f"it is damaged: {field!r} in a tar header is not a number") from None
 
 
 _parse_known = lru_cache(8192)(parse_number)
-"""The same; most fields of an archive have been seen before."""
+"""``parse_number`` with a cache, since most fields of an archive repeat."""
 
 
 def _cut(field: bytes) -> bytes:
@@ -64,9 +64,10 @@ def _cut(field: bytes) -> bytes:
 
 
 def _verify(block: bytes, checksum: bytes) -> None:
-    """Compare the sum of all bytes, with the checksum's own field read as blanks.
+    """Verify the sum of all bytes, with the checksum's own field taken as blanks.
 
-    Half a block sums up to less than Adler's modulus, so its lower half is that sum, in C.
+    Half a block sums up to less than Adler's modulus, so the lower half of its Adler-32 is that sum, computed
+    in C.
     """
     said = parse_number(checksum)
     blank = block[:148] + _BLANK_CHECKSUM + block[156:]
@@ -78,20 +79,20 @@ def _verify(block: bytes, checksum: bytes) -> None:
 
 
 def kind_of(block: bytes) -> bytes:
-    """What a header says of what follows it: one letter, or NUL."""
+    """The kind of member that a header announces: one letter, or NUL."""
     return block[_KIND]
 
 
 def parse_size(block: bytes) -> int:
-    """The size alone, of a header that only extends the next one. Raises as ``parse_header`` does."""
+    """Only the size, of a header that extends the next one. Raises like ``parse_header``."""
     _verify(block, block[_CHECKSUM])
     return parse_number(block[_SIZE])
 
 
 def parse_header(block: bytes) -> Header:
-    """Read a header that is not all zeros.
+    """Parse a header that is not all zeros.
 
-    Raises LayerFormatError: the checksum or a number is wrong.
+    Raises LayerFormatError: the checksum is wrong, or a number is malformed.
     """
     (name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, major, minor, prefix) = (
         _FIELDS.unpack(block)
@@ -100,7 +101,7 @@ def parse_header(block: bytes) -> Header:
     name = _cut(name)
     if magic == _POSIX and prefix[0]:
         name = _cut(prefix) + b"/" + name
-    is_device = kind == b"3" or kind == b"4"  # noqa: PLR1714  as fast as can be
+    is_device = kind == b"3" or kind == b"4"  # noqa: PLR1714  the fastest form
     return Header(
         name,
         _parse_known(mode),

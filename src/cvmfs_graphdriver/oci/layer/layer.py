@@ -1,7 +1,7 @@
-"""A layer as it comes out of its blob: decompressed, its digest checked, its entries one after the other.
+"""A layer as a stream of entries, decompressed from its blob and verified.
 
-Owns: the pipeline blob → tar stream → entries, and the verdict at its end. Must not know: where the blob
-comes from, nor where the entries go.
+Owns: the pipeline blob → tar stream → entries, and the verification at its end. Must not know: where the blob
+comes from, where the entries go.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ __all__ = ["LayerStream"]
 class LayerStream:
     """The entries of one layer, in one pass.
 
-    Nothing of a layer may be believed before the iteration has ended without an error: only then are the
-    blob's digest (which the blob's own reader checks) and the tar stream's known to be right.
+    Nothing in a layer may be trusted before the iteration has ended without an error: only then are the
+    digests of the blob (checked by its own reader) and of the tar stream known to be right.
     """
 
     def __init__(self, name: str, blob: ByteSource, diff_id: ContentDigest | None = None) -> None:
-        """Read the layer in ``blob``; ``diff_id`` is the digest its tar stream must have, if that is known.
+        """Read the layer in ``blob``; ``diff_id`` is the required digest of its tar stream, if known.
 
-        Raises what reading the blob's first bytes raises.
+        Raises whatever reading the blob's first bytes raises.
         """
         stream = decompressed(name, blob)
         if diff_id is not None:
@@ -33,10 +33,11 @@ class LayerStream:
         self._tar = TarReader(name, stream)
 
     def __iter__(self) -> Iterator[LayerEntry]:
-        """The entries, which can be read while they are the current one.
+        """The entries; each can be read while it is the current one.
 
-        Raises LayerFormatError: damaged, cut short, or with names that no file system should hold.
-        ContentMismatchError: not what the image's documents promised. What reading the blob raises.
+        Raises LayerFormatError: the layer is damaged, truncated, or has names that no file system should
+        hold. ContentMismatchError: it is not what the image's documents promised. Whatever reading the blob
+        raises.
         """
         return iter(self._tar)
 

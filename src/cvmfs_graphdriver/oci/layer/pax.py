@@ -1,4 +1,4 @@
-"""Extended headers of tar: the records of PAX (POSIX.1-2017, pax, "pax Extended Header").
+"""Tar's extended headers: PAX records (POSIX.1-2017, pax, "pax Extended Header").
 
 Owns: records, times with fractions, extended attributes (``SCHILY.xattr.`` of star and Go,
 ``LIBARCHIVE.xattr.`` of libarchive). Must not know: the blocks of an archive.
@@ -25,11 +25,11 @@ _MAX_XATTR_VALUE: Final = 64 << 10
 
 
 def parse_records(name: str, data: bytes) -> dict[bytes, bytes]:
-    r"""Read the records ``LENGTH KEY=VALUE\n``; of a repeated key the last value counts, as POSIX has it.
+    r"""Parse records ``LENGTH KEY=VALUE\n``; the last value of a repeated key counts, as POSIX specifies.
 
-    The keys that GNU's sparse format 0.0 repeats on purpose are joined by commas.
+    Values of the keys that GNU's sparse format 0.0 repeats on purpose are joined with commas.
 
-    Raises LayerFormatError: a length that does not fit.
+    Raises LayerFormatError: a record is malformed.
 
     >>> parse_records("x", b"12 uid=4321\n")
     {b'uid': b'4321'}
@@ -53,26 +53,26 @@ def parse_records(name: str, data: bytes) -> dict[bytes, bytes]:
 
 
 def parse_time(name: str, text: bytes) -> tuple[int, int]:
-    """Seconds since 1970 and nanoseconds (0 to 999 999 999) of a decimal number; finer fractions are cut.
+    """Seconds since 1970 and nanoseconds (0 to 999 999 999) of a decimal number, truncated.
 
     >>> parse_time("x", b"-1.25")
     (-2, 750000000)
     """
     match = _TIME.fullmatch(text)
     if match is None:
-        raise LayerFormatError(f"{name}: {text[:40]!r} is no time")
+        raise LayerFormatError(f"{name}: {text[:40]!r} is not a time")
     sign, whole, fraction = match.groups()
     total = int(whole) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
     return divmod(-total if sign else total, 1_000_000_000)
 
 
 def read_xattrs(name: str, records: Records) -> dict[bytes, bytes]:
-    """The extended attributes that the records hold, by their full names (``security.capability``).
+    """The extended attributes in the records, by their full names (``security.capability``).
 
-    A record without a value is an attribute with an empty one: so GNU tar and Docker since 26 write and read
-    them, although for keywords of its own POSIX lets it take the keyword back.
+    A record without a value is an attribute with an empty value: GNU tar and Docker since 26 write and read
+    them so, although for POSIX's own keywords it would mean to unset the keyword.
 
-    Raises LayerFormatError: one that Linux cannot hold, or with a damaged encoding.
+    Raises LayerFormatError: Linux cannot hold an attribute, or its encoding is damaged.
     """
     xattrs: dict[bytes, bytes] = {}
     for key, value in records.items():
@@ -86,5 +86,5 @@ def read_xattrs(name: str, records: Records) -> dict[bytes, bytes]:
                 raise LayerFormatError(f"{name}: the attribute {plain[:80]!r} is damaged") from error
     for key, value in xattrs.items():
         if not key or b"\0" in key or len(key) > _MAX_XATTR_NAME or len(value) > _MAX_XATTR_VALUE:
-            raise LayerFormatError(f"{name}: Linux has no room for the extended attribute {key[:80]!r}")
+            raise LayerFormatError(f"{name}: Linux cannot hold the extended attribute {key[:80]!r}")
     return xattrs

@@ -3,8 +3,8 @@
 Owns: the sequence of members, and the content of the current one. Must not know: compression, digests,
 images. Follows POSIX.1-2017 (pax) and the GNU tar manual; where readers differ it does as Docker's: global
 headers are skipped, and members of a kind that no file system has are refused. A damaged header in the middle
-is an error here, never the end of the archive, and names stay bytes; docs/adr/tar-reader.md says why the
-standard library's module is not used.
+is an error, never the end of the archive, and names stay bytes; docs/adr/tar-reader.md says why the standard
+library's module is not used.
 """
 
 import os
@@ -16,7 +16,7 @@ from cvmfs_graphdriver.oci.layer.entry import LONGEST_PATH, EntryKind, LayerEntr
 from cvmfs_graphdriver.oci.layer.header import BLOCK, Header, kind_of, parse_header, parse_size
 from cvmfs_graphdriver.oci.layer.pax import Records, parse_records, parse_time, read_xattrs
 from cvmfs_graphdriver.oci.layer.sparse import (
-    Piece,
+    DataSegment,
     SparseReader,
     check_map,
     map_in_data,
@@ -50,7 +50,7 @@ _NO_RECORDS: Final[Records] = {}
 
 
 class _Stored:
-    """The bytes that the archive holds for one member."""
+    """The bytes stored in the archive for one member."""
 
     def __init__(self, archive: "TarReader", size: int) -> None:
         self._archive = archive
@@ -65,14 +65,14 @@ class _Stored:
         return data
 
     def exactly(self, size: int) -> bytes:
-        """So many bytes, which must be there."""
+        """Exactly ``size`` bytes, which must be there."""
         if size > self._left:
             raise LayerFormatError("it is damaged: a member is shorter than its map of holes")
         self._left -= size
         return self._archive.exactly(size)
 
     def skip(self) -> None:
-        """Leave the member behind, with the padding of its last block."""
+        """Skip the rest of the member, including the padding of its last block."""
         self._left += self._padding
         self._padding = 0
         while self._left:
@@ -80,10 +80,10 @@ class _Stored:
 
 
 class TarReader:
-    """The entries of a tar stream, one after the other, each with its content while it is the current one."""
+    """The entries of a tar stream in order, each with its content while it is the current one."""
 
     def __init__(self, name: str, source: ByteSource, *, longest: int = LONGEST_PATH) -> None:
-        """Read from ``source``; ``name`` says in errors what it is. ``longest`` is for paths, in bytes."""
+        """Read ``source``, which errors call ``name``; ``longest`` limits paths, in bytes."""
         self._longest = longest
         self._name = name
         self._source = source
@@ -96,7 +96,7 @@ class TarReader:
     def __iter__(self) -> Iterator[LayerEntry]:
         """The entries in the order of the archive; the source is read to its end before the iteration ends.
 
-        Raises LayerFormatError: the archive is damaged or cut short, or has what no layer should have.
+        Raises LayerFormatError: the archive is damaged, truncated, or has what no layer should have.
         """
         path = b""
         try:
@@ -112,17 +112,17 @@ class TarReader:
         return self._content.read(size)
 
     def take_some(self, size: int) -> bytes:
-        """At most ``size`` bytes of the archive, at least one if ``size`` is not 0."""
+        """At most ``size`` bytes of the archive, and at least one unless ``size`` is 0."""
         if self._position == len(self._buffer) and size:
             self._buffer, self._position = self._source.read(_READ), 0
             if not self._buffer:
-                raise LayerFormatError("it is cut short")
+                raise LayerFormatError("it is truncated")
         start = self._position
         self._position = min(start + size, len(self._buffer))
         return self._buffer[start : self._position]
 
     def _block(self) -> bytes:
-        """The next block, ``b""`` at the end of the archive."""
+        """The next block; ``b""`` at the end of the archive."""
         start = self._position
         if len(self._buffer) - start >= BLOCK:
             self._position += BLOCK
@@ -134,7 +134,7 @@ class TarReader:
         return self.exactly(BLOCK)
 
     def exactly(self, size: int) -> bytes:
-        """So many bytes of the archive, which must be there."""
+        """Exactly ``size`` bytes of the archive, which must be there."""
         data = self.take_some(size)
         while len(data) < size:
             data += self.take_some(size - len(data))
@@ -167,14 +167,14 @@ class TarReader:
                 return self._member(header, records, block)
 
     def _extension(self, block: bytes) -> bytes:
-        """The content of a header that only extends the next one."""
+        """The content of a header that extends the next one."""
         size = parse_size(block)
         if not 0 <= size <= _MAX_EXTENSION:
-            raise LayerFormatError(f"an extended header claims {size} bytes, {_MAX_EXTENSION} are allowed")
+            raise LayerFormatError(f"an extended header claims {size} bytes; the limit is {_MAX_EXTENSION}")
         return self.exactly(size + -size % BLOCK)[:size]
 
     def _drain(self) -> None:
-        """Read what follows the end mark, so that the source can give its verdict."""
+        """Read what follows the end marker, so that the source can verify itself."""
         self._buffer, self._position = b"", 0
         while self._source.read(_READ):
             pass
@@ -203,7 +203,7 @@ class TarReader:
                 mtime, mtime_ns = parse_time(shown, records[b"mtime"])
             xattrs = read_xattrs(shown, records)
         if not (0 <= uid <= _MAX_ID and 0 <= gid <= _MAX_ID and abs(mtime) < _MAX_TIME and size >= 0):
-            raise LayerFormatError(f"{shown!r} has an owner, a time or a size that Linux cannot hold")
+            raise LayerFormatError(f"{shown!r} has an owner, time or size that Linux cannot hold")
         if kind is EntryKind.FILE:
             size = self._open(shown, size, records, block if header.kind == b"S" else b"")
         else:
@@ -219,36 +219,36 @@ class TarReader:
         )
 
     def _open(self, shown: str, stored: int, records: Records, sparse_block: bytes) -> int:
-        """Make a member the current one: how many bytes its file has."""
-        pieces: list[Piece] | None = None
+        """Make a member the current one; returns the size of its file."""
+        segments: list[DataSegment] | None = None
         size, taken = stored, 0
         if sparse_block:
-            pieces, size = map_in_header(shown, sparse_block, self.exactly)
+            segments, size = map_in_header(shown, sparse_block, self.exactly)
         self._stored = _Stored(self, stored)
         if records.get(b"GNU.sparse.major") == b"1":
             size = _record_number(shown, records, b"GNU.sparse.realsize", stored)
-            pieces, taken = map_in_data(shown, self._stored.exactly)
+            segments, taken = map_in_data(shown, self._stored.exactly)
         elif (listed := map_in_records(shown, records)) is not None:
             size = _record_number(shown, records, b"GNU.sparse.size", stored)
-            pieces = listed
-        if pieces is None:
+            segments = listed
+        if segments is None:
             self._content = self._stored
             return size
-        check_map(shown, pieces, size, stored - taken)
+        check_map(shown, segments, size, stored - taken)
         self._holes += size - (stored - taken)
         if self._holes > _MAX_HOLES:
-            raise LayerFormatError(f"{shown!r} brings the holes of its files above {_MAX_HOLES >> 40} TiB")
-        self._content = SparseReader(self._stored, pieces, size)
+            raise LayerFormatError(f"{shown!r} brings the holes in this archive above {_MAX_HOLES >> 40} TiB")
+        self._content = SparseReader(self._stored, segments, size)
         return size
 
 
 def _record_number(shown: str, records: Records, key: bytes, default: int) -> int:
-    """A number of the extended header; an absent or empty one leaves the value of the header."""
+    """A number from the extended header; if it is absent or empty, the header's own value counts."""
     text = records.get(key)
     if not text:
         return default
     if not text.isdigit() or len(text) > 19:
-        raise LayerFormatError(f"{shown!r} has {key.decode()} {text[:40]!r}, which is no number")
+        raise LayerFormatError(f"{shown!r} has {key.decode()} {text[:40]!r}, which is not a number")
     return int(text)
 
 
@@ -266,7 +266,7 @@ def _linkname(shown: str, kind: EntryKind, target: bytes, longest: int) -> bytes
 
 
 def _device(shown: str, header: Header) -> int:
-    """The device number; the fields are 0 for what is no device."""
+    """The device number; 0 for anything but a device."""
     if not (0 <= header.major < 1 << 12 and 0 <= header.minor < 1 << 20):
         raise LayerFormatError(f"{shown!r} has a device number that Linux cannot hold")
     return os.makedev(header.major, header.minor)

@@ -1,8 +1,8 @@
-"""Meeting a registry's challenge: anonymous, basic, bearer token (distribution, spec/auth/{token,oauth}.md).
+"""Answering a registry's challenge: anonymous, basic, bearer (distribution, spec/auth/{token,oauth}.md).
 
-Owns: which header answers which challenge, tokens and their life span. Must not know: sockets; token servers
-are asked through a function that is given. One authorizer speaks for one registry: what it knows is never
-offered to another host, but for the token server that the registry names over a protected connection.
+Owns: which header answers which challenge, tokens and their lifetime. Must not know: sockets; token servers
+are reached through a function from the caller. One authorizer serves one registry: its credentials are never
+offered to another host, except the token server that the registry names over TLS.
 """
 
 import base64
@@ -28,14 +28,14 @@ _PRINTABLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """What a token server answered: the status of HTTP and a body of bounded length."""
+    """A token server's answer: its HTTP status and a body of bounded length."""
 
     status: int
     body: bytes
 
 
 class TokenFetcher(Protocol):
-    """Sends one request to a token server; ``form`` makes it a POST."""
+    """Sends one request to a token server; with a ``form``, by POST."""
 
     def __call__(self, url: str, headers: Mapping[str, str], form: bytes | None) -> TokenAnswer: ...
 
@@ -52,7 +52,7 @@ def _basic(credentials: Credentials) -> str:
 
 
 class Authorizer:
-    """The header Authorization for every request to one registry."""
+    """Provides the Authorization header for every request to one registry."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Authorizer:
         *,
         plain_http: bool,
     ) -> None:
-        """Speak for ``credentials`` (None: anonymously) to ``host``; ``clock`` counts seconds.
+        """Present ``credentials`` (None: be anonymous) to ``host``; ``clock`` counts seconds.
 
-        ``plain_http``: the registry itself is spoken to without TLS, so its token server may be, too.
+        ``plain_http``: the registry itself is used without TLS, so its token server may be too.
         """
         self._host = host
         self._credentials = credentials
@@ -77,7 +77,7 @@ class Authorizer:
         self._tokens: dict[frozenset[str], _Token] = {}
 
     def header(self, scopes: Iterable[str]) -> str | None:
-        """What to send with a request that needs ``scopes``, None to send nothing (yet)."""
+        """What to send with a request that needs ``scopes``; None to send nothing (yet)."""
         with self._lock:
             if self._credentials and self._credentials.registry_token:
                 return f"Bearer {self._credentials.registry_token}"
@@ -88,7 +88,7 @@ class Authorizer:
             return "Bearer " + self._token(self._challenge, frozenset(scopes))
 
     def challenged(self, header: str, scopes: Iterable[str], *, sent: str | None) -> bool:
-        """Learn from an answer 401 to a request that carried ``sent``: whether trying again may help."""
+        """Learn from a 401 answer to a request that carried ``sent``; returns whether a retry may help."""
         offered = {challenge.scheme: challenge for challenge in parse_challenges(header)}
         chosen = offered.get("bearer") or offered.get("basic")
         if chosen is None or (self._credentials and self._credentials.registry_token):
@@ -100,7 +100,7 @@ class Authorizer:
             key = frozenset(scopes)
             held = self._tokens.get(key)
             if held is not None and sent == f"Bearer {held.value}":
-                # It should still be good, yet the registry takes it no longer: another is asked for.
+                # It should still be valid, yet the registry rejects it: request another.
                 del self._tokens[key]
             return True
 
@@ -115,8 +115,8 @@ class Authorizer:
         realm = challenge.parameters.get("realm", "")
         if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
             raise RegistryReplyError(
-                f"registry {self._host} names {realm[:200]!r} as its token server; over an unprotected "
-                "connection nobody's credentials are sent"
+                f"registry {self._host} names {realm[:200]!r} as its token server; "
+                "credentials are never sent without TLS"
             )
         query = [("service", challenge.parameters.get("service", ""))]
         query += [("scope", scope) for scope in sorted(scopes)]
@@ -126,7 +126,7 @@ class Authorizer:
             who = "the credentials" if self._credentials else "an anonymous user"
             raise CredentialsError(
                 f"the token server of registry {self._host} refuses {who} (HTTP {answer.status}); "
-                "check name and password, or run docker login"
+                "check user name and password, or run docker login"
             )
         if answer.status != 200:
             raise RegistryReplyError(
@@ -137,14 +137,14 @@ class Authorizer:
         )
         value = document.optional_text("token") or document.optional_text("access_token")
         if not _PRINTABLE.fullmatch(value):
-            document.refuse("there is no usable token in it")
+            document.refuse("it contains no usable token")
         seconds = _DEFAULT_SECONDS
         if document.members.get("expires_in") is not None:
             seconds = max(document.natural("expires_in"), _DEFAULT_SECONDS)
         return _Token(value, asked + seconds - _MARGIN_SECONDS)
 
     def _request(self, realm: str, query: list[tuple[str, str]]) -> TokenAnswer:
-        """GET with basic credentials; POST where there is an identity token, which GET cannot carry."""
+        """GET with basic credentials, or POST with an identity token, which GET cannot carry."""
         credentials = self._credentials
         if credentials and credentials.identity_token:
             form = [("grant_type", "refresh_token"), ("client_id", _CLIENT)]

@@ -1,7 +1,7 @@
-"""A blob while it comes from a registry: verified as it passes, taken up again where a connection broke.
+"""A blob streamed from a registry: verified on the way, resumed after a broken connection.
 
-Owns: the count of bytes, the repetition by Range (RFC 9110, section 14), the verdict at the end.
-Must not know: how a request is authorised; a function that opens the blob at an offset is given.
+Owns: the count of bytes, resumption by Range (RFC 9110, section 14), verification at the end. Must not know:
+how a request is authorised; the caller provides a function that opens the blob at an offset.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Self
 from urllib3.exceptions import HTTPError
 
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
-from cvmfs_graphdriver.oci.image.model import Descriptor
-from cvmfs_graphdriver.oci.registry.transport import NetworkSettings, Reply
+from cvmfs_graphdriver.oci.image.model import ContentDescriptor
+from cvmfs_graphdriver.oci.registry.transport import Reply, TransportSettings
 from cvmfs_graphdriver.oci.verify import Verifier
 
 __all__ = ["BlobStream"]
@@ -22,14 +22,14 @@ _RANGE = re.compile(r"bytes (\d+)-", re.ASCII)
 
 
 class BlobStream:
-    """The bytes of a blob; the end is only ever seen once size and digest are right."""
+    """The bytes of a blob; the end is reported only once size and digest are verified."""
 
     def __init__(
         self,
         name: str,
-        descriptor: Descriptor,
+        descriptor: ContentDescriptor,
         open_at: Callable[[int], Reply],
-        settings: NetworkSettings,
+        settings: TransportSettings,
     ) -> None:
         """Read the blob that ``open_at(offset)`` answers with status 200 (all of it) or 206 (from there)."""
         self._name = name
@@ -44,12 +44,12 @@ class BlobStream:
     def read(self, size: int, /) -> bytes:
         """At most ``size`` bytes, ``b""`` at the verified end.
 
-        Raises ContentMismatchError: not the blob that was asked for. RegistryUnreachableError: the connection
-        breaks again and again without a byte between. What opening the blob raises.
+        Raises ContentMismatchError: it is not the requested blob. RegistryUnreachableError: the connection
+        breaks repeatedly without any progress. Whatever opening the blob raises.
         """
         while True:
             reply = self._reply or self._open()
-            # One byte more than is due, so that a blob that goes on too long is seen.
+            # One byte more than is due, to detect a blob that is too long.
             due = self._skip or self._size - self._verifier.passed + 1
             try:
                 data = reply.response.read(min(size, due))
@@ -67,7 +67,7 @@ class BlobStream:
                 return b""
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         if self._reply is not None:
             self._reply.close()
             self._reply = None
@@ -81,13 +81,15 @@ class BlobStream:
         self.close()
 
     def _open(self) -> Reply:
-        """Open the blob where it broke off; where a server knows no ranges, the start is skipped."""
+        """Open the blob where it broke off; if the server does not support ranges, skip the start."""
         passed = self._verifier.passed
         reply = self._open_at(passed)
         found = _RANGE.match(reply.header("Content-Range"))
         if reply.status == 206 and (found is None or int(found[1]) != passed):
             reply.close()
-            raise RegistryReplyError(f"{self._name}: asked for the bytes from {passed}, others came")
+            raise RegistryReplyError(
+                f"{self._name}: the registry sent other bytes than those requested from {passed} on"
+            )
         self._skip = passed if reply.status == 200 else 0
         self._reply = reply
         return reply

@@ -1,6 +1,6 @@
-"""What a server asks for when it answers 401: the header WWW-Authenticate (RFC 9110, section 11.6.1).
+"""The WWW-Authenticate header of a 401 answer (RFC 9110, section 11.6.1).
 
-Owns: the header's grammar. Must not know: how a challenge is met.
+Owns: the header's grammar. Must not know: how to answer a challenge.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 __all__ = ["Challenge", "parse_challenges"]
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar's name of a word
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar's name for a word
 _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|,|$)")
 _PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?:,|$)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -24,7 +24,7 @@ class Challenge:
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """Read the challenges of a header, or of several joined by commas; what is no challenge ends the list.
+    """Parse the challenges in a header, or in several joined by commas; anything else ends the list.
 
     >>> parse_challenges('Bearer realm="https://a/t",service="r", Basic realm="x"')[1].scheme
     'basic'

@@ -1,11 +1,11 @@
-"""One registry as a server: its base address, its challenge, its complaints (distribution, spec/api.md).
+"""One registry as a server: its base address, its challenges, its errors (distribution, spec/api.md).
 
-Owns: finding out how the registry is spoken to, authorising each request, and mapping refusals to errors.
-Must not know: what is asked for.
+Owns: finding out how to reach the registry, authorising each request, and mapping refusals to errors. Must
+not know: what is requested.
 
-Only the registry itself may say how to prove who we are. A host that it redirects to, or whose address it
-gives, could name a token server of its own, to which the registry's credentials would go: what such a host
-asks for is never met.
+Only the registry itself may challenge us. A host that it redirects to, or whose address it gives, could name
+a token server of its own, to which the registry's credentials would go: challenges from such hosts are
+ignored.
 """
 
 import threading
@@ -37,7 +37,7 @@ class Connection:
     """Requests to one registry, usable by several threads."""
 
     def __init__(self, host: str, transport: Transport, keychain: Keychain) -> None:
-        """Speak to the registry ``host[:port]``; nothing is sent before the first request."""
+        """Talk to the registry ``host[:port]``; nothing is sent before the first request."""
         self.host = host
         self._address = _HUB_ADDRESS if host == DOCKER_HUB else host
         self._transport = transport
@@ -56,9 +56,9 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Reply:
-        """Send a request for ``path`` (below ``/v2/``, or a whole address that the registry gave us).
+        """Send a request for ``path``, which is below ``/v2/`` or a full address that the registry gave us.
 
-        Returns a reply with a status of ``expect``; ``what`` names the object in errors.
+        Returns a reply whose status is one of ``expect``; ``what`` names the object in errors.
 
         Raises ImageNotFoundError, CredentialsError, RegistryReplyError, RegistryUnreachableError.
         """
@@ -68,7 +68,7 @@ class Connection:
             foreign = not same_origin(url, base)
         except ValueError as error:
             raise RegistryReplyError(
-                f"registry {self.host} directs us to {path[:200]!r} for {what}, which is no address"
+                f"registry {self.host} directs us to {path[:200]!r} for {what}, which is not a valid address"
             ) from error
         for _ in range(_AUTH_ROUNDS + 1):
             authorization = None if foreign else authorizer.header(scopes)
@@ -85,7 +85,7 @@ class Connection:
         raise refusal
 
     def _prepare(self) -> tuple[str, Authorizer]:
-        """The base address and the authorizer, found out by one request that needs no right."""
+        """The base address and the authorizer, determined by one request that needs no authorization."""
         with self._lock:
             if self._ready is None:
                 self._ready = self._discover()
@@ -112,7 +112,7 @@ class Connection:
             plain_http=scheme == "http",
         )
         if reply.status not in {200, 401, 403}:
-            raise self._refusal(reply, "its interface")
+            raise self._refusal(reply, "its API")
         reply.body(_COMPLAINT_LIMIT)
         base = f"{scheme}://{address}/v2/"
         authorizer.challenged(_challenge_of(reply, base), (), sent=None)
@@ -123,20 +123,20 @@ class Connection:
         return TokenAnswer(reply.status, reply.body(_TOKEN_LIMIT))
 
     def _refusal(self, reply: Reply, what: str) -> OciError:
-        """The error for an answer that is none of those hoped for; closes it."""
+        """The error for an unexpected reply, which is closed."""
         complaint = _complaint(reply)
         status = f"HTTP {reply.status}{complaint}"
         if reply.status == 401:
             elsewhere = urlsplit(reply.url).netloc.rpartition("@")[2]
             if elsewhere != self._address:
                 return CredentialsError(
-                    f"registry {self.host} sends us to {elsewhere} for {what}, which wants to know who asks "
-                    f"({status}); credentials for {self.host} are not given to another host: "
+                    f"registry {self.host} redirects us to {elsewhere} for {what}, which requires "
+                    f"authentication ({status}); credentials for {self.host} are not sent to another host: "
                     f"if you trust it, name {elsewhere} in the image instead"
                 )
             return CredentialsError(
-                f"registry {self.host} wants to know who asks for {what} ({status}); "
-                "check name and password, or run docker login; or there is no such image"
+                f"registry {self.host} requires authentication for {what} ({status}); "
+                "check user name and password, run docker login, or check that the image exists"
             )
         if reply.status == 403:
             return CredentialsError(f"registry {self.host} denies access to {what} ({status})")
@@ -144,18 +144,18 @@ class Connection:
             return ImageNotFoundError(f"registry {self.host} does not have {what}{complaint}")
         if reply.status == 429:
             return RegistryReplyError(
-                f"registry {self.host} has had too many requests ({status}); log in, or wait and try again"
+                f"registry {self.host} limits the rate of requests ({status}); log in, or wait and try again"
             )
-        return RegistryReplyError(f"registry {self.host} does not give {what}: {status}; try again later")
+        return RegistryReplyError(f"registry {self.host} does not deliver {what}: {status}; try again later")
 
 
 def _challenge_of(reply: Reply, base: str) -> str:
-    """What the registry at ``base`` asks for in an answer; nothing, if the answer is another host's."""
+    """The challenge of the registry at ``base``; empty if the reply is from another host."""
     return reply.header("WWW-Authenticate") if same_origin(reply.url, base) else ""
 
 
 def _complaint(reply: Reply) -> str:
-    """What the registry says of an error, made fit for a terminal; empty if it says nothing readable."""
+    """The registry's own words about an error, safe for a terminal; empty if there are none."""
     try:
         body = reply.body(_COMPLAINT_LIMIT)
         errors = Document.parse("complaint", body, RegistryReplyError).objects("errors")

@@ -1,8 +1,8 @@
-"""Credentials for registries, as ``docker login`` leaves them (Docker's ``config.json``).
+"""Credentials for registries, as stored by ``docker login`` (Docker's ``config.json``).
 
 Owns: the file's members ``auths``, ``credHelpers`` and ``credsStore``, and the protocol of the helper
-programs (docker-credential-helpers: ``get`` reads a server from standard input, answers JSON).
-Must not know: how credentials are presented to a registry.
+programs (docker-credential-helpers: ``get`` reads a server from standard input and answers with JSON). Must
+not know: how credentials are presented to a registry.
 """
 
 import base64
@@ -24,19 +24,19 @@ __all__ = ["Credentials", "DockerConfig", "Keychain", "SingleCredentials", "defa
 _HUB_SERVER = "https://index.docker.io/v1/"
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _HELPER_SECONDS = 60
-_TOKEN_USER = "<token>"  # noqa: S105 - the name by which helpers say that the secret is an identity token
+_TOKEN_USER = "<token>"  # noqa: S105 - the user name with which helpers mark an identity token
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A name with its password, or a token instead of both; never shown in messages."""
+    """A user name and password, or a token instead; never shown in messages."""
 
     username: str = ""
     password: str = ""
     identity_token: str = ""
-    """An OAuth 2 refresh token, to be given to the token server."""
+    """An OAuth 2 refresh token for the token server."""
     registry_token: str = ""
-    """A bearer token, to be given to the registry as it is."""
+    """A bearer token for the registry itself."""
 
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, …)"
@@ -46,7 +46,7 @@ class Keychain(Protocol):
     """Where credentials come from."""
 
     def credentials_for(self, host: str) -> Credentials | None:
-        """The credentials for a registry ``host[:port]``, None to go without.
+        """The credentials for the registry ``host[:port]``; None to be anonymous.
 
         Raises CredentialsError: there are some, but they cannot be read.
         """
@@ -55,7 +55,7 @@ class Keychain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SingleCredentials:
-    """Credentials given by hand for one registry; any other host gets those of ``others``."""
+    """Explicit credentials for one registry; every other host gets those of ``others``."""
 
     host: str
     credentials: Credentials
@@ -66,13 +66,13 @@ class SingleCredentials:
 
 
 def default_docker_config() -> Path:
-    """Docker's configuration of this user: ``$DOCKER_CONFIG`` or ``~/.docker``, and ``config.json`` there."""
+    """This user's Docker configuration: ``config.json`` in ``$DOCKER_CONFIG`` or ``~/.docker``."""
     directory = os.environ.get("DOCKER_CONFIG")
     return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
 
 
 def _server_names(host: str) -> Iterator[str]:
-    """The keys under which ``config.json`` may hold a registry, the usual ones first."""
+    """The keys that a registry may have in ``config.json``, most common first."""
     names = ("index.docker.io", "docker.io", "registry-1.docker.io") if host == DOCKER_HUB else (host,)
     if host == DOCKER_HUB:
         yield _HUB_SERVER
@@ -85,12 +85,12 @@ def _server_names(host: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class DockerConfig:
-    """The credentials in one ``config.json``; a file that is not there has none."""
+    """The credentials in one ``config.json``; a missing file has none."""
 
     path: Path
 
     def credentials_for(self, host: str) -> Credentials | None:
-        """Ask the registry's own helper, else the general one, else look into the file."""
+        """Ask the registry's own helper, then the general one, then look in the file."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -117,7 +117,7 @@ class DockerConfig:
 
 
 def _read_auth(entry: Document) -> Credentials | None:
-    """One member of ``auths``; an empty one says only that a helper keeps the secret."""
+    """Read one member of ``auths``; an empty one only says that a helper keeps the secret."""
     username, password = entry.optional_text("username"), entry.optional_text("password")
     encoded = entry.optional_text("auth")
     if encoded:
@@ -136,9 +136,11 @@ def _read_auth(entry: Document) -> Credentials | None:
 
 
 def _ask_helper(helper: str, server: str) -> Credentials | None:
-    """Run ``docker-credential-HELPER get``; None if it knows nothing of ``server``."""
+    """Run ``docker-credential-HELPER get``; None if it does not know ``server``."""
     if not _HELPER_NAME.fullmatch(helper):
-        raise CredentialsError(f"{helper[:100]!r} in Docker's config.json is no name of a credential helper")
+        raise CredentialsError(
+            f"{helper[:100]!r} in Docker's config.json is not a valid name of a credential helper"
+        )
     program = f"docker-credential-{helper}"
     try:
         answer = subprocess.run(

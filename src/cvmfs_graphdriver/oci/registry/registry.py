@@ -1,7 +1,8 @@
-"""A registry: images out of it, blobs and manifests into it (OCI distribution specification 1.1).
+"""A registry: reading images, writing blobs and manifests (OCI distribution specification 1.1).
 
-Owns: the addresses of manifests, blobs and tags, and the order of mirrors. What is small is checked here,
-blobs while they stream. Must not know: what layers hold, and where credentials come from.
+Owns: the addresses of manifests, blobs and tags, and the order of mirrors. Documents are verified here, blobs
+while they stream. docs/adr/registry-client.md says why the client is our own. Must not know: what layers
+contain, where credentials come from.
 """
 
 import re
@@ -18,8 +19,14 @@ from cvmfs_graphdriver.oci.errors import (
     ReferenceFormatError,
     RegistryReplyError,
 )
-from cvmfs_graphdriver.oci.image.model import MANIFEST_TYPES, Descriptor, ImageManifest, Index, parse_manifest
-from cvmfs_graphdriver.oci.image.reference import Reference, is_tag
+from cvmfs_graphdriver.oci.image.model import (
+    MANIFEST_TYPES,
+    ContentDescriptor,
+    ImageManifest,
+    Index,
+    parse_manifest,
+)
+from cvmfs_graphdriver.oci.image.reference import ImageReference, is_tag
 from cvmfs_graphdriver.oci.registry.blob import BlobStream
 from cvmfs_graphdriver.oci.registry.connection import Connection
 from cvmfs_graphdriver.oci.registry.credentials import Keychain
@@ -50,26 +57,26 @@ class Registry:
     def __init__(
         self, host: str, transport: Transport, keychain: Keychain, *, mirrors: Sequence[str] = ()
     ) -> None:
-        """Speak to ``host[:port]``; what is read is asked of the ``mirrors`` first, in their order."""
+        """Talk to ``host[:port]``; reads try the ``mirrors`` first, in order."""
         self.host = host
         self._settings = transport.settings
         self._own = Connection(host, transport, keychain)
         self._readers = [*(Connection(mirror, transport, keychain) for mirror in mirrors), self._own]
 
-    def manifest(self, reference: Reference) -> ImageManifest | Index:
-        """What a reference stands for, checked by its digest if it has one.
+    def manifest(self, reference: ImageReference) -> ImageManifest | Index:
+        """What a reference names, verified by its digest if it has one.
 
-        Raises ImageNotFoundError: there is no such image. Whatever a connection and the parser raise.
+        Raises ImageNotFoundError: there is no such image; and whatever a connection and the parser raise.
         """
         data, media_type = self._manifest(reference)
         return parse_manifest(f"manifest of {reference}", data, media_type)
 
-    def manifest_bytes(self, reference: Reference) -> bytes:
-        """The manifest as it is."""
+    def manifest_bytes(self, reference: ImageReference) -> bytes:
+        """The manifest's bytes."""
         return self._manifest(reference)[0]
 
-    def blob(self, repository: str, descriptor: Descriptor) -> BlobStream:
-        """A blob as a stream that opens at the first read and verifies itself."""
+    def blob(self, repository: str, descriptor: ContentDescriptor) -> BlobStream:
+        """A blob as a self-verifying stream, which opens at the first read."""
         name = f"blob {descriptor.digest} of {self.host}/{repository}"
         path = f"{repository}/blobs/{descriptor.digest}"
 
@@ -84,10 +91,10 @@ class Registry:
         return BlobStream(name, descriptor, open_at, self._settings)
 
     def tags(self, repository: str) -> list[str]:
-        """All tags of a repository, each once, in the registry's order.
+        """All tags of a repository, without duplicates, in the registry's order.
 
-        Raises ImageNotFoundError: there is no such repository. RegistryReplyError: its pages go in circles,
-        or do not end, or there are more than any repository has.
+        Raises ImageNotFoundError: there is no such repository. RegistryReplyError: its pages repeat or do not
+        end, or it has unreasonably many tags.
         """
         what = f"the tags of {self.host}/{repository}"
 
@@ -101,26 +108,26 @@ class Registry:
                 for tag in page.texts("tags"):
                     if not is_tag(tag):
                         raise RegistryReplyError(
-                            f"registry {self.host} gives among {what} {tag[:200]!r}, which is no tag"
+                            f"registry {self.host} lists {tag[:200]!r} among {what}, which is not a valid tag"
                         )
                     tags[tag] = None
                 if len(tags) > _MAX_TAGS:
-                    raise RegistryReplyError(f"registry {self.host} gives more than {_MAX_TAGS} of {what}")
+                    raise RegistryReplyError(f"registry {self.host} lists more than {_MAX_TAGS} of {what}")
                 next_page = _NEXT_PAGE.search(reply.header("Link"))
                 if next_page is None:
                     return list(tags)
                 path = next_page[1]
                 if path in seen:
                     raise RegistryReplyError(
-                        f"registry {self.host} gives {what} in circles: {path[:200]!r} comes again"
+                        f"registry {self.host} lists {what} in circles: {path[:200]!r} comes again"
                     )
                 seen.add(path)
-            raise RegistryReplyError(f"registry {self.host} gives {what} on more than {_MAX_PAGES} pages")
+            raise RegistryReplyError(f"registry {self.host} lists {what} on more than {_MAX_PAGES} pages")
 
         return self._read(read_pages)
 
     def has_blob(self, repository: str, digest: ContentDigest) -> bool:
-        """Whether a blob need not be uploaded."""
+        """Whether the registry has a blob, so that it need not be uploaded."""
         path = f"{repository}/blobs/{digest}"
         reply = self._own.request(
             "HEAD", path, scopes=_push(repository), expect={200, 404}, what=f"blob {digest}"
@@ -128,8 +135,8 @@ class Registry:
         reply.close()
         return reply.status == 200
 
-    def has_manifest(self, reference: Reference, digest: ContentDigest) -> bool:
-        """Whether a reference stands for the manifest of this digest already."""
+    def has_manifest(self, reference: ImageReference, digest: ContentDigest) -> bool:
+        """Whether a reference already names the manifest with this digest."""
         reply = self._own.request(
             "HEAD",
             f"{reference.repository}/manifests/{reference.target}",
@@ -142,7 +149,7 @@ class Registry:
         return reply.status == 200 and reply.header("Docker-Content-Digest") == str(digest)
 
     def upload_blob(self, repository: str, data: bytes) -> None:
-        """Upload a blob, unless it is there; raises what a connection raises."""
+        """Upload a blob unless the registry has it; raises whatever a connection raises."""
         digest = ContentDigest.of(data)
         if self.has_blob(repository, digest):
             return
@@ -165,8 +172,8 @@ class Registry:
         )
         done.body(_SMALL)
 
-    def upload_manifest(self, reference: Reference, data: bytes, media_type: str) -> ContentDigest:
-        """Put a manifest under a reference, last of all, for it makes the image visible.
+    def upload_manifest(self, reference: ImageReference, data: bytes, media_type: str) -> ContentDigest:
+        """Upload a manifest under a reference, last of all, since it makes the image visible.
 
         Raises ContentMismatchError: the registry stored something else.
         """
@@ -188,7 +195,7 @@ class Registry:
             )
         return digest
 
-    def _manifest(self, reference: Reference) -> tuple[bytes, str]:
+    def _manifest(self, reference: ImageReference) -> tuple[bytes, str]:
         def fetch(connection: Connection) -> tuple[bytes, str]:
             reply = connection.request(
                 "GET",
@@ -205,25 +212,25 @@ class Registry:
         return self._read(fetch)
 
     def _read(self, action: Callable[[Connection], _T]) -> _T:
-        """Ask the mirrors in turn and the registry last, whose answer counts."""
+        """Try the mirrors in turn, then the registry, whose answer is final."""
         for mirror in self._readers[:-1]:
             try:
                 return action(mirror)
             except OciError:
-                # A mirror that is away, empty or broken is no reason to fail: it is only a shorter way.
+                # A mirror that is down, empty or broken is no reason to fail: it is only a shortcut.
                 continue
         return action(self._own)
 
 
-def _check_manifest(reference: Reference, data: bytes, said: str) -> None:
-    """Compare a manifest with the digest in its reference, else with the one the registry says."""
+def _check_manifest(reference: ImageReference, data: bytes, said: str) -> None:
+    """Compare a manifest with the digest in its reference, or else with the one the registry states."""
     expected = reference.digest
     if expected is None and said:
         try:
             expected = ContentDigest.parse(said)
         except ReferenceFormatError as error:
             raise RegistryReplyError(
-                f"registry {reference.host} gives {reference} a bad digest: {error}"
+                f"registry {reference.host} states an invalid digest for {reference}: {error}"
             ) from error
     if expected is None:
         return
@@ -231,8 +238,8 @@ def _check_manifest(reference: Reference, data: bytes, said: str) -> None:
     hasher.update(data)
     if hasher.hexdigest() != expected.hex:
         raise ContentMismatchError(
-            f"the manifest of {reference} is not what it should be: expected {expected}, "
-            f"its digest is {expected.algorithm}:{hasher.hexdigest()}"
+            f"the manifest of {reference} does not match its digest: expected {expected}, "
+            f"it has {expected.algorithm}:{hasher.hexdigest()}"
         )
 
 
@@ -241,7 +248,7 @@ class RegistryImage:
     """An image in a registry, as a source."""
 
     registry: Registry
-    reference: Reference
+    reference: ImageReference
 
     @property
     def name(self) -> str:
@@ -250,8 +257,8 @@ class RegistryImage:
     def root(self) -> ImageManifest | Index:
         return self.registry.manifest(self.reference)
 
-    def manifest(self, descriptor: Descriptor) -> bytes:
+    def manifest(self, descriptor: ContentDescriptor) -> bytes:
         return self.registry.manifest_bytes(self.reference.with_digest(descriptor.digest))
 
-    def blob(self, descriptor: Descriptor) -> BlobStream:
+    def blob(self, descriptor: ContentDescriptor) -> BlobStream:
         return self.registry.blob(self.reference.repository, descriptor)

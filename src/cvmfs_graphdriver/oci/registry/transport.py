@@ -1,8 +1,8 @@
-"""HTTP as registries need it: pools, time limits, retries with growing pauses, redirects that leak nothing.
+"""HTTP for registries: pools, timeouts, retries with backoff, redirects that leak no credentials.
 
-Owns: one exchange with any server, repeated while that may help. Must not know: registries. The credentials
-of a request go to the origin (scheme, host, port) they were meant for and are dropped by a redirect to
-another one, for a signed storage address must not see them, and refuses them.
+Owns: one exchange with any server, retried while that may help. Must not know: registries. The credentials of
+a request go only to the origin (scheme, host, port) they are meant for; a redirect to another origin drops
+them, since a signed storage address must not see them, and would reject them.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ from urllib3.exceptions import (
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
 
-__all__ = ["NetworkSettings", "Reply", "Transport", "is_loopback", "same_origin"]
+__all__ = ["Reply", "Transport", "TransportSettings", "is_loopback", "same_origin"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -35,30 +35,30 @@ _CONNECTIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkSettings:
-    """How patient we are (times in seconds), whom we trust, and a clock that tests can replace."""
+class TransportSettings:
+    """Timeouts (in seconds), retries, trust, and a clock that tests can replace."""
 
     connect_seconds: float = 10
     read_seconds: float = 60
     attempts: int = 5
     first_pause: float = 0.2
     ca_file: Path | None = None
-    """Certificates of authorities to trust besides the system's, in PEM form."""
+    """Certificate authorities to trust besides the system's, in PEM form."""
     insecure_hosts: frozenset[str] = frozenset()
-    """Registries ``host[:port]`` whose certificate is not checked, or without TLS, as dockerd's option."""
+    """Registries ``host[:port]`` without TLS or with an unchecked certificate, like dockerd's option."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
     def pause(self, failures: int, retry_after: str | None = None) -> None:
-        """Wait before the next attempt: twice as long each time, or as long as the server asks for."""
-        seconds = self.first_pause * 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+        """Wait before the next attempt: twice as long each time, or as long as the server asks."""
+        seconds = self.first_pause * 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
         if retry_after and retry_after.isdecimal():
             seconds = float(retry_after[:6])
         self.sleep(min(seconds, _MAX_PAUSE))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host[:port]`` is this machine, as dockerd judges it."""
+    """Whether ``host[:port]`` is this machine, by dockerd's rule."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -67,7 +67,7 @@ def is_loopback(host: str) -> bool:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Whether two addresses are of the same server: scheme, host and port (RFC 6454)."""
+    """Whether two addresses have the same origin: scheme, host and port (RFC 6454)."""
     return _origin(one) == _origin(other)
 
 
@@ -79,7 +79,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer whose body is still to be read; ``url`` is where it came from in the end."""
+    """A response whose body is still to be read; ``url`` is where it came from, after redirects."""
 
     url: str
     response: urllib3.BaseHTTPResponse
@@ -89,16 +89,16 @@ class Reply:
         return self.response.status
 
     def header(self, name: str) -> str:
-        """A header's value, empty if it is absent."""
+        """A header's value; empty if it is absent."""
         return self.response.headers.get(name, "")
 
     def body(self, limit: int) -> bytes:
-        """The whole body, and the connection back to its pool.
+        """Read the whole body and return the connection to its pool.
 
-        Raises RegistryReplyError: longer than ``limit`` bytes. RegistryUnreachableError: it breaks off.
+        Raises RegistryReplyError: it is longer than ``limit`` bytes. RegistryUnreachableError: it breaks off.
         """
         try:
-            # One read may give less than there is, and only the empty one tells that the body broke off.
+            # One read may return less than there is, and only the empty one reports that the body broke off.
             blocks = []
             left = limit + 1
             while left and (block := self.response.read(left)):
@@ -111,25 +111,25 @@ class Reply:
         finally:
             self.close()
         if not left:
-            raise RegistryReplyError(f"{_shown(self.url)} answers with more than {limit} bytes")
+            raise RegistryReplyError(f"{_shown(self.url)} answered with more than {limit} bytes")
         return b"".join(blocks)
 
     def close(self) -> None:
-        """Give the connection back if it is at the answer's end, else cut it."""
+        """Return the connection if the response is complete, otherwise close it."""
         self.response.close()
         self.response.release_conn()
 
 
 def _shown(url: str) -> str:
-    """An address without its query, which may hold a signature."""
+    """An address without its query, which may contain a signature."""
     return url.partition("?")[0]
 
 
 class Transport:
     """Connections to any number of servers."""
 
-    def __init__(self, settings: NetworkSettings) -> None:
-        """Raises RegistryUnreachableError: the file of authorities cannot be read."""
+    def __init__(self, settings: TransportSettings) -> None:
+        """Raises RegistryUnreachableError: the file of certificate authorities cannot be read."""
         self.settings = settings
         self._managers: dict[tuple[bool, str], urllib3.PoolManager] = {}
         self._verified = ssl.create_default_context()
@@ -155,13 +155,13 @@ class Transport:
         *,
         attempts: int | None = None,
     ) -> Reply:
-        """One exchange, following redirects and repeating what failed for the moment.
+        """Perform one exchange, following redirects and retrying temporary failures.
 
-        ``headers`` may hold Authorization, which only the origin of ``url`` gets to see. The reply may have
+        ``headers`` may include Authorization, which only the origin of ``url`` receives. The reply may have
         any status; the caller closes it.
 
-        Raises RegistryUnreachableError: no answer after all attempts. RegistryReplyError: redirected in
-        circles or to what is no web server.
+        Raises RegistryUnreachableError: no answer after all attempts. RegistryReplyError: too many redirects,
+        or one to an address that is not HTTP.
         """
         attempts = attempts or self.settings.attempts
         failures = 0
@@ -170,7 +170,7 @@ class Transport:
                 reply = self._follow(method, url, headers, body)
             except ValueError as error:
                 raise RegistryReplyError(
-                    f"{_shown(url)[:200]!r} is no address of a server: {error}"
+                    f"{_shown(url)[:200]!r} is not a valid server address: {error}"
                 ) from error
             except HTTPError as error:
                 failures += 1
@@ -206,14 +206,14 @@ class Transport:
             url = urljoin(url, location)
             if urlsplit(url).scheme not in {"http", "https"}:
                 raise RegistryReplyError(
-                    f"{_shown(start)} redirects to {location[:200]!r}, which is no web server"
+                    f"{_shown(start)} redirects to {location[:200]!r}, which is not an HTTP address"
                 )
             if not same_origin(url, start):
                 sent.pop("Authorization", None)
         raise RegistryReplyError(f"{_shown(start)} redirects more than {_MAX_REDIRECTS} times")
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        """The pool for an address: by whether its certificate is checked, and by its proxy."""
+        """The pool for an address: one per proxy and per whether certificates are checked."""
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
         insecure = host in self.settings.insecure_hosts
@@ -231,7 +231,7 @@ class Transport:
             context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-            # The user has said so by name of the host; saying it back at every request helps nobody.
+            # The user asked for it by naming the host; a warning at every request would not help.
             urllib3.disable_warnings(InsecureRequestWarning)
         timeout = urllib3.Timeout(connect=self.settings.connect_seconds, read=self.settings.read_seconds)
         if proxy:
@@ -240,7 +240,7 @@ class Transport:
 
 
 def _is_final(error: HTTPError) -> bool:
-    """Whether trying again would end the same way: TLS does not agree, now as later."""
+    """Whether a retry is pointless, as after a failed TLS handshake."""
     return isinstance(error, SSLError)
 
 
@@ -248,8 +248,8 @@ def _explain(url: str, error: HTTPError) -> str:
     host = urlsplit(url).netloc.rpartition("@")[2]
     if isinstance(error, SSLError):
         return (
-            f"no protected connection to {host}: {error}; "
-            "name its authority by --ca-file, or allow the host by --insecure-registry"
+            f"no secure connection to {host}: {error}; "
+            "name its certificate authority with --ca-file, or allow the host with --insecure-registry"
         )
     reason = getattr(error, "_message", None) or str(error)
     return f"cannot reach {host}: {reason}; check the name, the port and the network"

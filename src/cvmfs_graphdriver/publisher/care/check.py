@@ -1,8 +1,8 @@
-"""Checking a repository from the signature to each byte, as nobody's word is taken for it.
+"""Checking a repository from the signature to each byte, taking nothing on trust.
 
 Owns: what must hold between manifest, catalogs and objects (CernVM-FS format reference, sections 1 to 6).
-Must not know: how to repair. Every finding is one line that names the object and what is wrong with it; the
-check goes on after it wherever there is still something to look at.
+Must not know: how to repair. Every finding is one line that names the object and what is wrong with it; after
+a finding the check continues wherever it can.
 """
 
 import tempfile
@@ -47,7 +47,7 @@ _KIND_FLAGS: Final = EntryFlag.DIRECTORY | EntryFlag.FILE | EntryFlag.SYMLINK | 
 
 
 class RepositoryCheck:
-    """One check of a repository. ``catalogs``, ``objects`` and ``bytes`` (as stored) count what was seen."""
+    """One check of a repository. ``catalogs``, ``objects`` and ``bytes`` (as stored) count what was read."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class RepositoryCheck:
         now: datetime,
         contents: bool = True,
     ) -> None:
-        """Without ``contents``, of files' objects only their presence is checked."""
+        """Without ``contents``, files' objects are only checked for presence."""
         self._storage = storage
         self._fqrn = fqrn
         self._keys = public_keys
@@ -72,7 +72,7 @@ class RepositoryCheck:
         self.bytes = 0
 
     def run(self) -> Iterator[str]:
-        """Everything that is wrong."""
+        """Yields a line for everything that is wrong."""
         with ExitStack() as stack:
             self._pool = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="check"))
             stack.callback(self._pool.shutdown, cancel_futures=True)
@@ -115,14 +115,14 @@ class RepositoryCheck:
     def _get(self, name: str) -> bytes:
         data = self._storage.get(name, limit=_SMALL)
         if data is None:
-            raise MissingObjectError(f"{name} is missing in {self._storage.location}")
+            raise MissingObjectError(f"{name} is missing from {self._storage.location}")
         return data
 
     def _check_reflog(self, manifest: Manifest) -> Iterator[str]:
         data = self._storage.get(REFLOG, limit=_REFLOG_LIMIT)
         if data is None:
             if manifest.reflog:
-                yield f"{REFLOG} is missing in {self._storage.location}"
+                yield f"{REFLOG} is missing from {self._storage.location}"
             return
         path = self._scratch / "reflog"
         path.write_bytes(data)
@@ -134,7 +134,7 @@ class RepositoryCheck:
             return
         known = {reference.digest for reference in references}
         roots = [reference.digest for reference in references if reference.kind is ReferenceKind.CATALOG]
-        # A publish that dies before its manifest leaves a reflog that is ahead; the next one goes on from it.
+        # A publisher that dies before its manifest leaves the reflog ahead; the next one goes on from there.
         is_ahead = manifest.root in roots[:-1]
         is_same = manifest.reflog is None or Digest.of(data, manifest.reflog.algorithm) == manifest.reflog
         if not is_same and not is_ahead:
@@ -156,7 +156,7 @@ class RepositoryCheck:
             return
         for tag in tags:
             if tag.name == TRUNK and tag.root != manifest.root:
-                yield f"tag {TRUNK} is {tag.root}, and the manifest's root catalog is {manifest.root}"
+                yield f"tag {TRUNK} is {tag.root}, but the manifest's root catalog is {manifest.root}"
             yield from self._check_tree(CatalogReference(b"", tag.root, tag.size), f"tag {tag.name}")
 
     # Catalogs
@@ -168,7 +168,7 @@ class RepositoryCheck:
         yield from (f"{where}: {finding}" for finding in findings)
 
     def _check_catalog(self, reference: CatalogReference, findings: list[str]) -> Tally | None:
-        """Check a catalog and those below it; returns what it says they hold together, None if unknown."""
+        """Check a catalog and those below it; returns the totals that it states, None if unknown."""
         known = self._seen_catalogs.get((reference.digest.raw, reference.path))
         if known is not None:
             return known
@@ -179,7 +179,7 @@ class RepositoryCheck:
             findings.append(f"{what}: {error}")
             return None
         if reference.size and len(content) != reference.size:
-            findings.append(f"{what} has {len(content)} bytes, and {reference.size} where it is referred to")
+            findings.append(f"{what} has {len(content)} bytes, but the reference to it says {reference.size}")
         file = self._scratch / f"catalog-{self.catalogs}"
         self.catalogs += 1
         file.write_bytes(content)
@@ -196,7 +196,7 @@ class RepositoryCheck:
         for part, counted, said in (("self", tally, stated.self_), ("subtree", total, stated.subtree)):
             if counted is not None:
                 findings.extend(
-                    f"{what} says {part}_{one.name} = {getattr(said, one.name)}, counted are "
+                    f"{what} says {part}_{one.name} = {getattr(said, one.name)}, but it is "
                     f"{getattr(counted, one.name)}"
                     for one in fields(Tally)
                     if getattr(counted, one.name) != getattr(said, one.name)
@@ -205,22 +205,24 @@ class RepositoryCheck:
         return stated.total
 
     def _check_nested(self, catalog: Catalog, what: str, findings: list[str]) -> Tally | None:
-        """What the catalogs below say they hold, None if one of them says nothing."""
+        """The totals that the catalogs below state; None if one is unreadable."""
         total: Tally | None = Tally()
         for reference in catalog.nested():
             entry = catalog.lookup(reference.path)
             if entry is None:
-                findings.append(f"{what} refers to a catalog at {_shown(reference.path)}, where nothing is")
+                findings.append(
+                    f"{what} refers to a catalog at {_shown(reference.path)}, where there is no entry"
+                )
             elif not entry.flags & LISTED_ELSEWHERE:
                 findings.append(f"{what}: {_shown(reference.path)} is not marked as a mountpoint")
             if entry is not None and EntryFlag.BIND_MOUNTPOINT in entry.flags:
-                continue  # an old revision, which its tag stands for
+                continue  # an old revision, which is checked through its tag
             below = self._check_catalog(reference, findings)
             total = None if below is None or total is None else total + below
         return total
 
     def _check_entries(self, catalog: Catalog, what: str, findings: list[str]) -> Tally:
-        """Walk a catalog's own entries."""
+        """Check a catalog's own entries."""
         tally = Tally(nested=sum(1 for _ in self._plain_references(catalog)))
         mountpoints = {reference.path for reference in catalog.nested()}
         groups: Counter[tuple[int, int]] = Counter()
@@ -251,13 +253,13 @@ class RepositoryCheck:
                     groups[entry.hardlink_group, entry.linkcount] += 1
                 if EntryFlag.NESTED_MOUNTPOINT in entry.flags:
                     if path not in mountpoints:
-                        findings.append(f"{here} is marked as a mountpoint, and no catalog is mounted there")
+                        findings.append(f"{here} is marked as a mountpoint, but no catalog is mounted there")
                 elif entry.is_directory and path not in mountpoints:
                     pending.append(path)
         if walked != catalog.entries:
-            findings.append(f"{what} has {catalog.entries} entries, and {walked} of them can be reached")
+            findings.append(f"{what} has {catalog.entries} entries, but only {walked} of them can be reached")
         findings.extend(
-            f"{what}: hard-link group {group} has {names} names and says {said}"
+            f"{what}: hard-link group {group} has {names} names but says {said}"
             for (group, said), names in groups.items()
             if names != said
         )
@@ -292,18 +294,18 @@ class RepositoryCheck:
             self._waiting.append(self._pool.submit(self._verify, here, name, entry, size))
 
     def _verify(self, here: str, name: ObjectName, entry: DirectoryEntry, size: int) -> tuple[int, str]:
-        """How many bytes were read, and what is wrong."""
+        """How many bytes were read, and what is wrong, if anything."""
         try:
             if self._contents:
                 return verify_object(self._storage, name, entry.compression, size), ""
             if not self._storage.has(name.path):
-                return 0, f"{here}: object {name} is missing in {self._storage.location}"
+                return 0, f"{here}: object {name} is missing from {self._storage.location}"
         except CvmfsGraphdriverError as error:
             return 0, f"{here}: {error}"
         return 0, ""
 
     def _drain(self, most: int) -> Iterator[str]:
-        """Wait until no more than ``most`` objects are under way; gives what is wrong with the others."""
+        """Wait until at most ``most`` objects are in flight; yields what is wrong with the others."""
         while len(self._waiting) > most:
             size, finding = self._waiting.popleft().result()
             self.bytes += size
@@ -312,18 +314,18 @@ class RepositoryCheck:
 
 
 def _check_entry(entry: DirectoryEntry) -> Iterator[str]:
-    """Whether an entry's columns agree."""
+    """What is inconsistent in an entry's columns."""
     expected = EntryFlag.DIRECTORY if entry.is_directory else EntryFlag.FILE
     if entry.is_symlink:
         expected |= EntryFlag.SYMLINK
     elif entry.is_special:
         expected |= EntryFlag.SPECIAL
     if entry.flags & _KIND_FLAGS != expected:
-        yield f"has mode {entry.mode:o} and the flags {entry.flags.value:#x}, which do not agree"
+        yield f"has mode {entry.mode:o} and flags {entry.flags.value:#x}, which contradict each other"
     try:
         parse_xattrs(entry.xattr)
     except CvmfsGraphdriverError as error:
-        yield f"has extended attributes that cannot be read: {error}"
+        yield f"has unreadable extended attributes: {error}"
 
 
 def _shown(path: bytes) -> str:

@@ -1,15 +1,15 @@
-"""Garbage collection: deleting what no revision that is retained needs (format reference, section 15).
+"""Garbage collection: deleting what no retained revision needs (format reference, section 15).
 
-Owns: which revisions are retained, and the order that makes a collection safe to kill: everything retained is
-read first, and if any of that is missing nothing is deleted; then reflog and manifest forget the others; only
-then objects go. Must not know: what else is in a catalog.
+Owns: which revisions are retained, and the order that makes a collection safe to kill: first everything
+retained is read, and nothing is deleted if any of it is missing; then reflog and manifest forget the other
+revisions; only then are objects deleted. Must not know: what else a catalog contains.
 
 Retained are the newest revision, every tag, and every revision that was the newest at some time since
-``since``, for a client may still have it mounted. What is not referred to by any of them is garbage,
-also what a publisher left that was killed.
+``since``, because a client may still have it mounted. Whatever none of them refers to is garbage, including
+what a killed publisher left behind.
 
-Catalogs never change, so what one refers to is written down in an index and read from there the next time:
-a collection reads those catalogs only that have come since the last one. The index may be deleted.
+Catalogs never change, so an index records what each refers to, and a collection reads only the catalogs that
+are new since the last one. The index may be deleted at any time.
 """
 
 import itertools
@@ -44,7 +44,7 @@ _KEY: Final = 21  # a digest and its suffix letter
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What was, or would be, deleted; ``size`` in bytes as stored."""
+    """What was, or would be, deleted; ``size`` is in bytes as stored."""
 
     retained_revisions: int
     retained_objects: int
@@ -54,7 +54,7 @@ class Collection:
 
 
 class _Contents(NamedTuple):
-    """What one catalog refers to: objects as ``_Marks`` has them, and texts of catalogs' digests."""
+    """What one catalog refers to: objects as in ``_Marks``, and nested catalogs' digests as text."""
 
     keys: bytes
     nested: bytes
@@ -63,24 +63,24 @@ class _Contents(NamedTuple):
 def collect_garbage(
     repository: Repository, index: Path, *, since: float, dry_run: bool = False, wait: float = 0.0
 ) -> Collection:
-    """Delete what is garbage; ``since`` is a unix time, ``index`` the file of the index.
+    """Delete garbage; ``since`` is a Unix time, ``index`` the file of the index.
 
-    Raises PublisherError: the repository must not be collected; what reading it raises, and nothing is
-    deleted then.
+    Raises PublisherError: the repository is not garbage-collectable; and whatever reading it raises. Nothing
+    has been deleted then.
     """
     with ExitStack() as stack:
         stack.enter_context(repository.storage.lock(wait=wait))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gc-")))
         manifest = repository.manifest()
         if not manifest.garbage_collectable:
-            raise PublisherError(f"{repository.fqrn} is not to be garbage collected: its manifest says so")
+            raise PublisherError(f"{repository.fqrn} is not garbage-collectable, as its manifest says")
         marks = stack.enter_context(closing(_Marks(scratch / "marks")))
         contents = stack.enter_context(closing(_Index(repository, index, scratch)))
         roots = [manifest.root, *(tag.root for tag in list_tags(repository))]
         for root in roots:
             _mark(root, contents, marks)
         for root in _recent_roots(repository, manifest, scratch, since):
-            with suppress(MissingObjectError):  # a revision that failed to appear; nobody has it mounted
+            with suppress(MissingObjectError):  # a revision that never became visible; nobody has it mounted
                 _mark(root, contents, marks)
                 roots.append(root)
         for digest, suffix in _auxiliary(manifest):
@@ -106,7 +106,8 @@ def _recent_roots(repository: Repository, manifest: Manifest, scratch: Path, sin
         roots = [one for one in reflog.references() if one.kind is ReferenceKind.CATALOG]
     if manifest.root not in {one.digest for one in roots}:
         raise PublisherError(
-            f"{REFLOG} of {repository.fqrn} does not list the newest revision: it is another one's or damaged"
+            f"{REFLOG} of {repository.fqrn} does not list the newest revision: it is damaged, or belongs "
+            "to another repository"
         )
     return [one.digest for one, after in itertools.pairwise(roots) if after.timestamp > since]
 
@@ -114,14 +115,14 @@ def _recent_roots(repository: Repository, manifest: Manifest, scratch: Path, sin
 def _unpack_reflog(repository: Repository, directory: Path) -> Path:
     data = repository.storage.get(REFLOG, limit=_REFLOG_LIMIT)
     if data is None:
-        raise PublisherError(f"{repository.fqrn} has no {REFLOG}, so nobody knows what was ever published")
+        raise PublisherError(f"{repository.fqrn} has no {REFLOG}, so the list of its revisions is unknown")
     path = directory / "reflog"
     path.write_bytes(data)
     return path
 
 
 def _auxiliary(manifest: Manifest) -> Iterator[tuple[Digest, Suffix]]:
-    """The objects beside catalogs that are needed: those of the manifest, which keep all tags."""
+    """The needed objects that are not catalogs: those in the manifest, which include all tags."""
     for digest, suffix in (
         (manifest.certificate, Suffix.CERTIFICATE),
         (manifest.history, Suffix.HISTORY),
@@ -132,7 +133,7 @@ def _auxiliary(manifest: Manifest) -> Iterator[tuple[Digest, Suffix]]:
 
 
 def _mark(root: Digest, contents: "_Index", marks: "_Marks") -> None:
-    """Mark a catalog, all below it, and all that they refer to."""
+    """Mark a catalog, all catalogs below it, and all that they refer to."""
     pending = [root]
     while pending:
         digest = pending.pop()
@@ -145,7 +146,7 @@ def _mark(root: Digest, contents: "_Index", marks: "_Marks") -> None:
 def _forget(
     repository: Repository, manifest: Manifest, roots: list[Digest], scratch: Path, *, dry_run: bool
 ) -> int:
-    """Let reflog and manifest forget all revisions but those of ``roots``; says how many those were."""
+    """Remove all revisions but ``roots`` from reflog and manifest; returns how many those were."""
     needed = {*roots, *(digest for digest, _ in _auxiliary(manifest))}
     path = _unpack_reflog(repository, scratch)
     with closing(Reflog.open(path, fqrn=repository.fqrn)) as reflog:
@@ -155,7 +156,7 @@ def _forget(
                 reflog.remove(one.digest)
             reflog.finish()
             data = path.read_bytes()
-            # Two files cannot change at once: meanwhile, and after a kill, the manifest names no reflog.
+            # Two files cannot change at once: in between, and after a kill, the manifest names no reflog.
             repository.put_manifest(manifest._replace(reflog=None))
             repository.storage.flush()
             repository.storage.put(REFLOG, data)
@@ -165,7 +166,7 @@ def _forget(
 
 
 def _garbage(repository: Repository, marks: "_Marks") -> Iterator[tuple[str, int]]:
-    """Objects that are not marked; files that are no objects are nobody's garbage."""
+    """Objects that are not marked; files that are not objects are left alone."""
     for name, size in repository.storage.objects():
         match = _NAME.fullmatch(name)
         if match and bytes.fromhex(match[1] + match[2]) + match[3].encode().ljust(1) not in marks:
@@ -184,7 +185,7 @@ def _batches(garbage: Iterator[tuple[str, int]]) -> Iterator[list[tuple[str, int
 
 
 def _write_status(repository: Repository) -> None:
-    """Note when it was, as ``date --utc`` writes it (section 6.4)."""
+    """Record the time, in the format of ``date --utc`` (section 6.4)."""
     now = datetime.fromtimestamp(repository.clock(), UTC)
     try:
         status = json.loads(repository.storage.get(STATUS, limit=_STATUS_LIMIT) or b"{}")
@@ -195,7 +196,7 @@ def _write_status(repository: Repository) -> None:
 
 
 class _Marks:
-    """A set of objects on disk, for there may be many millions."""
+    """A set of objects, on disk because there may be many millions."""
 
     def __init__(self, path: Path) -> None:
         self._sql = sqlite3.connect(path, isolation_level=None)
@@ -205,12 +206,12 @@ class _Marks:
         self._sql.execute("BEGIN")
 
     def add(self, key: bytes) -> bool:
-        """Add one; says whether it is new."""
+        """Add an object; returns whether it is new."""
         done = self._sql.execute("INSERT OR IGNORE INTO mark VALUES (?)", (key.ljust(_KEY),))
         return done.rowcount > 0
 
     def add_all(self, keys: bytes) -> None:
-        """Add many, one behind the other."""
+        """Add many, concatenated."""
         self._sql.executemany(
             "INSERT OR IGNORE INTO mark VALUES (?)",
             ((keys[at : at + _KEY],) for at in range(0, len(keys), _KEY)),
@@ -231,7 +232,7 @@ class _Marks:
 
 
 class _Index:
-    """What catalogs refer to: read from them once, and from then on from a file of ours."""
+    """What catalogs refer to: read from each once, then from the index file."""
 
     def __init__(self, repository: Repository, path: Path, scratch: Path) -> None:
         self._repository = repository
@@ -246,11 +247,11 @@ class _Index:
             )
         except (OSError, sqlite3.Error) as error:
             raise PublisherError(
-                f"cannot use {path} as the index of garbage collection: {error}; delete it"
+                f"cannot use {path} as the garbage collector's index: {error}; delete it"
             ) from error
 
     def of(self, digest: Digest) -> _Contents:
-        """What the catalog of this digest refers to. Raises MissingObjectError, DigestMismatchError."""
+        """What the catalog with this digest refers to. Raises MissingObjectError, DigestMismatchError."""
         self._seen.add(digest.text)
         row = self._sql.execute(
             "SELECT keys, nested FROM contents WHERE digest = ?", (digest.text,)
@@ -262,7 +263,7 @@ class _Index:
         return found
 
     def keep_only_seen(self) -> None:
-        """Forget the catalogs that this collection had no use for."""
+        """Drop the catalogs that this collection did not use."""
         rows = self._sql.execute("SELECT digest FROM contents").fetchall()
         gone = [row for row in rows if row[0] not in self._seen]
         self._sql.executemany("DELETE FROM contents WHERE digest = ?", gone)
@@ -275,7 +276,7 @@ class _Index:
         path = self._scratch / "catalog"
         self._repository.fetch_catalog(digest, path)
         with closing(Catalog.open(path, mountpoint=b"")) as catalog:
-            # Mounted at the root, its references have wrong paths, but those do not matter here.
+            # Opened as if mounted at the root, its references have wrong paths, which do not matter here.
             keys = b"".join({raw + suffix.encode().ljust(1) for raw, suffix in catalog.objects()})
             nested = " ".join({reference.digest.text for reference in catalog.nested()}).encode()
         return _Contents(keys, nested)

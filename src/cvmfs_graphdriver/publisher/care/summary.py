@@ -1,6 +1,7 @@
-"""What a repository is and holds, for people: its newest revision in a few numbers.
+"""A summary of a repository for people: its newest revision in a few numbers.
 
-Owns: where the numbers come from; nothing is counted anew, the catalogs say it. Must not know: how it looks.
+Owns: where the numbers come from: the catalogs' counters, nothing is counted again. Must not know: how they
+are shown.
 """
 
 import tempfile
@@ -25,7 +26,7 @@ _SMALL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """``contents`` counts what all catalogs of the newest revision hold together."""
+    """``contents`` are the totals of the newest revision over all its catalogs."""
 
     location: str
     manifest: Manifest
@@ -35,7 +36,7 @@ class Summary:
 
 
 def summarise(repository: Repository) -> Summary:
-    """The newest revision. Raises PublisherError, and what reading the repository raises."""
+    """Summarise the newest revision. Raises PublisherError and whatever reading the repository raises."""
     manifest = repository.manifest()
     stored = repository.storage.get(WHITELIST, limit=_SMALL)
     if stored is None:

@@ -1,1 +1,1 @@
-"""From tar entries to chunks, objects and catalogs. To publish a directory, begin here."""
+"""From entries of a tree to chunks, objects and catalogs; ``tree`` is the way in."""

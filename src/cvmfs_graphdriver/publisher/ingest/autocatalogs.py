@@ -1,10 +1,10 @@
-"""Splitting a catalog that is too big for clients to load it as a whole (format reference, section 4.1).
+"""Splitting a catalog that is too big for clients to load as a whole (format reference, section 4.1).
 
-Owns: which directories of a big tree become catalogs of their own, and moving what is in them. The weights
-are those of the stock server: a catalog's weight is the number of its entries. Must not know: where
-catalogs are stored, what follows for the catalogs above.
+Owns: which directories of a big tree become catalogs of their own, and moving their content. Weights are
+counted as by the stock server: a catalog's weight is its number of entries. Must not know: where catalogs are
+stored, what follows for the catalogs above.
 
-A hard-link group cannot lie in two catalogs, so no cut goes through one: directories in the way stay.
+A hard-link group cannot span two catalogs, so no cut separates its names: the directories between stay.
 """
 
 import os
@@ -12,24 +12,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cvmfs_graphdriver.publisher.options import Weights
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 
-__all__ = ["Weights", "split_catalog"]
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A catalog of more than ``most`` entries is split, and none is made for fewer than ``least``."""
-
-    most: int = 100_000
-    least: int = 1_000
+__all__ = ["split_catalog"]
 
 
 @dataclass(slots=True)
 class _Plan:
-    """The directories of a tree, by path, and what is known of them."""
+    """What is known of the directories of a tree, by path."""
 
     children: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     weights: Counter[bytes] = field(default_factory=Counter)
@@ -37,7 +30,7 @@ class _Plan:
     cuts: list[bytes] = field(default_factory=list)
 
     def tie(self, places: list[bytes]) -> None:
-        """One file has names in all these directories: no cut may come between them."""
+        """Forbid cuts between these directories, in all of which one file has names."""
         common = os.path.commonpath(places)
         for place in places:
             at = place
@@ -46,7 +39,7 @@ class _Plan:
                 at = at.rpartition(b"/")[0]
 
     def cut(self, top: bytes, weights: Weights) -> None:
-        """Choose directories, the deepest first, until every catalog is light enough or cannot be lighter."""
+        """Choose directories, deepest first, until every catalog is as light as required or possible."""
         for path in sorted(self.weights, key=lambda path: path.count(b"/"), reverse=True):
             light = [child for child in self.children[path] if child not in self.tied]
             self.weights[path] += sum(self.weights[child] for child in self.children[path])
@@ -66,9 +59,9 @@ def split_catalog(
     weights: Weights,
     new_catalog: Callable[[bytes], CatalogWriter],
 ) -> list[CatalogWriter]:
-    """Move directories of a settled ``catalog`` into new ones, if it is too big; gives these.
+    """Move directories of a settled ``catalog`` into new ones if it is too big; returns the new ones.
 
-    The directories' entries in ``catalog`` are mountpoints then, and its counters are right.
+    Their entries in ``catalog`` become mountpoints, and its counters are correct afterwards.
     """
     top = catalog.mountpoint
     counters = catalog.counters.self_
@@ -98,7 +91,7 @@ def split_catalog(
 
 
 def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: CatalogWriter) -> CatalogWriter:
-    """Move what is in the directory at ``path`` to a catalog of its own, where it is the root."""
+    """Move the directory at ``path`` to a catalog of its own, as its root."""
     root = _found(catalog, path)
     target.add(path, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
     pending = [path]
@@ -117,5 +110,5 @@ def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: Ca
 def _found(catalog: CatalogWriter, path: bytes) -> DirectoryEntry:
     entry = catalog.lookup(path)
     if entry is None:
-        raise AssertionError("a directory that was listed is there")
+        raise AssertionError("a directory that was listed exists")
     return entry

@@ -1,10 +1,10 @@
 """From streams of content to stored objects, on all cores.
 
 Owns: which pieces a file is cut into (CernVM-FS format reference, section 5), how pieces are batched for
-workers, and how much may be under way. Must not know: paths, catalogs, how a piece is stored.
+workers, and how much may be in flight. Must not know: paths, catalogs, how a piece is stored.
 
-The threads that read sources hand pieces to worker processes. What is under way is bounded, so memory
-does not grow with the source. A source that is small is stored without workers: starting one takes as long.
+The threads that read sources hand pieces to worker processes. What is in flight is bounded, so memory does
+not grow with the source. Small sources are stored without workers, since starting one would take as long.
 """
 
 import os
@@ -20,10 +20,9 @@ from typing import Self
 
 from cvmfs_graphdriver.kernel.heap import keep_freed_memory
 from cvmfs_graphdriver.publisher.errors import StorageError
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader
 from cvmfs_graphdriver.publisher.ingest.worker import Form, Piece, Stored, Worker, store
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
-from cvmfs_graphdriver.publisher.storage.interface import Storage
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader, Storage
 from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression
 from cvmfs_graphdriver.repository.chunking import ChunkDetector
 from cvmfs_graphdriver.repository.compression import new_compressor
@@ -35,16 +34,16 @@ _READ = 1 << 20
 _BATCH_BYTES, _BATCH_PIECES = 1 << 20, 256
 _UNDER_WAY = 48 << 20
 _EARLY_FLUSH = 64 << 20
-_OVERHEAD = 512  # what a piece costs beside its bytes
+_OVERHEAD = 512  # what a piece costs besides its bytes
 _WORTH_WORKERS = 8 << 20
 _MOST_WORKERS = 8
-_GIVEN_UP = "storing was given up"
-_IN_MEMORY = 16 << 20  # a bigger object is compressed as it comes, without workers
+_GIVEN_UP = "storing was aborted"
+_IN_MEMORY = 16 << 20  # bigger objects are compressed as they arrive, without workers
 
 
 @dataclass(frozen=True, slots=True)
 class StoredContent:
-    """Where a file's bytes are: one object, or chunks (then ``digest`` is None)."""
+    """Where a file's bytes are stored: in one object, or in chunks (then ``digest`` is None)."""
 
     size: int
     digest: Digest | None
@@ -53,7 +52,7 @@ class StoredContent:
 
 @dataclass(frozen=True, slots=True)
 class StoreMark:
-    """How much a writer had stored at some time, to return to."""
+    """How much a writer had stored at some point, to which it can be rolled back."""
 
     new: int = 0
     bytes_new: int = 0
@@ -62,7 +61,7 @@ class StoreMark:
 
 
 class _Batch:
-    """Pieces that travel together."""
+    """Pieces that are sent to a worker together."""
 
     __slots__ = ("done", "error", "pieces", "results", "size")
 
@@ -89,7 +88,7 @@ class _Batch:
 
 
 class PendingContent:
-    """Where a file's bytes will be, while they are being stored."""
+    """A file's content while it is being stored."""
 
     __slots__ = ("_offsets", "_places", "_size", "_writer")
 
@@ -102,7 +101,7 @@ class PendingContent:
         self._places = places
 
     def result(self) -> StoredContent:
-        """Wait for it. Raises StorageError."""
+        """Wait until it is stored. Raises StorageError."""
         digests = [self._writer.wait(batch)[number].digest for batch, number in self._places]
         if len(digests) == 1:
             return StoredContent(self._size, digests[0], ())
@@ -115,7 +114,7 @@ class PendingContent:
 
 
 class ObjectWriter:
-    """Stores content; for any number of threads, each with sources of its own."""
+    """Stores content; usable by any number of threads, each with sources of its own."""
 
     def __init__(self, storage: Storage, options: RepositoryOptions) -> None:
         self._storage = storage
@@ -131,7 +130,9 @@ class ObjectWriter:
         self._ended = False
         self._flusher: threading.Thread | None = None
         self._flushed = 0
-        self._new = bytearray()  # digest and suffix letter of each new object, since there may be millions
+        self._new = (
+            bytearray()
+        )  # digest and suffix letter of each new object, compact since there may be millions
         self.bytes_new = 0
         self.objects_new = 0
         self.objects_known = 0
@@ -154,7 +155,7 @@ class ObjectWriter:
     # Storing
 
     def store(self, reader: ContentReader) -> PendingContent:
-        """Take in a file's bytes to their end."""
+        """Read a file's bytes to their end and store them."""
         if self._chunking is None:
             return self._store_whole(reader)
         head = _read(reader, self._chunking.minimum + 1)
@@ -181,19 +182,19 @@ class ObjectWriter:
         return PendingContent(self, total, tuple(offsets), places)
 
     def put(self, data: bytes, suffix: Suffix) -> Digest:
-        """Store one object of the repository's own (catalog, history …), always compressed by zlib."""
+        """Store one of the repository's own objects (catalog, history …), always compressed with zlib."""
         stored = store(self._storage, self._own_form, Piece.of(data, suffix))
         self._account([stored], [suffix])
         return stored.digest
 
     def mark(self) -> StoreMark:
-        """What was stored so far. Only for when nothing is being stored."""
+        """How much has been stored so far. Not to be called while something is being stored."""
         return StoreMark(len(self._new), self.bytes_new, self.objects_new, self.objects_known)
 
     def discard(self, since: StoreMark = StoreMark()) -> None:
-        """Delete every object that was stored since then, and not there before.
+        """Delete every object that was new since then.
 
-        Only for when nobody gives us anything any more; what is under way is waited for.
+        Waits for what is in flight; not to be called while others still store.
         """
         with self._changed:
             while self._under_way and not self._ended:
@@ -247,7 +248,7 @@ class ObjectWriter:
     # Batches
 
     def _add(self, piece: Piece) -> tuple[_Batch, int]:
-        """Take over a piece; says where its result will be."""
+        """Take over a piece; returns where its result will be."""
         cost = piece.size + _OVERHEAD
         with self._changed:
             self._seen += cost
@@ -279,13 +280,13 @@ class ObjectWriter:
         return place
 
     def _dispatch(self, batch: _Batch) -> None:
-        """Send the batch that is being filled on its way; any other one is under way already."""
+        """Send off the batch that is being filled; any other one is already in flight."""
         if batch is self._batch and batch.pieces:
             self._batch = _Batch()
             self._queue.put(batch)
 
     def wait(self, batch: _Batch) -> list[Stored]:
-        """Results of a batch. Raises StorageError."""
+        """Wait for a batch and return its results. Raises StorageError."""
         if not batch.done.is_set():
             with self._changed:
                 self._dispatch(batch)
@@ -305,7 +306,7 @@ class ObjectWriter:
             self._threads.append(thread)
 
     def _serve(self) -> None:
-        """One thread: hand batches to a worker of its own."""
+        """The body of a thread: pass batches to its own worker."""
         worker = None
         while (batch := self._queue.get()) is not None:
             try:
@@ -340,13 +341,13 @@ class ObjectWriter:
                 self._flusher.start()
 
     def _flush_early(self) -> None:
-        """Let the disk begin, so that there is little left to wait for before the manifest is written."""
-        with suppress(StorageError):  # who flushes at the end will see it
+        """Let the disk start early, so that little is left to wait for before the manifest is written."""
+        with suppress(StorageError):  # the flush at the end will report it
             self._storage.flush()
 
 
 def _read(reader: ContentReader, size: int) -> bytes:
-    """So many bytes, fewer only at the end."""
+    """``size`` bytes, fewer only at the end."""
     data = reader.read(size)
     if not data or len(data) == size:
         return data

@@ -1,9 +1,9 @@
-"""The catalogs that a transaction looks into or changes, from the root down (format reference, 3 and 4.1).
+"""The catalogs that a transaction reads or changes, from the root down (format reference, 3 and 4.1).
 
-Owns: which catalog is responsible for a path, that both sides of a mountpoint stay in step, and the counters
-and references that go up the tree when catalogs are stored. Must not know: how entries come into being.
+Owns: which catalog is responsible for a path, keeping both sides of a mountpoint consistent, and propagating
+counters and references up the tree when catalogs are stored. Must not know: where entries come from.
 
-Catalogs are opened as private copies when a path leads into them. All paths are absolute in the repository.
+Catalogs are opened as private copies, on demand. All paths are absolute within the repository.
 """
 
 import itertools
@@ -24,7 +24,7 @@ __all__ = ["OpenCatalogs"]
 
 @dataclass(slots=True)
 class _OpenCatalog:
-    """A catalog that was opened or made; ``previous`` and ``before`` are what it was in the last revision."""
+    """An opened or new catalog; ``previous`` and ``before`` describe it in the last revision."""
 
     writer: CatalogWriter
     previous: Digest | None = None
@@ -33,7 +33,7 @@ class _OpenCatalog:
 
 
 class OpenCatalogs:
-    """The catalogs of a repository below ``root``, for one thread at a time."""
+    """The catalogs of a repository below ``root``; for one thread at a time."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class OpenCatalogs:
         fetch: Callable[[Digest, Path], None],
         now: int,
     ) -> None:
-        """Keep the files in ``directory``; ``fetch`` puts the catalog of a digest into a file there."""
+        """Keep files in ``directory``; ``fetch`` writes the catalog with a given digest to a file there."""
         self._root = root
         self._directory = directory
         self._fetch = fetch
@@ -58,22 +58,22 @@ class OpenCatalogs:
         for catalog in self._open.values():
             catalog.writer.abandon()
 
-    # Looking
+    # Lookup
 
     def lookup(self, path: bytes) -> DirectoryEntry | None:
-        """The entry at a path; that of a mountpoint as the catalog above it has it."""
+        """The entry at a path; for a mountpoint, the one in the catalog above."""
         return self._owner(path.rpartition(b"/")[0]).writer.lookup(path)
 
-    # Changing
+    # Changes
 
     def new_catalog(self, path: bytes) -> CatalogWriter:
-        """A catalog to be filled, and then mounted at ``path``; for the caller's thread until then."""
+        """A catalog to be filled and then mounted at ``path``; until then for the caller's thread only."""
         return CatalogWriter.create(self._new_file(), mountpoint=path, now=self._now)
 
     def mount(self, catalog: CatalogWriter, entry: DirectoryEntry) -> None:
-        """Put a filled catalog at its mountpoint, in place of what is there; ``entry`` is its root directory.
+        """Mount a filled catalog, replacing what is at its mountpoint; ``entry`` is its root directory.
 
-        Raises PublisherError: there is no way to that place.
+        Raises PublisherError: something on the way is not a directory.
         """
         path = catalog.mountpoint
         if self.lookup(path) is not None:
@@ -85,13 +85,13 @@ class OpenCatalogs:
         self._touch(parent, links=1)
 
     def adopt(self, catalog: CatalogWriter) -> None:
-        """Take over a filled catalog whose mountpoint the catalog above it has already."""
+        """Take over a filled catalog whose mountpoint is already in the catalog above."""
         self._open[catalog.mountpoint] = _OpenCatalog(catalog)
 
     def put(self, path: bytes, entry: DirectoryEntry) -> None:
-        """Put an entry that is no directory at its place, instead of what is there.
+        """Put an entry, not a directory, in its place, replacing what is there.
 
-        Raises PublisherError: there is no way to that place.
+        Raises PublisherError: something on the way is not a directory.
         """
         parent = self._make_directories(path.rpartition(b"/")[0])
         if self.lookup(path) is not None:
@@ -100,7 +100,7 @@ class OpenCatalogs:
         self._touch(parent, links=0)
 
     def remove(self, path: bytes) -> None:
-        """Remove what is at ``path``, with everything below it. Raises PublisherError: there is nothing."""
+        """Remove what is at ``path`` and everything below it. Raises PublisherError: there is nothing."""
         parent = path.rpartition(b"/")[0]
         owner = self._owner(parent) if path else None
         entry = owner.writer.lookup(path) if owner else None
@@ -118,7 +118,7 @@ class OpenCatalogs:
         owner.writer.remove(path)
 
     def _remove_nested(self, owner: _OpenCatalog, path: bytes) -> None:
-        """Forget a nested catalog and everything below it, and that it counted."""
+        """Drop a nested catalog and everything below it, from the counters too."""
         nested = self._open.get(path) or self._load(owner.nested[path])
         for at in [at for at in self._open if at == path or at.startswith(path + b"/")]:
             self._open.pop(at).writer.abandon()
@@ -129,7 +129,7 @@ class OpenCatalogs:
             _add(owner.writer.counters.subtree, nested.before, -1)
 
     def _make_directories(self, path: bytes) -> bytes:
-        """Make sure that ``path`` is a directory."""
+        """Make ``path`` a directory unless it is one."""
         if not path:
             return path
         entry = self.lookup(path)
@@ -139,11 +139,11 @@ class OpenCatalogs:
             self._owner(parent).writer.add(path, directory_entry(name, now=self._now))
             self._touch(parent, links=1)
         elif not entry.is_directory:
-            raise PublisherError(f"{path.decode('utf-8', 'replace')} is in the way: it is no directory")
+            raise PublisherError(f"{path.decode('utf-8', 'replace')} is in the way: it is not a directory")
         return path
 
     def _touch(self, path: bytes, *, links: int) -> None:
-        """A directory got or lost an entry. Where it is a mountpoint, both sides are kept in step."""
+        """Note that a directory gained or lost an entry; for a mountpoint, on both sides."""
         inner = self._owner(path).writer
         writers = [inner]
         if path and inner.mountpoint == path:
@@ -157,9 +157,9 @@ class OpenCatalogs:
     # Storing
 
     def finish(self, *, revision: int, ttl: int, store: Callable[[Path], Digest]) -> CatalogReference:
-        """Complete and store all open catalogs, the deepest first; returns the new root's reference.
+        """Complete and store all open catalogs, deepest first; returns the new root's reference.
 
-        The root catalog gets the number ``revision``; each other one counts its own.
+        The root catalog gets the number ``revision``; each of the others counts its own.
         """
         self._owner(b"").writer.set_property("TTL", str(ttl))
         for path in sorted(self._open, key=lambda path: path.count(b"/"), reverse=True):

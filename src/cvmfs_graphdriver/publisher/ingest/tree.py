@@ -1,19 +1,18 @@
-"""A stream of entries on its way into a catalog.
+"""Turning a stream of entries into a catalog: what publishing a directory comes down to.
 
-Owns: what such a stream means – later entries replace earlier ones, directories that are missing are made up,
-names that share an inode become a hard-link group – and which entry flags follow (CernVM-FS format
-reference, sections 3.5, 3.6 and 14). Must not know: where catalogs and objects are stored, what kind of
-stream it was.
+Owns: what such a stream means – later entries replace earlier ones, missing directories are created, names
+that share an inode become a hard-link group – and which entry flags follow (CernVM-FS format reference,
+sections 3.5, 3.6 and 14). Must not know: where catalogs and objects are stored, what kind of stream it was.
 
-A stream is a tar's: an entry may lie below a symbolic link that came before, and then belongs where that
-points to, seen from the root of the tree. Entries reach the catalog in the order in which they came, some
-thousands behind the stream, for their content is being stored meanwhile; only directories are kept in memory
-to the end, where their link counts are known. What is made up is as old as the entry that made it necessary,
-so that equal streams make equal catalogs.
+The stream has the semantics of tar: an entry may lie below a symbolic link that came earlier, and then
+belongs where the link points, resolved from the root of the tree. Entries reach the catalog in the order of
+the stream, some thousands behind it, since their content is being stored meanwhile; only directories stay in
+memory to the end, when their link counts are known. A created directory is as old as the entry that required
+it, so that equal streams make equal catalogs.
 
-Hard links: a group is local to a catalog, and nothing that reads catalogs asks its members to be in one
-directory, so groups across directories are kept, as a container's files need it. The stock server cannot
-write those; ``break_cross_directory_hardlinks`` gives what it does: one group for each directory.
+Hard links: a group is local to a catalog, and no reader of catalogs requires its members to be in one
+directory, so groups across directories are kept, as containers need them. The stock server cannot write
+those; ``break_cross_directory_hardlinks`` does as it does: one group per directory.
 """
 
 import os
@@ -24,10 +23,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cvmfs_graphdriver.publisher.errors import IngestError
-from cvmfs_graphdriver.publisher.ingest.autocatalogs import Weights, split_catalog
+from cvmfs_graphdriver.publisher.ingest.autocatalogs import split_catalog
 from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter, PendingContent
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader, TreeEntry
-from cvmfs_graphdriver.publisher.options import RepositoryOptions
+from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
+from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
@@ -44,12 +44,12 @@ _SYMLINK: Final = EntryFlag.FILE | EntryFlag.SYMLINK
 _SPECIAL: Final = EntryFlag.FILE | EntryFlag.SPECIAL
 _SYMLINK_HOPS: Final = 40
 _MOST_WAITING: Final = 4096
-"""So many of the latest entries wait for their content: always as many, so that equal streams make equal
-catalogs to the byte, however fast the storage is."""
+"""How many of the latest entries wait for their content: a constant, so that equal streams make
+byte-identical catalogs however fast the storage is."""
 
 
 def directory_entry(name: bytes, *, now: int, links: int = 2) -> DirectoryEntry:
-    """A directory that nobody described: owned by root, 0755, modified at ``now``."""
+    """A directory that no entry describes: owned by root, mode 0755, modified at ``now``."""
     return DirectoryEntry(
         name, _DIRECTORY_MODE, _DIRECTORY_SIZE, now, flags=EntryFlag.DIRECTORY, linkcount=links
     )
@@ -57,7 +57,7 @@ def directory_entry(name: bytes, *, now: int, links: int = 2) -> DirectoryEntry:
 
 @dataclass(slots=True)
 class _File:
-    """What the names of one file share, as long as one of them waits for the content."""
+    """What the names of one file share while one of them waits for the content."""
 
     entry: DirectoryEntry
     content: PendingContent | None = None
@@ -74,9 +74,9 @@ class _File:
 
 
 class TreeIngest:
-    """One tree on its way into ``catalog``, whose mountpoint it is to be; for one thread.
+    """One tree on its way into ``catalog``, at whose mountpoint it will appear; for one thread.
 
-    ``notes`` says in words what could not be kept as it was.
+    ``notes`` says in words what could not be preserved.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class TreeIngest:
         self.notes: list[str] = []
 
     def take(self, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
-        """Take in entries; a regular file that is no hard link comes with its content.
+        """Take in entries; regular files other than hard links come with their content.
 
-        Raises IngestError: an entry that cannot be stored as it is; StorageError.
+        Raises IngestError: an entry cannot be stored as it is; StorageError.
         """
         for entry, reader in entries:
             _check_path(entry.path)
@@ -110,7 +110,7 @@ class TreeIngest:
                 self._write_first()
 
     def finish(self) -> DirectoryEntry:
-        """Complete the catalog's entries and counters; returns the directory that is the tree's root.
+        """Complete the catalog's entries and counters; returns the tree's root directory.
 
         Raises StorageError.
         """
@@ -127,10 +127,10 @@ class TreeIngest:
         return root
 
     def split(self, weights: Weights, new_catalog: Callable[[bytes], CatalogWriter]) -> list[CatalogWriter]:
-        """Move parts of a big tree that is finished into catalogs of their own."""
+        """Move parts of a finished big tree into catalogs of their own."""
         return split_catalog(self._catalog, self._loader, weights, new_catalog)
 
-    # Entries as they come
+    # Entries as they arrive
 
     def _take_directory(self, entry: TreeEntry) -> None:
         parent, _, name = entry.path.rpartition(b"/")
@@ -144,7 +144,7 @@ class TreeIngest:
     def _take_file(self, entry: TreeEntry, reader: ContentReader | None) -> None:
         parent, _, name = entry.path.rpartition(b"/")
         if not name:
-            raise IngestError("the directory that is ingested cannot be a file")
+            raise IngestError("the root of the ingested tree cannot be a file")
         if entry.hardlink is not None:
             file = self._linked(entry.path, entry.hardlink)
         elif self._options.ignore_special_files and not (
@@ -166,7 +166,7 @@ class TreeIngest:
         content = None
         if stat.S_ISREG(entry.mode):
             if reader is None:
-                raise IngestError(f"the file {os.fsdecode(entry.path)!r} comes without content")
+                raise IngestError(f"the file {os.fsdecode(entry.path)!r} has no content")
             content = self._objects.store(reader)
         elif stat.S_ISLNK(entry.mode):
             flags = _SYMLINK
@@ -181,7 +181,7 @@ class TreeIngest:
         return _File(made, content)
 
     def _linked(self, path: bytes, target: bytes) -> _File:
-        """The file that has the name ``target``, as a member of a hard-link group."""
+        """The file with the name ``target``, made a member of a hard-link group."""
         _check_path(target)
         parent, _, name = target.rpartition(b"/")
         real = self._follow(parent)
@@ -195,8 +195,8 @@ class TreeIngest:
                 return _File(entry, None, tuple(chunks))
         except CatalogError as error:
             raise IngestError(
-                f"{os.fsdecode(path)!r} is a hard link to {os.fsdecode(target)!r}, and no such file comes "
-                "before it"
+                f"{os.fsdecode(path)!r} is a hard link to {os.fsdecode(target)!r}, and no such file "
+                "precedes it"
             ) from error
         if not file.entry.hardlink_group:
             file.entry = file.entry._replace(hardlink_group=self._catalog.new_hardlink_group())
@@ -213,16 +213,16 @@ class TreeIngest:
     # Directories
 
     def _directory(self, path: bytes, mtime: int) -> bytes:
-        """Where the directory ``path`` really is; what is missing of it is made up, as old as ``mtime``."""
+        """Where the directory ``path`` really is; missing parts are created, as old as ``mtime``."""
         if path in self._directories:
             return path
         real = self._follow(path, mtime)
         if real is None:
-            raise AssertionError("a directory that is made up exists")
+            raise AssertionError("a directory that was created exists")
         return real
 
     def _follow(self, path: bytes, mtime: int | None = None) -> bytes | None:
-        """The directory at ``path``, symbolic links resolved; given a time, what is missing is made up."""
+        """The directory at ``path``, symbolic links resolved; given a time, missing parts are created."""
         at = b""
         parts = deque(path.split(b"/"))
         hops = 0
@@ -239,7 +239,7 @@ class TreeIngest:
                 if target is not None:
                     hops += 1
                     if hops > _SYMLINK_HOPS:
-                        raise IngestError(f"{os.fsdecode(path)!r} leads through too many symbolic links")
+                        raise IngestError(f"{os.fsdecode(path)!r} goes through too many symbolic links")
                     at = b"" if target.startswith(b"/") else at
                     parts.extendleft(reversed(target.split(b"/")))
                     continue
@@ -251,13 +251,13 @@ class TreeIngest:
         return at
 
     def _symlink(self, path: bytes) -> bytes | None:
-        """Where the symbolic link at a path points to, None if there is none."""
+        """Where the symbolic link at a path points; None if there is none."""
         file = self._recent.get(path)
         entry = self._loader.lookup(self._base + path) if file is None else file.entry
         return entry.symlink if entry is not None and entry.is_symlink else None
 
     def _forget_directory(self, path: bytes) -> None:
-        """A file takes the place of a directory: nothing in that is left."""
+        """Forget a directory and everything in it, since a file takes its place."""
         self._write_all()
         inside = path + b"/"
         for at in [at for at in self._directories if at == path or at.startswith(inside)]:
@@ -282,15 +282,15 @@ class TreeIngest:
 
 
 def _check_path(path: bytes) -> None:
-    """Raises IngestError: this is no path below a root, or no file system can hold it."""
+    """Raises IngestError: ``path`` is not a path below a root, or no file system can hold it."""
     if (
         path[:1] == b"/"
         and len(path) <= _NAME_LIMIT
         and not (b"//" in path or b"/." in path or b"\0" in path or path.endswith(b"/"))
     ):
-        return  # nearly all
+        return  # the usual case
     parts = path.split(b"/")
     if parts[0] or any(part in {b"", b".", b".."} or len(part) > _NAME_LIMIT for part in parts[1:]):
-        raise IngestError(f"{os.fsdecode(path[:1000])!r} is no path below the directory that is ingested")
+        raise IngestError(f"{os.fsdecode(path[:1000])!r} is not a path below the root of the ingested tree")
     if b"\0" in path:
-        raise IngestError(f"{os.fsdecode(path[:1000])!r} has a zero byte in it, which no name can hold")
+        raise IngestError(f"{os.fsdecode(path[:1000])!r} contains a zero byte, which no file name can")

@@ -1,33 +1,24 @@
-"""What goes into a repository: one entry of a tree, and where its bytes come from.
+"""One entry of a tree that goes into a repository.
 
 Owns: the vocabulary between a source (a layer, a directory) and ``ingest``. Must not know: tar, OCI.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-__all__ = ["ContentReader", "TreeEntry"]
+__all__ = ["TreeEntry"]
 
 
 _NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
-class ContentReader(Protocol):
-    """A regular file's bytes, in order."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; empty at the end."""
-        ...
-
-
 class TreeEntry(NamedTuple):
-    """One entry below the directory that is ingested. A tuple, since there are hundreds of thousands.
+    """One entry of an ingested tree. A tuple, since there are hundreds of thousands.
 
-    ``path`` is absolute within that directory (``b""`` is the directory itself), ``mode`` a whole st_mode,
-    ``mtime`` in seconds, ``mtime_ns`` its fraction or None, ``hardlink`` the path of an entry that came
-    earlier, of which this is another name (everything else is then taken from that one), ``rdev`` as
-    ``os.makedev`` gives it.
+    ``path`` is absolute within the tree (``b""`` is its root), ``mode`` a full st_mode, ``mtime`` in seconds,
+    ``mtime_ns`` its fraction or None, ``hardlink`` the path of an earlier entry of which this is another name
+    (everything else is then taken from that entry), ``rdev`` as ``os.makedev`` returns it.
     """
 
     path: bytes

@@ -1,14 +1,14 @@
-"""A process that turns pieces of content into stored objects, and the end of its pipe that hands them out.
+"""A process that turns pieces of content into stored objects, and its parent's end of the pipe.
 
-Owns: one object's way from bytes to storage – compressed, hashed, put where it is missing (CernVM-FS format
-reference, sections 1.4 and 1.5) – and the words that the two ends of the pipe exchange. Must not know: files,
-paths, catalogs, what goes to which worker.
+Owns: one object's way from bytes to storage – compressed, hashed, stored if missing (CernVM-FS format
+reference, sections 1.4 and 1.5) – and the messages on the pipe. Must not know: files, paths, catalogs, what
+goes to which worker.
 
-Processes and not threads, since what little Python does per object is enough to keep the other cores waiting
-for the interpreter's lock. A worker ends when its pipe does, so it never outlives whoever started it.
+Processes rather than threads, since even the little Python code per object would keep the other cores waiting
+for the interpreter's lock. A worker ends when its pipe does, so it never outlives its parent.
 
-A request is the number of pieces, for each its length and its suffix letter (0 for none), then all bytes.
-The reply is a line of ``_REPLY`` for each, or one error: its text's length, then the text.
+A request is the number of pieces, then the length and suffix letter (0 for none) of each, then all bytes. The
+reply is one ``_REPLY`` per piece, or one error: the length of its text, then the text.
 """
 
 import struct
@@ -53,7 +53,7 @@ class Form:
 
 
 class Piece(NamedTuple):
-    """Content for one object of its own: ``size`` bytes, in parts as they came, for joining takes time."""
+    """Content for one object: ``size`` bytes, in parts as they arrived, since joining takes time."""
 
     parts: Sequence[bytes | memoryview]
     size: int
@@ -61,12 +61,12 @@ class Piece(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes | memoryview, suffix: Suffix) -> "Piece":
-        """One that came as a whole."""
+        """A piece in one part."""
         return cls((data,), len(data), suffix)
 
 
 class Stored(NamedTuple):
-    """An object that is in the storage: ``size`` in bytes as stored, ``new`` if it was not there before."""
+    """An object in the storage: ``size`` is in bytes as stored, ``new`` if it was not there before."""
 
     digest: Digest
     size: int
@@ -80,7 +80,7 @@ def store(storage: Storage, form: Form, piece: Piece) -> Stored:
     name = ObjectName(Digest.of(data, form.algorithm), piece.suffix)
     path = name.path
     there = storage.size(path)
-    if there != len(data):  # none, or one that a crash of the machine cut short
+    if there != len(data):  # missing, or truncated by a crash of the machine
         storage.put(path, data)
     return Stored(name.digest, len(data), there is None)
 
@@ -104,15 +104,15 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End it, as soon as it has done what it was asked."""
+        """End it once it has answered all requests."""
         self._process.communicate()
 
     def store(self, pieces: Sequence[Piece]) -> list[Stored]:
-        """Store pieces, in their order. Raises StorageError; the worker may be asked again."""
+        """Store pieces, in order. Raises StorageError; the worker stays usable."""
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise AssertionError("a worker has pipes")
-        # No name here may be left with a piece: whoever keeps an error keeps what these names stand for.
+        # No local name may keep a piece: whoever keeps an error also keeps the values of these names.
         heads = [_PIECE.pack(piece.size, ord(piece.suffix or "\0")) for piece in pieces]
         try:
             stdin.write(b"".join((_COUNT.pack(len(pieces)), *heads)))
@@ -122,7 +122,7 @@ class Worker:
         except (BrokenPipeError, EOFError) as error:
             raise StorageError(
                 f"the process that stores objects ended with status {self._process.wait()}: was it killed, "
-                "or is this machine short of memory?"
+                "or is the machine out of memory?"
             ) from error
 
     def _reply(self, stdout: IO[bytes]) -> Stored:
@@ -141,14 +141,14 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 def main() -> None:
-    """The worker process: answer requests until the pipe ends, be it in the middle of one."""
+    """The worker process: answer requests until the pipe ends, even in the middle of one."""
     definition, algorithm, compression, engine = sys.argv[1:]
     storage = open_storage(definition)
     form = Form(Algorithm[algorithm], Compression[compression], Engine[engine])
     look_for_garbage_seldom()
     keep_freed_memory()
     stdin = cast("BufferedReader", sys.stdin.buffer)
-    memory = bytearray()  # the same for all requests: new memory costs as much as filling it
+    memory = bytearray()  # reused by all requests: allocating costs as much as filling it
     with ThreadPoolExecutor(storage.parallel) as requests, suppress(EOFError, BrokenPipeError):
         while True:
             heads = _heads(stdin)

@@ -1,7 +1,7 @@
 """One bucket of an S3 store.
 
-Owns: requests to it, their signatures (V4), addresses (path or virtual host style), retries, and what goes
-wrong (Amazon's S3 API; CernVM-FS format reference, section 13.2). Must not know: what objects mean.
+Owns: requests, their signatures (V4), addressing (path or virtual-host style), retries, and errors (Amazon's
+S3 API; CernVM-FS format reference, section 13.2). Must not know: what objects mean.
 """
 
 import io
@@ -40,7 +40,7 @@ class BucketObject:
 
 
 class BucketReader:
-    """An object's bytes in order; for a ``with`` statement. ``age`` is seconds since it was written."""
+    """An object's bytes in order, for a ``with`` statement. ``age`` is the seconds since it was written."""
 
     def __init__(self, bucket: "Bucket", key: str, response: urllib3.BaseHTTPResponse) -> None:
         self._bucket = bucket
@@ -58,13 +58,13 @@ class BucketReader:
         self._response.release_conn()
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes, none at the end only. Raises StorageError."""
+        """At most ``size`` bytes; empty only at the end. Raises StorageError."""
         with self._bucket.mapped("read", self._key):
             return self._response.read(size if size >= 0 else None)
 
 
 class Bucket:
-    """A bucket; safe for any number of threads. Everything raises StorageError."""
+    """A bucket, safe for any number of threads. All methods raise StorageError."""
 
     def __init__(self, settings: S3Settings) -> None:
         self.settings = settings
@@ -96,7 +96,7 @@ class Bucket:
                 http_client=self._http,
             )
         except ValueError as error:
-            raise StorageError(f"the S3 store {settings.host} cannot be used: {error}") from error
+            raise StorageError(f"cannot use the S3 store {settings.host}: {error}") from error
         if settings.dns_buckets:
             self._client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
         else:
@@ -108,13 +108,13 @@ class Bucket:
         return f"s3://{self.settings.host}/{self._name}"
 
     def make(self) -> None:
-        """Make the bucket unless it is there."""
-        with self.mapped("make", ""):
+        """Create the bucket unless it exists."""
+        with self.mapped("create", ""):
             if not self._client.bucket_exists(self._name):
                 self._client.make_bucket(self._name)
 
     def stat(self, key: str) -> BucketObject | None:
-        """An object as a listing would have it; None if there is none."""
+        """An object as a listing would show it; None if there is none."""
         with self.mapped("look for", key):
             try:
                 found = self._client.stat_object(self._name, key)
@@ -125,7 +125,7 @@ class Bucket:
                 raise
 
     def etag(self, key: str) -> str | None:
-        """Something that changes with an object's content; None if there is no such object."""
+        """A tag that changes with an object's content; None if there is no such object."""
         found = self.stat(key)
         return None if found is None else found.etag
 
@@ -153,15 +153,15 @@ class Bucket:
                 source,
                 size,
                 content_type,
-                metadata=extra,  # type: ignore[arg-type] # its values may be lists, too
+                metadata=extra,  # type: ignore[arg-type] # its values may also be lists
                 part_size=_PART,
                 num_parallel_uploads=1,
             )
 
     def put_if(self, key: str, data: bytes, *, etag: str | None) -> str | None:
-        """Store a small object if ``etag`` is what is there, None standing for nothing.
+        """Store a small object if the present one has this ``etag``; None means there must be none.
 
-        Returns its new etag, or None if something else is there.
+        Returns its new etag, or None if the condition does not hold.
         """
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         with self.mapped("write", key):
@@ -170,18 +170,20 @@ class Bucket:
             if response.status in (404, 409, 412):
                 return None
             if response.status != 200:
-                raise StorageError(f"cannot write {self.location}/{key}: the store answers {response.status}")
+                raise StorageError(
+                    f"cannot write {self.location}/{key}: the store answered {response.status}"
+                )
             return response.headers.get("ETag", "").strip('"')
 
     def objects(self, prefix: str) -> Iterator[BucketObject]:
-        """All objects whose key begins so."""
+        """All objects whose key begins with ``prefix``."""
         with self.mapped("list", prefix):
             for each in self._client.list_objects(self._name, prefix=prefix, recursive=True):
                 if not each.is_dir and each.object_name:
                     yield BucketObject(each.object_name, each.size or 0, (each.etag or "").strip('"'))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there are passed over."""
+        """Delete objects; missing ones are ignored."""
         with self.mapped("delete from", ""):
             for error in self._client.remove_objects(self._name, (DeleteObject(key) for key in keys)):
                 if error.code not in _ABSENT:
@@ -189,26 +191,26 @@ class Bucket:
 
     @contextmanager
     def mapped(self, what: str, key: str) -> Iterator[None]:
-        """Turns others' errors into ours."""
+        """Translate the libraries' errors into ours."""
         place = f"{self.location}/{key}" if key else self.location
         try:
             yield
         except S3Error as error:
             advice = {
-                "AccessDenied": "it is not permitted: check the keys' rights",
+                "AccessDenied": "access is denied: check the rights of these keys",
                 "InvalidAccessKeyId": "the store does not know this access key: check CVMFS_S3_ACCESS_KEY",
                 "SignatureDoesNotMatch": "the signature is wrong: check CVMFS_S3_SECRET_KEY and _REGION",
-                "NoSuchBucket": "there is no such bucket",
+                "NoSuchBucket": "the bucket does not exist",
             }.get(error.code or "", f"{error.code}: {error.message}")
             raise StorageError(f"cannot {what} {place}: {advice}") from error
         except (MinioException, HTTPError, OSError) as error:
             raise StorageError(
-                f"cannot {what} {place}: {_reason(error)}; check that the S3 store runs, and run it again"
+                f"cannot {what} {place}: {_reason(error)}; check that the S3 store is running, then try again"
             ) from error
 
 
 def read_small(reader: BucketReader, limit: int) -> bytes | None:
-    """All bytes of an object, None if they are more than ``limit``. Raises StorageError."""
+    """All bytes of an object; None if there are more than ``limit``. Raises StorageError."""
     out = io.BytesIO()
     while data := reader.read(min(1 << 20, limit + 1 - out.tell())):
         out.write(data)
@@ -218,12 +220,12 @@ def read_small(reader: BucketReader, limit: int) -> bytes | None:
 
 
 def _seconds(since: str | None, until: str | None) -> float:
-    """Between two times of one server; 0 if it does not tell."""
+    """Seconds between two times of one server; 0 if it does not state them."""
     with suppress(TypeError, ValueError):
         return (parsedate_to_datetime(until or "") - parsedate_to_datetime(since or "")).total_seconds()
     return 0.0
 
 
 def _reason(error: BaseException) -> str:
-    """What really went wrong, in one line."""
+    """The root cause in one line."""
     return " ".join(str(innermost(error)).split())[:300]

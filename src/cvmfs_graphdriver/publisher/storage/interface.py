@@ -1,7 +1,7 @@
-"""What the publisher asks of a storage: the place whose files an HTTP server serves.
+"""What the publisher needs of a storage, the place whose files an HTTP server serves.
 
 Owns: the interface. A name is a path below the repository's root, e.g. ``data/ab/cdef…C`` or
-``.cvmfspublished`` (CernVM-FS format reference, sections 1.3 and 6.4). Must not know: what is in a file.
+``.cvmfspublished`` (CernVM-FS format reference, sections 1.3 and 6.4). Must not know: what a file contains.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,9 +9,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from cvmfs_graphdriver.publisher.ingest.tree_entry import ContentReader
+__all__ = ["ContentReader", "Storage"]
 
-__all__ = ["Storage"]
+
+class ContentReader(Protocol):
+    """A regular file's bytes, in order."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; empty at the end."""
+        ...
 
 
 class Storage(Protocol):
@@ -24,12 +30,12 @@ class Storage(Protocol):
 
     @property
     def definition(self) -> str:
-        """The same for another process: ``upstream.open_storage`` gives an equal storage of it."""
+        """Where it is, for another process: ``upstream.open_storage`` opens the same storage from it."""
         ...
 
     @property
     def parallel(self) -> int:
-        """How many requests at once serve it well, for each process: 1 where a request never waits."""
+        """How many concurrent requests per process suit it: 1 where requests never wait."""
         ...
 
     def has(self, name: str) -> bool:
@@ -37,11 +43,11 @@ class Storage(Protocol):
         ...
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes, None if there is none. A crash may have cut it short."""
+        """A file's size in bytes; None if there is none. A crash may have truncated it."""
         ...
 
     def get(self, name: str, *, limit: int) -> bytes | None:
-        """A file's content, None if there is none. More than ``limit`` bytes are an error."""
+        """A file's content; None if there is none. More than ``limit`` bytes are an error."""
         ...
 
     def open(self, name: str) -> AbstractContextManager[ContentReader] | None:
@@ -49,7 +55,7 @@ class Storage(Protocol):
         ...
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """Store a file: it appears whole or not at all, replacing one of the same name."""
+        """Store a file, replacing one of the same name; it appears whole or not at all."""
         ...
 
     def put_file(self, name: str, source: Path) -> None:
@@ -57,15 +63,15 @@ class Storage(Protocol):
         ...
 
     def objects(self) -> Iterator[tuple[str, int]]:
-        """The names below ``data/`` and the sizes of all files there, temporary ones left out."""
+        """Name and size of every file below ``data/``, except temporary ones."""
         ...
 
     def flush(self) -> None:
-        """Make sure that what was put so far survives a crash of the machine."""
+        """Make sure that everything stored so far survives a crash of the machine."""
         ...
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files; those that are not there are passed over."""
+        """Delete files; missing ones are ignored."""
         ...
 
     def lock(self, *, wait: float) -> AbstractContextManager[None]:

@@ -1,9 +1,9 @@
-"""A storage in a local directory, laid out as ``cvmfs_server`` lays it out (format reference, section 1.3).
+"""A storage in a local directory, laid out as by ``cvmfs_server`` (format reference, section 1.3).
 
-Owns: atomic files and the lock. A file is written to ``data/txn`` under a name of its own and renamed, so
-that a reader, or a publisher that is started after a crash, never sees half of one. After a power cut there
-may be objects that are cut short, which no revision refers to, since ``flush`` comes before the manifest; by
-``size`` a publisher knows them. Must not know: what is in a file.
+Owns: atomic files and the lock. A file is written under a unique name in ``data/txn`` and then renamed, so
+that neither a reader nor a publisher started after a crash ever sees half of one. A power failure may leave
+truncated objects; no revision refers to them, since ``flush`` precedes the manifest, and ``size`` reveals
+them to the next publisher. Must not know: what a file contains.
 """
 
 import ctypes
@@ -40,10 +40,10 @@ class LocalStorage:
 
     @classmethod
     def create(cls, directory: Path) -> "LocalStorage":
-        """Lay out a new one. Raises StorageError: there is something at that place already."""
+        """Lay out a new one. Raises StorageError: the directory is not empty."""
         with _mapped("create the storage", directory):
             if directory.exists() and any(directory.iterdir()):
-                raise StorageError(f"{directory} is not empty: choose another place or remove it first")
+                raise StorageError(f"{directory} is not empty: choose another directory or remove it first")
             for number in range(256):
                 os.makedirs(directory / "data" / f"{number:02x}", exist_ok=True)
             (directory / _TEMPORARY).mkdir()
@@ -64,7 +64,7 @@ class LocalStorage:
     def has(self, name: str) -> bool:
         return os.path.exists(self._path(name))
 
-    # These two are for every object, so without the context managers that the other methods use.
+    # Called once per object, and therefore without the context managers of the other methods.
 
     def size(self, name: str) -> int | None:
         path = self._path(name)
@@ -85,7 +85,9 @@ class LocalStorage:
                     while left:
                         left = left[os.write(descriptor, left) :]
                     if not name.startswith("data/"):
-                        os.fsync(descriptor)  # else some file systems may keep the new name, not the content
+                        os.fsync(
+                            descriptor
+                        )  # otherwise some file systems may keep the new name without the content
                 finally:
                     os.close(descriptor)
                 os.rename(temporary, path)
@@ -96,7 +98,7 @@ class LocalStorage:
         except OSError as error:
             raise _explained("write", path, error) from error
 
-    # What is not so frequent
+    # Less frequent operations
 
     def get(self, name: str, *, limit: int) -> bytes | None:
         with _mapped("read", self.directory / name):
@@ -106,7 +108,7 @@ class LocalStorage:
             except FileNotFoundError:
                 return None
         if len(data) > limit:
-            raise StorageError(f"{self.directory / name} is bigger than the {limit} bytes it may have")
+            raise StorageError(f"{self.directory / name} exceeds the limit of {limit} bytes")
         return data
 
     def open(self, name: str) -> BinaryIO | None:
@@ -135,7 +137,7 @@ class LocalStorage:
             yield from found
 
     def flush(self) -> None:
-        # One call for all: an fsync of every object would take longer than everything else.
+        # One call for all: an fsync per object would take longer than everything else.
         with _mapped("write to", self.directory):
             descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -164,7 +166,7 @@ class LocalStorage:
                 except BlockingIOError as error:
                     if time.monotonic() >= deadline:
                         raise BusyError(
-                            f"somebody else is publishing in {self.directory}: try again later"
+                            f"another publisher is using {self.directory}: try again later"
                         ) from error
                     time.sleep(_POLL)
             self._clear_temporary()
@@ -173,7 +175,7 @@ class LocalStorage:
             os.close(descriptor)
 
     def _clear_temporary(self) -> None:
-        """Remove what a publisher left that died. Only whoever holds the lock writes there."""
+        """Remove what a killed publisher left behind. Only the holder of the lock writes there."""
         for entry in os.scandir(self.directory / _TEMPORARY):
             if entry.name != ".lock" and entry.is_file(follow_symlinks=False):
                 os.unlink(entry.path)
@@ -198,7 +200,7 @@ def _removed_on_error(path: str) -> Iterator[None]:
 
 @contextmanager
 def _mapped(what: str, path: Path) -> Iterator[None]:
-    """Turns the system's errors into ours."""
+    """Translate the system's errors into ours."""
     try:
         yield
     except OSError as error:
@@ -207,9 +209,9 @@ def _mapped(what: str, path: Path) -> Iterator[None]:
 
 def _explained(what: str, path: str | Path, error: OSError) -> StorageError:
     advice = {
-        errno.ENOSPC: "the disk is full: free space there and run it again",
-        errno.EDQUOT: "the disk quota is used up: free space there and run it again",
-        errno.EACCES: "it is not permitted: run as the owner of the repository",
+        errno.ENOSPC: "the disk is full: free some space and try again",
+        errno.EDQUOT: "the disk quota is exceeded: free some space and try again",
+        errno.EACCES: "permission denied: run as the owner of the repository",
         errno.EROFS: "the file system is read-only",
         errno.ENOENT: "there is no such directory: is this a repository's storage?",
     }.get(error.errno or 0, error.strerror or str(error))

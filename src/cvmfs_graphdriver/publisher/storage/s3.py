@@ -1,8 +1,8 @@
-"""A storage in a bucket of an S3 store, laid out as the stock server lays it out (format reference, 13.2).
+"""A storage in a bucket of an S3 store, laid out as by the stock server (format reference, 13.2).
 
-Owns: keys, content types and how long proxies may keep what (sections 6.4 and 13.2), and the repository's
-lock. The manifest is one object among others, replaced by a single request, so readers see the old revision
-or the new one. Must not know: what is in a file.
+Owns: keys, content types, cache lifetimes (sections 6.4 and 13.2), and the repository's lock. The manifest is
+an object like any other, replaced by a single request, so readers see either the old revision or the new one.
+Must not know: what a file contains.
 """
 
 import io
@@ -25,10 +25,10 @@ _DOT_FILE = ("application/x-cvmfs", "max-age=61")
 
 
 class S3Storage:
-    """The objects of one repository: those below ``<fqrn>/`` in the bucket that ``configuration`` names."""
+    """One repository's objects, below ``<fqrn>/`` in the bucket that ``configuration`` names."""
 
     def __init__(self, configuration: Path, fqrn: str) -> None:
-        """Raises StorageError: the configuration is not usable."""
+        """Raises StorageError: the configuration is invalid."""
         self._configuration = configuration.absolute()
         self._fqrn = fqrn
         self._bucket = Bucket(S3Settings.load(configuration))
@@ -36,7 +36,7 @@ class S3Storage:
 
     @classmethod
     def create(cls, configuration: Path, fqrn: str) -> "S3Storage":
-        """The same, with its bucket made if it is not there. Raises StorageError."""
+        """Open it, creating the bucket if it does not exist. Raises StorageError."""
         storage = cls(configuration, fqrn)
         storage._bucket.make()
         return storage
@@ -67,7 +67,7 @@ class S3Storage:
         with reader:
             data = read_small(reader, limit)
         if data is None:
-            raise StorageError(f"{self.location}/{name} is bigger than the {limit} bytes it may have")
+            raise StorageError(f"{self.location}/{name} exceeds the limit of {limit} bytes")
         return data
 
     def open(self, name: str) -> BucketReader | None:
@@ -92,13 +92,13 @@ class S3Storage:
             yield each.key.removeprefix(self._key("")), each.size
 
     def flush(self) -> None:
-        # What S3 has acknowledged is safe; what is left to make sure is that we still may publish.
+        # What S3 has acknowledged is safe; what remains is to make sure that we may still publish.
         if self._held is not None:
             self._held.check()
 
     def delete(self, names: Iterable[str]) -> None:
         if self._held is not None:
-            self._held.check()  # whoever has taken our lock may rely on what we have stored
+            self._held.check()  # whoever took over our lock may rely on what we stored
         self._bucket.delete(self._key(name) for name in names)
 
     @contextmanager

@@ -1,9 +1,9 @@
-"""The lock of a storage in S3: an object that says who publishes, written anew while he lives.
+"""The lock of a storage in S3: an object that names the publisher, rewritten while the publisher lives.
 
-Owns: who has it, and when it may be taken from somebody. It is taken by a write that only succeeds where
-nothing is, or what was read before (S3's conditional writes). A holder that died on this very machine and
-one that has not written for ``_LEASE`` seconds, by the store's own clock, have lost it; a holder that finds
-its lock gone must neither publish nor delete any more. Must not know: what the lock protects.
+Owns: who holds it, and when it may be taken over. It is acquired by a conditional write, which succeeds only
+if the object is absent or still what was read before. A holder loses it by dying on this machine, or by not
+writing for ``_LEASE`` seconds of the store's own clock; a holder that finds its lock gone must neither
+publish nor delete. docs/adr/s3-lock.md says why it is our own. Must not know: what the lock protects.
 """
 
 import contextlib
@@ -44,14 +44,14 @@ class S3Lock:
         self._thread = threading.Thread(target=self._beat, name="s3-lock", daemon=True)
 
     def acquire(self, *, wait: float) -> None:
-        """Take it; waits up to ``wait`` seconds for another holder. Raises BusyError, StorageError."""
+        """Acquire it, waiting up to ``wait`` seconds for another holder. Raises BusyError, StorageError."""
         deadline = time.monotonic() + wait
         while True:
             before = time.monotonic()
             holder, found = self._read()
             if found is None or _is_dead(holder):
                 etag = self._bucket.put_if(self._key, self._document(), etag=found)
-                # A store that knows no conditional writes lets the later one win: look who that is.
+                # On a store without conditional writes the later write wins: check which one that was.
                 if etag is not None and self._read()[0].get("nonce") == self._nonce:
                     self._etag, self._written = etag, before
                     _HELD.add(self._nonce)
@@ -59,21 +59,21 @@ class S3Lock:
                     return
             if time.monotonic() >= deadline:
                 raise BusyError(
-                    f"somebody else is publishing in {self._bucket.location}: process {holder.get('pid')} on "
-                    f"{holder.get('host')}; try again later"
+                    f"another publisher is using {self._bucket.location}: process {holder.get('pid')} "
+                    f"on {holder.get('host')}; try again later"
                 )
             time.sleep(_POLL)
 
     def check(self) -> None:
-        """Raises BusyError: it is not held any more, for somebody else had to believe us dead."""
+        """Raise BusyError if it is no longer held: others may have concluded that we died."""
         if self._lost or time.monotonic() - self._written > _LEASE - _BEAT / 2:
             raise BusyError(
-                f"the lock of {self._bucket.location} was lost, since the store could not be reached for too "
-                "long: run it again"
+                f"lost the lock of {self._bucket.location}, because the store could not be reached for "
+                "too long: try again"
             )
 
     def release(self) -> None:
-        """Give it back. If the store cannot be told, others find out by themselves."""
+        """Release it. If the store cannot be reached, the lease runs out by itself."""
         self._end.set()
         self._thread.join()
         _HELD.discard(self._nonce)
@@ -87,7 +87,7 @@ class S3Lock:
             try:
                 etag = self._bucket.put_if(self._key, self._document(), etag=self._etag)
             except StorageError:
-                continue  # there is time for another attempt, and ``check`` looks at the clock
+                continue  # there is time for another attempt, and ``check`` watches the clock
             if etag is None:
                 self._lost = True
                 return
@@ -98,7 +98,7 @@ class S3Lock:
         return json.dumps({**_ourselves(), "nonce": self._nonce, "beats": self._beats}).encode()
 
     def _read(self) -> tuple[dict[str, Any], str | None]:
-        """Who holds it, and the state of the object; None if nobody does."""
+        """Who holds it, and the object's etag, which is None if nobody does."""
         reader = self._bucket.open(self._key)
         if reader is None:
             return {}, None
@@ -111,19 +111,19 @@ class S3Lock:
 
 
 def _ourselves() -> dict[str, str | int]:
-    """What tells whether this very process lives, for others on this machine."""
+    """What lets others on this machine tell whether this very process is alive."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
 
 
 def _machine() -> str:
-    """This boot of this machine, and the processes that we can see on it."""
+    """This boot of this machine, and our PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _started(pid: int) -> str:
-    """When a process began, in ticks since boot; empty if there is none, or a dead one."""
+    """When a process started, in ticks since boot; empty if it does not exist or is dead."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -137,6 +137,6 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     pid = holder.get("pid")
     if holder.get("machine") != _machine() or not isinstance(pid, int):
         return False
-    # We know of ourselves what we hold: there may be a lock that could not be given back.
+    # We know which locks we hold: this one may be of ours, one that could not be released.
     is_ours = pid == os.getpid() and holder.get("nonce") not in _HELD
     return is_ours or _started(pid) != holder.get("started")

@@ -1,6 +1,6 @@
-"""Where an S3 storage is and how to speak to it, as the stock server's configuration files say it.
+"""Where an S3 storage is and how to reach it, from the stock server's configuration files.
 
-Owns: the parameters ``CVMFS_S3_*``, their defaults and what is refused (CernVM-FS format reference, section
+Owns: the parameters ``CVMFS_S3_*``, their defaults and their validation (CernVM-FS format reference, section
 13.2). Must not know: S3 itself.
 """
 
@@ -20,12 +20,12 @@ _ACLS = {
     *("bucket-owner-read", "bucket-owner-full-control"),
 }
 _REGION = "us-east-1"
-"""What a V4 signature names where the store does not care."""
+"""The region in a V4 signature for stores that ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """One bucket; ``host`` with its port, ``timeout`` in seconds, ``acl`` empty for the bucket's own."""
+    """One bucket; ``host`` includes the port, ``timeout`` is in seconds, no ``acl`` means the bucket's."""
 
     host: str
     bucket: str
@@ -42,7 +42,7 @@ class S3Settings:
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """Read a configuration file. Raises StorageError: it cannot be read, or says what makes no sense."""
+        """Read a configuration file. Raises StorageError: it cannot be read, or has an invalid value."""
         return cls._of(Assignments.load(file, "CVMFS_S3_"))
 
     @classmethod
@@ -52,13 +52,13 @@ class S3Settings:
             values.refuse("FLAVOR", f"{flavor} is not supported: only awsv4 is")
         acl = values.text("X_AMZ_ACL", "public-read")
         if acl and acl not in _ACLS:
-            values.refuse("X_AMZ_ACL", f"{acl!r} is none of {', '.join(sorted(_ACLS))}")
+            values.refuse("X_AMZ_ACL", f"{acl!r} is not one of {', '.join(sorted(_ACLS))}")
         bucket = values.required("BUCKET")
         if not _BUCKET.fullmatch(bucket):
-            values.refuse("BUCKET", f"{bucket!r} cannot name a bucket")
+            values.refuse("BUCKET", f"{bucket!r} is not a valid bucket name")
         host = values.required("HOST")
         if not _HOST.fullmatch(host):
-            values.refuse("HOST", f"{host!r} is no host, such as s3.example.org or 192.0.2.1:9000")
+            values.refuse("HOST", f"{host!r} is not a valid host, such as s3.example.org or 192.0.2.1:9000")
         port = values.number("PORT", 0, 65535)
         return cls(
             host=f"{host}:{port}" if port else host,

@@ -1,8 +1,8 @@
-"""Where a repository's storage is: as commands are told, and in the stock server's words.
+"""Where a repository's storage is, from the command line or in the stock server's notation.
 
 Owns: the form of ``CVMFS_UPSTREAM_STORAGE``, ``local,<temporary directory>,<directory>`` or
 ``S3,<temporary directory>,<name>@<configuration file>`` (CernVM-FS format reference, section 13.1). Must not
-know: how any storage works.
+know: how a storage works.
 """
 
 from pathlib import Path
@@ -21,23 +21,23 @@ _USUAL = Path("/srv/cvmfs")
 
 
 def open_storage(definition: str) -> Storage:
-    """The storage that a definition names. Raises StorageError: it names none that we know."""
+    """The storage that a definition names. Raises StorageError: it is not a known form."""
     kind, _, rest = definition.partition(",")
     temporary, comma, place = rest.partition(",")
-    del temporary  # local storage keeps its temporary files beside its data, where a rename is one step
+    del temporary  # local storage keeps temporary files beside its data, where a rename is atomic
     if kind == "local" and comma and place.startswith("/"):
         return LocalStorage(Path(place))
     fqrn, _, configuration = place.partition("@")
     if kind == "S3" and fqrn and configuration.startswith("/"):
         return _s3()(Path(configuration), fqrn)
     raise StorageError(
-        f"{definition!r} is no storage: it looks like local,DIRECTORY/data/txn,DIRECTORY "
+        f"{definition!r} is not a valid storage: write local,DIRECTORY/data/txn,DIRECTORY "
         "or S3,/var/tmp,NAME@FILE"
     )
 
 
 def storage_at(place: Path | None, fqrn: str) -> Storage:
-    """The storage of a repository: a directory (None: the usual one), or where a file of ``CVMFS_S3_*`` says.
+    """The storage of a repository: a directory (None: the default one), or a file with ``CVMFS_S3_*``.
 
     Raises StorageError.
     """
@@ -47,14 +47,14 @@ def storage_at(place: Path | None, fqrn: str) -> Storage:
 
 
 def create_storage(place: Path | None, fqrn: str) -> Storage:
-    """The same for a repository that is to be created. Raises StorageError: something is there already."""
+    """The storage for a new repository. Raises StorageError: the place is not empty."""
     if place is not None and place.is_file():
         return _s3().create(place, fqrn)
     return LocalStorage.create(place or _USUAL / fqrn)
 
 
 def _s3() -> "type[S3Storage]":
-    """Imported only when it is needed: a client of S3 takes a third of a second, in each worker, too."""
+    """Import it only when needed: an S3 client takes a third of a second, in each worker too."""
     from cvmfs_graphdriver.publisher.storage.s3 import S3Storage
 
     return S3Storage

@@ -11,7 +11,6 @@ from enum import Enum, StrEnum
 from typing import Final, NamedTuple, Protocol, Self
 
 from cvmfs_graphdriver.repository.errors import FormatError
-from cvmfs_graphdriver.repository.ripemd160 import new_ripemd160
 
 __all__ = ["DIGEST_SIZE", "Algorithm", "Digest", "Hasher", "ObjectName", "PathKey", "Suffix"]
 
@@ -67,7 +66,9 @@ class Algorithm(Enum):
         if self is Algorithm.SHA1:
             return hashlib.sha1(usedforsecurity=False)
         if self is Algorithm.RMD160:
-            return new_ripemd160()
+            from Crypto.Hash import RIPEMD160  # few repositories use it, and OpenSSL 3 hides its own
+
+            return RIPEMD160.new()
         return _Shake128()
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from cvmfs_graphdriver.repository.compression import decompress
-from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError, TrustError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.blacklist import Blacklist
@@ -126,7 +126,8 @@ class TrustChain:
                 f"the whitelist of {self._fqrn} expired on {whitelist.expires:%Y-%m-%d %H:%M} UTC: its "
                 "owner must sign it anew (or this machine's clock is wrong)"
             )
-        marks = {certificate.fingerprint(algorithm) for algorithm in Algorithm}
+        listed = {*whitelist.fingerprints, *self._blacklist.fingerprints}
+        marks = {certificate.fingerprint(other.digest.algorithm) for other in listed}
         if marks.isdisjoint(whitelist.fingerprints):
             raise TrustError(
                 f"the certificate {self.certificate_name} of {self._fqrn} is not on the whitelist: "

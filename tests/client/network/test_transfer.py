@@ -210,7 +210,7 @@ def test_an_error_of_the_sink_itself_ends_the_transfer(server: Server, second: S
 def test_nothing_bigger_than_expected_is_received(server: Server) -> None:
     with (
         closing(_network(server)) as network,
-        pytest.raises(RepositoryError, match="more than the 1000 bytes"),
+        pytest.raises(RepositoryError, match="exceeds the limit of 1000 bytes"),
     ):
         network.transfer.get("object", 1000)
 

@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 
 class Network:
-    """Servers and proxies of one repository. ``identifier`` tells this client from others."""
+    """Servers and proxies of one repository. ``identifier`` distinguishes this client from others."""
 
     proxies: str
     """The regular proxies as configured, or as set since."""
     fallback_proxies: str
     transfer: Transfer
     round_trips: dict[str, float]
-    """Seconds that servers took to answer when they were probed; infinite for those that did not."""
+    """Seconds that each server took to answer when it was probed; infinite if it did not answer."""
 
     def __init__(self, settings: NetworkSettings, counters: Counters, identifier: str) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Network:
         self.transfer = Transfer(settings, failover, counters, self._poll, identifier)
 
     def set_proxies(self, regular: str, fallback: str) -> None:
-        """Use other proxies from now on.
+        """Use these proxies from now on.
 
         Raises ConfigurationError: ``auto`` finds none, or a proxy is not a valid URL.
         """
@@ -74,7 +74,7 @@ class Network:
 
     @property
     def nameserver(self) -> str:
-        """The name server that is asked; empty for the system's way to resolve names."""
+        """The name server that is asked; empty for the system's resolver."""
         return self._resolver.server
 
     @nameserver.setter
@@ -86,7 +86,7 @@ class Network:
         return ProxyNames(configured, self._resolver.resolve, self._renamed)
 
     def sort_by_distance(self) -> bool:
-        """Ask servers which of them is near, and use them in that order; says whether one answered."""
+        """Ask a server which of them are near, and use them in that order; returns whether one answered."""
         failover = self.transfer.failover
         hosts, groups = failover.hosts, failover.groups
         spare = [group[0].name for group in groups.groups[groups.fallback :]]
@@ -96,7 +96,7 @@ class Network:
             try:
                 order = parse_order(self._ask(host, path), len(places))
             except (TransferError, RepositoryError, ValueError) as error:
-                _log.info("%s does not sort servers by distance: %s", host, error)
+                _log.info("%s did not sort servers by distance: %s", host, error)
                 continue
             failover.set_hosts([places[index] for index in order if index < len(hosts)])
             nearer = [index - len(hosts) - 1 for index in order if index > len(hosts)]
@@ -108,7 +108,7 @@ class Network:
         return False
 
     def probe(self) -> None:
-        """Ask each server how long it takes to answer, and use the quickest first."""
+        """Measure how long each server takes to answer, and use the fastest first."""
         self.round_trips = {host: self._round_trip(host) for host in self.transfer.failover.hosts}
         self.transfer.failover.set_hosts(sorted(self.round_trips, key=self.round_trips.__getitem__))
 
@@ -134,7 +134,7 @@ class Network:
             transfer.close()
 
     def _asker(self) -> str:
-        """What distance is measured from: the proxy's name, which servers see, or this client."""
+        """Where distance is measured from: the proxy, since servers see its address, or this client."""
         if template := self._settings.proxy_template:
             return template
         groups = self.transfer.failover.groups
@@ -148,13 +148,13 @@ class Network:
         self._names.poll()
 
     def _renamed(self, groups: ProxyGroups) -> None:
-        # Proxies that administrators have replaced meanwhile do not come back.
+        # Proxies that an administrator has replaced in the meantime do not come back.
         if groups is self._names.groups:
             self.transfer.failover.update_proxies(groups)
 
 
 def client_identifier(workspace: Path) -> str:
-    """A name for this client that stays; made up at the first time. Raises CacheError."""
+    """A lasting identifier of this client, generated on first use. Raises CacheError."""
     path = workspace / "uuid"
     try:
         if path.exists():
@@ -162,7 +162,7 @@ def client_identifier(workspace: Path) -> str:
             if len(bytes.fromhex(known.replace("-", ""))) != _IDENTIFIER_SIZE:
                 raise ValueError(known)
             return known
-        import uuid  # once in the life of a cache
+        import uuid  # needed once in the life of a cache
 
         identifier = str(uuid.uuid4())
         path.write_text(identifier + "\n", encoding="ascii")

@@ -1,5 +1,8 @@
 """Digests and names: text forms, places, keys of paths."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +40,30 @@ def test_text_comes_back(algorithm: Algorithm, data: bytes) -> None:
 def test_what_is_no_digest_is_refused(text: str) -> None:
     with pytest.raises(FormatError):
         Digest.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (b"", "9c1185a5c5e9fc54612808977ee8f548b2258d31"),
+        (b"a", "0bdc9d2d256b3ee9daae347be6f4dc835a467ffe"),
+        (b"abc", "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc"),
+        (b"message digest", "5d0689ef49d2fae572b881b123a85ffa21595f36"),
+        (b"1234567890" * 8, "9b752e45573d4b39f4dbd3323cab82bf63326bfb"),
+    ],
+)
+def test_ripemd160_of_its_authors_vectors(message: bytes, expected: str) -> None:
+    for data in (message, bytearray(message), memoryview(message)):
+        assert Digest.of(data, Algorithm.RMD160).hex == expected
+
+
+def test_only_repositories_with_ripemd160_import_it() -> None:
+    program = (
+        "import sys; from cvmfs_graphdriver.repository.digest import Algorithm, Digest; "
+        "Digest.of(b''); assert 'Crypto' not in sys.modules; "
+        "Digest.of(b'', Algorithm.RMD160); assert 'Crypto' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_places() -> None:

@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = ["Reply", "answer", "name_server", "records"]
 
@@ -22,29 +22,50 @@ def answer(question: bytes, records: list[tuple[int, int, bytes]], flags: int = 
 
 
 @contextmanager
-def name_server(reply: Reply) -> Iterator[str]:
-    """A name server on loopback; gives its place."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+def name_server(reply: Reply, over_tcp: Reply | None = None) -> Iterator[str]:
+    """A name server on loopback, which listens for TCP too if it has a reply for that; gives its place."""
+    stop = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, socket.socket() as listener:
         sock.bind(("127.0.0.1", 0))
-        sock.settimeout(0.02)
-        stop = threading.Event()
+        listener.bind(sock.getsockname())
+        for one in (sock, listener):
+            one.settimeout(0.02)
 
         def serve() -> None:
             while not stop.is_set():
-                try:
+                with suppress(TimeoutError):
                     data, peer = sock.recvfrom(4096)
-                except TimeoutError:
-                    continue
-                if (answer := reply(data)) is not None:
-                    sock.sendto(answer, peer)
+                    if (answer := reply(data)) is not None:
+                        sock.sendto(answer, peer)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+        def serve_streams(reply: Reply) -> None:
+            listener.listen()
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    stream, _ = listener.accept()
+                    with stream:
+                        _serve_stream(stream, reply)
+
+        threads = [threading.Thread(target=serve)]
+        if over_tcp is not None:
+            threads.append(threading.Thread(target=serve_streams, args=(over_tcp,)))
+        for thread in threads:
+            thread.start()
         try:
             yield f"127.0.0.1:{sock.getsockname()[1]}"
         finally:
             stop.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
+
+
+def _serve_stream(stream: socket.socket, reply: Reply) -> None:
+    """Answer questions, each after its length, until no more come."""
+    stream.settimeout(1)
+    with stream.makefile("rb") as questions:
+        while len(head := questions.read(2)) == 2:
+            if (answer := reply(questions.read(int.from_bytes(head, "big")))) is not None:
+                stream.sendall(struct.pack("!H", len(answer)) + answer)
 
 
 def records(kinds: dict[int, list[tuple[int, bytes]]]) -> Callable[[bytes], bytes]:

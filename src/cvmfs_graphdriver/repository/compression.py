@@ -1,7 +1,7 @@
 """How objects are stored: RFC 1950 streams or plain bytes (CernVM-FS format reference, section 1.5).
 
-Owns: compressing and decompressing whole objects and streams, with limits, since no size is believed.
-Must not know: digests (they cover the stored bytes, so whoever moves those computes them).
+Owns: compressing and decompressing whole objects and streams, with limits, since no stated size is trusted.
+Must not know: digests (they cover the stored bytes, so callers compute them).
 
 Two engines write zlib streams. ``ISAL`` is fast and makes a few per cent more bytes; ``ZLIB`` makes the
 very bytes that stock tools make, so that objects deduplicate against theirs. Every client reads both.
@@ -22,7 +22,7 @@ __all__ = ["Compressor", "Decompressor", "Engine", "compress", "decompress", "ne
 
 _PIECE = 1 << 20
 _ISAL_LEVEL = 2
-_ISAL_MEMORY = 5  # shorter blocks, which are 0.4 % smaller than those of the default
+_ISAL_MEMORY = 5  # shorter blocks; the result is 0.4 % smaller than with the default
 _RAW = -15
 _HEAD = b"\x78\x01" + b"\x00\x01\x00\xfe\xff"  # the zlib header, and that of a stored block of one byte
 _EMPTY = b"\x78\x01\x03\x00\x00\x00\x00\x01"
@@ -32,14 +32,14 @@ _Broken = cast("type[Exception]", IsalError)  # the stubs call it a value
 
 
 class Engine(StrEnum):
-    """What makes zlib streams."""
+    """The library that makes zlib streams."""
 
     ISAL = "isal"
     ZLIB = "zlib"
 
 
 class Compressor(Protocol):
-    """A running compression."""
+    """A compression in progress."""
 
     def compress(self, data: bytes | bytearray | memoryview, /) -> bytes: ...
 
@@ -47,7 +47,7 @@ class Compressor(Protocol):
 
 
 class _Plain:
-    """The compression that is none."""
+    """Stores bytes as they are."""
 
     def compress(self, data: bytes | bytearray | memoryview, /) -> bytes:
         return bytes(data)
@@ -122,7 +122,7 @@ class Decompressor:
         self._acceptable = None if limit is None else _WORST * limit + _OVERHEAD
 
     def feed(self, data: bytes) -> bytes:
-        """What comes out when ``data`` goes in."""
+        """Feed ``data``; returns what it decompresses to."""
         if self._stream is None:
             return self._account(data)
         if self._acceptable is not None:
@@ -132,7 +132,7 @@ class Decompressor:
         pieces = []
         while data:
             if self._stream.eof:
-                raise FormatError("there are bytes behind the end of the compressed data")
+                raise FormatError("there are bytes after the end of the compressed data")
             try:
                 piece = self._stream.decompress(data, _PIECE)
             except _Broken as error:
@@ -140,11 +140,11 @@ class Decompressor:
             pieces.append(self._account(piece))
             data = self._stream.unconsumed_tail or self._stream.unused_data
             if not piece and data and not self._stream.eof:
-                raise FormatError("the compressed data is broken: it goes on without an end")
+                raise FormatError("the compressed data is broken: it does not end")
         return b"".join(pieces)
 
     def finish(self) -> bytes:
-        """The rest, when all has gone in."""
+        """The rest, once everything has been fed."""
         if self._stream is None:
             return b""
         try:
@@ -159,7 +159,7 @@ class Decompressor:
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
-                raise FormatError("more bytes come out of the compressed data than there should be")
+                raise FormatError("the compressed data decompresses to more bytes than expected")
         return data
 
 

@@ -26,7 +26,7 @@ from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 __all__ = ["PAGE_SIZE", "check_owner", "create_database", "mapped", "open_immutable", "open_private"]
 
 PAGE_SIZE: Final = 1024
-"""Bytes of a page; the stock server's."""
+"""Bytes of a page, as the stock server has it."""
 
 _VALUE_LIMIT: Final = 256 << 10
 """Bytes of a value or a row; the biggest that has a meaning is 130 kB."""
@@ -69,7 +69,7 @@ class mapped:  # noqa: N801  a verb, as with contextlib's context managers
 
 
 def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    """Open the file at ``path``, which nobody changes, to read it.
+    """Open the file at ``path``, which nobody changes, for reading.
 
     The connection may be used by any thread, but by one at a time. Raises sqlite3.Error; FormatError: it
     is not sound.
@@ -78,7 +78,7 @@ def open_immutable(path: str | os.PathLike[str]) -> sqlite3.Connection:
 
 
 def open_private(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    """Open the existing file at ``path``, which is the caller's alone, and begin a transaction.
+    """Open the existing file at ``path``, which only the caller uses, and begin a transaction.
 
     Raises sqlite3.Error; FormatError: it is not sound.
     """
@@ -106,10 +106,10 @@ def create_database(path: str | os.PathLike[str], tables: Sequence[str]) -> sqli
 
 
 def check_owner(connection: sqlite3.Connection, fqrn: str) -> None:
-    """Raises FormatError: the database is another repository's, or says of none; sqlite3.Error."""
+    """Raises FormatError: the database belongs to another repository, or names none; sqlite3.Error."""
     row = connection.execute("SELECT CAST(value AS TEXT) FROM properties WHERE key = 'fqrn'").fetchone()
     if row is None or row[0] != fqrn:
-        raise FormatError(f"it is not of {fqrn}, but of {row and row[0]!r}")
+        raise FormatError(f"it belongs to {row and row[0]!r}, not to {fqrn}")
 
 
 def _connect(path: str | os.PathLike[str], how: str) -> sqlite3.Connection:
@@ -185,7 +185,7 @@ def _is_plain(connection: sqlite3.Connection, table: str) -> bool:
 
 
 def _begin(connection: sqlite3.Connection) -> None:
-    """The file is worthless until it is finished and hashed, so it needs no journal and no fsync."""
+    """The file has no value until it is finished and hashed, so it needs neither journal nor fsync."""
     try:
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")

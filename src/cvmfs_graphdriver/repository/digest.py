@@ -11,7 +11,6 @@ from enum import Enum, StrEnum
 from typing import Final, NamedTuple, Protocol, Self
 
 from cvmfs_graphdriver.repository.errors import FormatError
-from cvmfs_graphdriver.repository.ripemd160 import new_ripemd160
 
 __all__ = ["DIGEST_SIZE", "Algorithm", "Digest", "Hasher", "ObjectName", "PathKey", "Suffix"]
 
@@ -57,7 +56,7 @@ class Algorithm(Enum):
 
     @property
     def identifier(self) -> str:
-        """What follows the hex digits in the text form: empty for SHA-1."""
+        """The suffix of the hex digits in the text form; empty for SHA-1."""
         if self is Algorithm.SHA1:
             return ""
         return "-rmd160" if self is Algorithm.RMD160 else "-shake128"
@@ -67,7 +66,9 @@ class Algorithm(Enum):
         if self is Algorithm.SHA1:
             return hashlib.sha1(usedforsecurity=False)
         if self is Algorithm.RMD160:
-            return new_ripemd160()
+            from Crypto.Hash import RIPEMD160  # few repositories use it, and OpenSSL 3 hides its own
+
+            return RIPEMD160.new()
         return _Shake128()
 
 
@@ -76,7 +77,7 @@ _TEXT = re.compile(f"([0-9a-f]{{40}})({'|'.join(_BY_IDENTIFIER)})", re.ASCII)
 
 
 class Suffix(StrEnum):
-    """The letter that ends an object's name. It is no part of the digest (section 1.2)."""
+    """The letter that ends an object's name. It is not part of the digest (section 1.2)."""
 
     NONE = ""
     CATALOG = "C"
@@ -119,7 +120,7 @@ class Digest(_DigestFields):
         match = _TEXT.fullmatch(text)
         if match is None:
             raise FormatError(
-                f"{text[:80]!r} is no digest: it wants 40 lower-case hex digits and an algorithm"
+                f"{text[:80]!r} is not a digest: 40 lower-case hex digits and an algorithm are expected"
             )
         return cls(_BY_IDENTIFIER[match[2]], bytes.fromhex(match[1]))
 

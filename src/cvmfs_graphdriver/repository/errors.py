@@ -1,7 +1,7 @@
-"""Errors of the CernVM-FS format: what a repository said cannot be read or cannot be trusted.
+"""Errors of the CernVM-FS format: a repository's data cannot be read or cannot be trusted.
 
-Raised only by this room. "Format" errors mean that bytes do not have the form the format reference gives;
-"trust" errors mean that the form is right and the proof is not.
+Raised only by this room. "Format" errors mean that bytes do not have the form that the format reference
+gives; "trust" errors mean that the form is right but the proof is not.
 """
 
 from typing import ClassVar
@@ -18,7 +18,7 @@ class RepositoryError(CvmfsGraphdriverError):
 
 
 class FormatError(RepositoryError):
-    """Bytes that should be a manifest, whitelist, digest, xattr blob or history do not have its form."""
+    """Bytes that should be a manifest, whitelist, digest, xattr blob or history are not one."""
 
     exit_code: ClassVar[int] = 11
 
@@ -36,6 +36,6 @@ class DigestMismatchError(RepositoryError):
 
 
 class CatalogError(RepositoryError):
-    """A catalog is not a database of a schema that can be read, or contradicts itself."""
+    """A catalog is not a database with a readable schema, or contradicts itself."""
 
     exit_code: ClassVar[int] = 14

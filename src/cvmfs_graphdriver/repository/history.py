@@ -41,7 +41,7 @@ _WHAT = "the history database"
 
 
 class Tag(NamedTuple):
-    """A named revision: ``timestamp`` its unix time, ``size`` its root catalog's in bytes."""
+    """A named revision: ``timestamp`` in Unix time, ``size`` of its root catalog in bytes."""
 
     name: str
     root: Digest
@@ -66,13 +66,13 @@ def _tag(
 
 
 def check_tag_name(name: str) -> None:
-    """Raises FormatError: this may not name a tag of a user's."""
+    """Raises FormatError: users may not give a tag this name."""
     if not name or any(character.isspace() for character in name) or name in {TRUNK, TRUNK_PREVIOUS}:
-        raise FormatError(f"{name!r} cannot name a tag: it is empty, reserved, or has a space in it")
+        raise FormatError(f"{name!r} is not a valid tag name: it is empty, reserved, or contains a space")
 
 
 class History:
-    """An open history database, in a private file, to read and to change."""
+    """An open history database, in a private file, for reading and changing."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
@@ -89,7 +89,7 @@ class History:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
-        """Open an existing one, to change it. Raises CatalogError: no history, or another repository's."""
+        """Open an existing one for changing. Raises CatalogError: not a history, or another repository's."""
         return cls._open(open_private, path, fqrn)
 
     @classmethod
@@ -130,11 +130,11 @@ class History:
         return next((tag for tag in self.tags() if tag.name == name), None)
 
     def at(self, timestamp: int) -> Tag | None:
-        """The newest revision of the trunk that is not younger than this unix time."""
+        """The newest revision of the trunk at this Unix time."""
         return next((t for t in self.tags() if not t.branch and t.timestamp <= timestamp), None)
 
     def put(self, tag: Tag) -> None:
-        """Add a tag, or move the one of this name."""
+        """Add a tag, or move the one with this name."""
         with mapped(_WHAT):
             self._sql.execute(
                 "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
@@ -142,12 +142,12 @@ class History:
             )
 
     def remove(self, name: str) -> bool:
-        """Remove a tag; says whether there was one."""
+        """Remove a tag; returns whether it existed."""
         with mapped(_WHAT):
             return self._sql.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount > 0
 
     def finish(self, *, previous: Digest | None) -> None:
-        """Write and close, as the successor of the history object ``previous``."""
+        """Write and close, recording ``previous`` as the preceding history object."""
         with mapped(_WHAT):
             text = previous.text if previous else _NULL
             self._sql.execute("INSERT OR REPLACE INTO properties VALUES ('previous_revision', ?)", (text,))
@@ -155,5 +155,5 @@ class History:
         self._sql.close()
 
     def close(self) -> None:
-        """Close, forgetting changes. Harmless after ``finish``."""
+        """Close, discarding changes. Harmless after ``finish``."""
         self._sql.close()

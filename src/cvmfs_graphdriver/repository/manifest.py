@@ -1,4 +1,4 @@
-"""The manifest, ``.cvmfspublished``: which root catalog is the repository (format reference, section 2.2).
+"""The manifest, ``.cvmfspublished``: it names the root catalog (format reference, section 2.2).
 
 Owns: the fields and their text form. Must not know: signatures; ``trust`` does the proving.
 """
@@ -43,14 +43,14 @@ class Manifest(NamedTuple):
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Read the lines before the signature; unknown letters are passed over.
+        """Read the lines before the signature; unknown letters are ignored.
 
         Raises FormatError: a required letter is missing, a value has not the form of its letter.
         """
         fields = _split(body)
         for letter, meaning in (("C", "root catalog"), ("R", "root path"), ("D", "TTL"), ("S", "revision")):
             if letter not in fields:
-                raise FormatError(f"the manifest has no line {letter} ({meaning})")
+                raise FormatError(f"the manifest lacks line {letter} ({meaning})")
         if fields["R"] != _ROOT_KEY:
             raise FormatError(f"the manifest's root path key is {fields['R']!r}, not that of the root")
         return cls(
@@ -92,7 +92,7 @@ class Manifest(NamedTuple):
 
 
 def _split(body: bytes) -> dict[str, str]:
-    """Letters and values; the last of a letter counts, as for the reference client."""
+    """Values by letter; the last value of a letter counts, as in the reference client."""
     try:
         lines = body.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ _LIMIT = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metainfo:
-    """Who stands behind a repository and where it should be fetched from.
+    """Who is responsible for a repository and where to fetch it from.
 
     ``custom`` is whatever else its owner wants to say.
     """
@@ -33,25 +33,25 @@ class Metainfo:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the document; fields that are absent are empty, and unknown ones are passed over.
+        """Read the document; absent fields are empty, unknown ones are ignored.
 
-        Raises FormatError: no JSON object, more than 64 KiB, a field of another type.
+        Raises FormatError: it is not a JSON object, exceeds 64 KiB, or has a field of the wrong type.
         """
         if len(data) > _LIMIT:
             raise FormatError(f"the metainfo has {len(data)} bytes, more than {_LIMIT}")
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"the metainfo is no JSON document: {error}") from error
+            raise FormatError(f"the metainfo is not a JSON document: {error}") from error
         if not isinstance(document, dict):
-            raise FormatError("the metainfo is no JSON object")
+            raise FormatError("the metainfo is not a JSON object")
         fields = {name: _text(document, name) for name in _TEXTS}
         servers = document.get("recommended-stratum1s", [])
         if not isinstance(servers, list) or not all(isinstance(server, str) for server in servers):
-            raise FormatError("the metainfo's recommended-stratum1s is no list of texts")
+            raise FormatError("the metainfo's recommended-stratum1s is not a list of strings")
         custom = document.get("custom", {})
         if not isinstance(custom, dict):
-            raise FormatError("the metainfo's custom is no JSON object")
+            raise FormatError("the metainfo's custom is not a JSON object")
         return cls(
             **fields,
             recommended_stratum0=_text(document, "recommended-stratum0"),
@@ -75,5 +75,5 @@ _TEXTS = ("administrator", "email", "organisation", "description", "url")
 def _text(document: dict[str, Any], name: str) -> str:
     value = document.get(name, "")
     if not isinstance(value, str):
-        raise FormatError(f"the metainfo's {name} is no text")
+        raise FormatError(f"the metainfo's {name} is not a string")
     return value

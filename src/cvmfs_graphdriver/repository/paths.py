@@ -1,13 +1,13 @@
-"""Paths of repositories in messages for people.
+"""Repository paths in messages for people.
 
-Owns: how bytes that need not be text are shown on one line. Must not know: where.
+Owns: showing bytes that may not be text on one line.
 """
 
 __all__ = ["shown"]
 
 
 def shown(path: bytes) -> str:
-    """The path as text; what cannot be printed is escaped."""
+    """The path as text; unprintable characters are escaped."""
     text = path.decode("utf-8", "backslashreplace") or "/"
     if text.isprintable():
         return text

@@ -22,7 +22,7 @@ _TABLES = (
 
 
 class ReferenceKind(Enum):
-    """What an object in the reflog is; the value is the number in its table."""
+    """The kind of an object in the reflog; the value is the number in its table."""
 
     CATALOG = 0
     CERTIFICATE = 1
@@ -32,7 +32,7 @@ class ReferenceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One object; ``timestamp`` is the unix time of its publishing."""
+    """One object; ``timestamp`` is the Unix time at which it was published."""
 
     digest: Digest
     kind: ReferenceKind
@@ -40,7 +40,7 @@ class Reference:
 
 
 class Reflog:
-    """An open reflog, in a private file, to read and to change."""
+    """An open reflog, in a private file, for reading and changing."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
@@ -56,7 +56,7 @@ class Reflog:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, fqrn: str) -> Self:
-        """Open an existing one. Raises CatalogError: no reflog, or another repository's."""
+        """Open an existing one. Raises CatalogError: not a reflog, or another repository's."""
         with mapped("the reflog"):
             connection = open_private(path)
             try:
@@ -76,10 +76,10 @@ class Reflog:
             try:
                 return [Reference(Digest.parse(text), ReferenceKind(kind), at) for text, kind, at in rows]
             except ValueError as error:
-                raise FormatError(f"it holds something that is no reference: {error}") from error
+                raise FormatError(f"it contains something that is not a reference: {error}") from error
 
     def add(self, reference: Reference) -> None:
-        """Add a reference; one that is there already keeps its time."""
+        """Add a reference; an existing one keeps its time."""
         with mapped("the reflog"):
             self._sql.execute(
                 "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)",
@@ -87,7 +87,7 @@ class Reflog:
             )
 
     def remove(self, digest: Digest) -> None:
-        """Remove a reference, if it is there."""
+        """Remove a reference if it exists."""
         with mapped("the reflog"):
             self._sql.execute("DELETE FROM refs WHERE hash = ?", (digest.text,))
 
@@ -98,5 +98,5 @@ class Reflog:
         self._sql.close()
 
     def close(self) -> None:
-        """Close, forgetting changes. Harmless after ``finish``."""
+        """Close, discarding changes. Harmless after ``finish``."""
         self._sql.close()

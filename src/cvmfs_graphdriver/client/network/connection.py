@@ -1,8 +1,8 @@
-"""One attempt to fetch something with libcurl: what is asked, and what an answer means.
+"""One attempt to fetch something with libcurl: the request, and what the answer means.
 
-Owns: a curl handle that keeps its connections alive, limits of time, request headers, and the meaning of
-libcurl's errors (CernVM-FS format reference, sections 8.2 and 8.3; libcurl-errors(3)). Must not know: which
-server comes next, what the bytes are; a ``Sink`` takes them.
+Owns: a curl handle that keeps its connections alive, timeouts, request headers, and the meaning of libcurl's
+errors (CernVM-FS format reference, sections 8.2 and 8.3; libcurl-errors(3)). Must not know: which server
+comes next, what the bytes are; a ``Sink`` takes them.
 """
 
 import io
@@ -19,7 +19,7 @@ from cvmfs_graphdriver.client.network.proxies import DIRECT, Proxy
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
-__all__ = ["Connection", "Problem", "Sink"]
+__all__ = ["CurlConnection", "Problem", "Sink"]
 
 _BUFFER = 512 * 1024
 _REDIRECTS = 4
@@ -35,20 +35,20 @@ _PROXY_OR_HOST = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_SEND_ERROR, _SLOW
 
 
 class Sink(Protocol):
-    """Where received bytes go. A transfer that is tried again starts with ``begin`` again."""
+    """Where received bytes go. Each attempt of a transfer starts with ``begin``."""
 
     def begin(self) -> None:
-        """Forget what came so far."""
+        """Forget the bytes received so far."""
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; a RepositoryError says that they cannot be right."""
+        """Take the next bytes. Raises RepositoryError: they cannot be right."""
 
     def finish(self) -> None:
-        """All bytes came; a RepositoryError says that they are not right."""
+        """All bytes have been received. Raises RepositoryError: they are not right."""
 
 
 class Problem(NamedTuple):
-    """Why an attempt failed. ``missing``: the server has no such thing. ``error``: what the sink raised."""
+    """Why an attempt failed. ``missing``: the server has no such object. ``error``: what the sink raised."""
 
     failure: Failure
     detail: str
@@ -56,10 +56,10 @@ class Problem(NamedTuple):
     error: RepositoryError | None = None
 
 
-class Connection:
-    """One curl handle with what stays the same for all its requests already set; for one thread at a time.
+class CurlConnection:
+    """A curl handle, with the options common to all its requests already set; for one thread at a time.
 
-    ``identifier`` tells this client from others.
+    ``identifier`` distinguishes this client from others.
     """
 
     def __init__(self, settings: NetworkSettings, identifier: str = "") -> None:
@@ -69,7 +69,7 @@ class Connection:
         self._head = io.BytesIO()
         self._standing: object = None
         self.received = 0
-        """Bytes of the last request."""
+        """Bytes that the last request brought."""
         self._curl = curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.FAILONERROR, 1)
@@ -82,7 +82,7 @@ class Connection:
         curl.setopt(pycurl.LOW_SPEED_LIMIT, settings.low_speed_limit)
         curl.setopt(pycurl.USERAGENT, f"cvmfs graphdriver {__version__} {identifier}".strip())
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
-        curl.setopt(pycurl.HEADERFUNCTION, self._head.write)  # which is quicker than a function of ours
+        curl.setopt(pycurl.HEADERFUNCTION, self._head.write)  # quicker than a function of our own
         if _SYSTEM_AUTHORITIES.exists():
             curl.setopt(pycurl.CAINFO, str(_SYSTEM_AUTHORITIES))
 
@@ -92,15 +92,15 @@ class Connection:
 
     @property
     def handle(self) -> pycurl.Curl:
-        """What makes an attempt that was prepared, if ``run`` is not called."""
+        """The handle, for callers that make a prepared request by themselves instead of calling ``run``."""
         return self._curl
 
     def prepare(
         self, attempt: Attempt, path: str, sink: Sink, span: tuple[int, int] | None, timeout: float
     ) -> None:
-        """Set everything for one request.
+        """Set the options of one request.
 
-        ``span`` is the bytes from one offset up to, and without, another one; ``timeout`` in seconds.
+        ``span`` asks for the bytes from one offset up to, but not including, another; ``timeout`` in seconds.
         """
         curl = self._curl
         curl.setopt(pycurl.URL, f"{attempt.host}/{path}")
@@ -113,7 +113,7 @@ class Connection:
         self._head.truncate()
 
     def run(self) -> tuple[int, str]:
-        """Make the request; libcurl's error number and text, 0 for none."""
+        """Make the request; returns libcurl's error number, 0 for none, and text."""
         try:
             self._curl.perform()
         except pycurl.error as error:
@@ -121,9 +121,9 @@ class Connection:
         return 0, ""
 
     def conclude(self, attempt: Attempt, sink: Sink, number: int, text: str) -> Problem | None:
-        """What came of the request; None if the sink has all of it and is content.
+        """The outcome of the request: None if the sink has taken all of it.
 
-        Raises what the sink raises about itself, for instance that the disk is full.
+        Raises the sink's errors that are not about the bytes, for instance that the disk is full.
         """
         problem = self._judge(number, text, direct=attempt.proxy == DIRECT)
         if problem is not None:
@@ -137,7 +137,7 @@ class Connection:
         return None
 
     def _set(self, proxy: Proxy, timeout: float, span: tuple[int, int] | None, headers: list[str]) -> None:
-        """What is often the same for many requests."""
+        """Set the options that are usually the same for many requests."""
         curl = self._curl
         curl.setopt(pycurl.PROXY, "" if proxy == DIRECT else proxy.url)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000)))
@@ -149,14 +149,14 @@ class Connection:
             curl.setopt(pycurl.RANGE, f"{span[0]}-{span[1] - 1}")
 
     def _judge(self, number: int, text: str, *, direct: bool) -> Problem | None:
-        """What went wrong on the way, None if nothing did; the sink may still be discontent."""
+        """What went wrong in transit, None if nothing did; the sink may still refuse the bytes."""
         status = self._curl.getinfo(pycurl.RESPONSE_CODE)
         if status:
             failure = classify_status(
                 status,
                 direct=direct,
                 redirects=self._settings.follow_redirects,
-                proxy_error=status >= _FIRST_ERROR and _is_proxys(self._head.getvalue()),
+                proxy_error=status >= _FIRST_ERROR and _is_from_proxy(self._head.getvalue()),
             )
             if failure is not None:
                 missing = status == 404 and failure is Failure.HOST_HTTP
@@ -175,7 +175,7 @@ class Connection:
             headers += [f"X-CVMFS-GID: {os.getgid()}", *self._settings.http_tracing_headers]
         return headers
 
-    # Called by libcurl. An exception here would only be printed, hence it is kept for ``perform``.
+    # Called by libcurl, which would only print an exception: it is kept for ``conclude``.
 
     def _write(self, data: bytes) -> int:
         assert self._sink is not None  # noqa: S101 - set before libcurl runs
@@ -188,8 +188,8 @@ class Connection:
         return len(data)
 
 
-def _is_proxys(head: bytes) -> bool:
-    """Whether the head of an answer says that a proxy made it, because of an error of its own."""
+def _is_from_proxy(head: bytes) -> bool:
+    """Whether the head of an answer says that it reports a proxy's own error."""
     for line in head.lower().splitlines():
         name, _, value = line.partition(b":")
         if name == b"x-squid-error" or (name == b"proxy-status" and b"error=" in value):

@@ -1,8 +1,8 @@
 """Which server and which proxy to use, and what to do when one fails: a state machine without I/O.
 
-Owns: everything that decides about the next request (CernVM-FS format reference, section 8.2): proxy groups,
+Owns: every decision about the next request (CernVM-FS format reference, section 8.2): proxy groups,
 load balancing and sharding, the chain of servers, burned proxies, retries with growing pauses, and the way
-back to the first choice after a while. Must not know: sockets, HTTP, clocks (times are given to it, in
+back to the first choice after a while. Must not know: sockets, HTTP, clocks (callers pass times, in
 seconds on any clock), where randomness comes from.
 
 Theory of operation. The machine's state, shared by all requests:
@@ -11,11 +11,11 @@ Theory of operation. The machine's state, shared by all requests:
   of the list, and only the others are *live*.
 * the current server.
 * three times: since when another group than the first is current, since when the current group has burned
-  members, since when another server than the first is current. Each leads back to the beginning when it is
-  old enough.
+  members, since when another server than the first is current. Once one is old
+  enough, the first choice is used again.
 
-A ``Job`` is one request for one object. It asks for an ``Attempt``, makes it, and if that fails tells how
-and gets the next one, or None, which is the end. What a failure leads to:
+A ``Job`` is one request for one object. Its caller makes the first ``Attempt``; if that fails, it reports how
+and gets the next one, or None if there is nothing left to try. What a failure leads to:
 
 =================  =============================================================================
 bad data           once more from the same place, past all HTTP caches; then as "host: HTTP"
@@ -26,7 +26,7 @@ proxy failures     burn that proxy; if this job has tried as many as there are, 
 =================  =============================================================================
 
 A proxy is burned, and a server left, only if it is still in use when the failure is reported, so that many
-requests that fail together have the effect of one.
+requests that fail at once have the effect of one.
 """
 
 import threading
@@ -73,8 +73,8 @@ _PROXY = frozenset(failure for failure in Failure if failure.name.startswith("PR
 def classify_status(status: int, *, direct: bool, redirects: bool, proxy_error: bool) -> Failure | None:
     """What an HTTP status means, None if it is a success.
 
-    ``direct``: no proxy was used; ``redirects``: they are followed, so that one seen here went in circles;
-    ``proxy_error``: a header says that the answer is the proxy's own.
+    ``direct``: no proxy was used; ``redirects``: they are followed, so one seen here is part of a loop;
+    ``proxy_error``: a header says that the answer reports the proxy's own error.
     """
     if 200 <= status < 300:
         return None
@@ -127,10 +127,10 @@ class Failover:
         self.set_proxies(proxies)
 
     def job(self, key: int = 0) -> "Job":
-        """Begin a request; ``key``, the first 32 bits of an object's digest, decides where it is sharded."""
+        """Begin a request; ``key``, the first 32 bits of a digest, selects the proxy when sharding."""
         return Job(self, key)
 
-    # What administrators see and change
+    # For administrators
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ class Failover:
             self.restart_groups()
 
     def update_proxies(self, proxies: ProxyGroups) -> None:
-        """The members of the groups have other addresses now; the group in use stays in use."""
+        """Use these proxies: the same groups with other addresses. The group in use stays in use."""
         with self._lock:
             self._groups = [list(group) for group in proxies.groups]
             self._fallback = proxies.fallback
@@ -210,10 +210,10 @@ class Failover:
             self._burned_since = None
             self._choose()
 
-    # What jobs use
+    # For jobs
 
     def choose(self, key: int, now: float) -> tuple[str, Proxy]:
-        """Server and proxy for now; first goes back to the first choice where it is time for that."""
+        """The server and proxy to use now: the first choice again where it is time for that."""
         with self._lock:
             if self._expired(self._group_left, self.policy.proxy_reset_after, now):
                 self.restart_groups()
@@ -231,7 +231,7 @@ class Failover:
                 self.switch_host(now)
 
     def burn(self, proxy: Proxy, now: float) -> None:
-        """Stop using a proxy if it is live in the current group; if it was the last, take the next group."""
+        """Stop using a proxy if it is live in the current group; after the last one, use the next group."""
         with self._lock:
             group = self._groups[self._group]
             live = len(group) - self._burned
@@ -248,7 +248,7 @@ class Failover:
             self._choose()
 
     def restart_groups(self) -> None:
-        """Begin with the first proxy group again."""
+        """Start again with the first proxy group."""
         with self._lock:
             self._group = 0
             self._group_left = None
@@ -272,7 +272,7 @@ class Failover:
 
 
 class Job:
-    """One request. ``key`` as in ``Failover.job``; not for use by several threads."""
+    """One request, for one thread; ``key`` as in ``Failover.job``."""
 
     def __init__(self, failover: Failover, key: int) -> None:
         self._failover = failover

@@ -1,4 +1,4 @@
-"""The network as configured: proxies found out, names resolved, servers sorted, all put together.
+"""The network as configured: proxies found, names resolved, servers sorted, all put together.
 
 Owns: the way from settings to a working ``Transfer`` (CernVM-FS format reference, sections 8.1 and 8.4).
 Must not know: what is fetched.
@@ -6,16 +6,15 @@ Must not know: what is fetched.
 
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from random import Random
-from urllib.parse import urlsplit
 
-from cvmfs_graphdriver.client.addresses import host_of, is_address
+from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
 from cvmfs_graphdriver.client.counters import Counters
-from cvmfs_graphdriver.client.errors import CacheError, ConfigurationError, TransferError
+from cvmfs_graphdriver.client.errors import CacheError, TransferError
+from cvmfs_graphdriver.client.network.discovery import find_groups
 from cvmfs_graphdriver.client.network.dns import Resolver
 from cvmfs_graphdriver.client.network.failover import Failover, Policy
 from cvmfs_graphdriver.client.network.geo import SEPARATOR, geo_path, parse_order
@@ -26,24 +25,22 @@ from cvmfs_graphdriver.repository.errors import RepositoryError
 
 __all__ = ["Network", "client_identifier"]
 
-_PAC_LIMIT = 256 * 1024
 _GEO_LIMIT = 64 * 1024
 _GEO_TRIES = 3
 _IDENTIFIER_SIZE = 16
-_WPAD = "http://wpad/wpad.dat"
 
 _log = logging.getLogger(__name__)
 
 
 class Network:
-    """Servers and proxies of one repository. ``identifier`` tells this client from others."""
+    """Servers and proxies of one repository. ``identifier`` distinguishes this client from others."""
 
     proxies: str
     """The regular proxies as configured, or as set since."""
     fallback_proxies: str
     transfer: Transfer
     round_trips: dict[str, float]
-    """Seconds that servers took to answer when they were probed; infinite for those that did not."""
+    """Seconds that each server took to answer when it was probed; infinite if it did not answer."""
 
     def __init__(self, settings: NetworkSettings, counters: Counters, identifier: str) -> None:
         self._settings = settings
@@ -67,9 +64,9 @@ class Network:
         self.transfer = Transfer(settings, failover, counters, self._poll, identifier)
 
     def set_proxies(self, regular: str, fallback: str) -> None:
-        """Use other proxies from now on.
+        """Use these proxies from now on.
 
-        Raises ConfigurationError: ``auto`` finds none, or something is no address.
+        Raises ConfigurationError: ``auto`` finds none, or a proxy is not a valid URL.
         """
         self._names = self._named(regular, fallback)
         self.proxies, self.fallback_proxies = regular, fallback
@@ -77,7 +74,7 @@ class Network:
 
     @property
     def nameserver(self) -> str:
-        """The name server that is asked; empty for the system's way to resolve names."""
+        """The name server that is asked; empty for the system's resolver."""
         return self._resolver.server
 
     @nameserver.setter
@@ -85,16 +82,11 @@ class Network:
         self._resolver.server = place
 
     def _named(self, regular: str, fallback: str) -> ProxyNames:
-        configured = proxy_groups(self._discovered(regular), fallback)
-        for proxy in (proxy for group in configured.groups for proxy in group):
-            if proxy != DIRECT and not is_address(proxy.url):
-                raise ConfigurationError(
-                    f"{proxy.name!r} is no address of a proxy, which looks like http://squid.example.org:3128"
-                )
+        configured = find_groups(regular, fallback, self._settings, self._counters)
         return ProxyNames(configured, self._resolver.resolve, self._renamed)
 
     def sort_by_distance(self) -> bool:
-        """Ask servers which of them is near, and use them in that order; says whether one answered."""
+        """Ask a server which of them are near, and use them in that order; returns whether one answered."""
         failover = self.transfer.failover
         hosts, groups = failover.hosts, failover.groups
         spare = [group[0].name for group in groups.groups[groups.fallback :]]
@@ -104,7 +96,7 @@ class Network:
             try:
                 order = parse_order(self._ask(host, path), len(places))
             except (TransferError, RepositoryError, ValueError) as error:
-                _log.info("%s does not sort servers by distance: %s", host, error)
+                _log.info("%s did not sort servers by distance: %s", host, error)
                 continue
             failover.set_hosts([places[index] for index in order if index < len(hosts)])
             nearer = [index - len(hosts) - 1 for index in order if index > len(hosts)]
@@ -116,7 +108,7 @@ class Network:
         return False
 
     def probe(self) -> None:
-        """Ask each server how long it takes to answer, and use the quickest first."""
+        """Measure how long each server takes to answer, and use the fastest first."""
         self.round_trips = {host: self._round_trip(host) for host in self.transfer.failover.hosts}
         self.transfer.failover.set_hosts(sorted(self.round_trips, key=self.round_trips.__getitem__))
 
@@ -142,7 +134,7 @@ class Network:
             transfer.close()
 
     def _asker(self) -> str:
-        """What distance is measured from: the proxy's name, which servers see, or this client."""
+        """Where distance is measured from: the proxy, since servers see its address, or this client."""
         if template := self._settings.proxy_template:
             return template
         groups = self.transfer.failover.groups
@@ -156,61 +148,13 @@ class Network:
         self._names.poll()
 
     def _renamed(self, groups: ProxyGroups) -> None:
-        # Proxies that administrators have replaced meanwhile do not come back.
+        # Proxies that an administrator has replaced in the meantime do not come back.
         if groups is self._names.groups:
             self.transfer.failover.update_proxies(groups)
 
-    # Proxies that configure themselves
-
-    def _discovered(self, proxies: str) -> str:
-        """The list with ``auto`` replaced by what the environment or a PAC file says."""
-        parts = [part.strip() for part in proxies.split(";")]
-        if "auto" not in parts:
-            return proxies
-        found = os.environ.get("http_proxy", "").strip() or self._from_files()
-        kept = [found if part == "auto" else part for part in parts]
-        result = ";".join(filter(None, kept))
-        if not result:
-            urls = "; ".join(self._settings.pac_urls) or _WPAD
-            raise ConfigurationError(
-                f"no proxy is found automatically, neither in http_proxy nor at {urls}; set CVMFS_HTTP_PROXY"
-            )
-        return result
-
-    def _from_files(self) -> str:
-        from cvmfs_graphdriver.client.pac.running import ScriptError  # few sites have such files
-
-        for url in self._settings.pac_urls or ("auto",):
-            address = _WPAD if url == "auto" else url
-            try:
-                if not is_address(address):
-                    raise ValueError("it is no URL; correct CVMFS_PAC_URLS")
-                return self._from_file(address)
-            except (TransferError, RepositoryError, ScriptError, ValueError) as error:
-                _log.warning("no proxy from %s: %s", address, error)
-        return ""
-
-    def _from_file(self, address: str) -> str:
-        from cvmfs_graphdriver.client.pac.answer import find_proxies
-
-        parts = urlsplit(address)
-        path = f"{parts.path.lstrip('/')}{'?' if parts.query else ''}{parts.query}"
-        direct = Failover([f"{parts.scheme}://{parts.netloc}"], proxy_groups(""), Policy(), self._random)
-        transfer = Transfer(self._settings, direct, self._counters)
-        try:
-            source = transfer.get(path, _PAC_LIMIT).decode("utf-8", "replace")
-        finally:
-            transfer.close()
-        server = self._settings.servers[0]
-        return find_proxies(source, server, host_of(server), self._address)
-
-    def _address(self, host: str) -> str | None:
-        found = self._resolver.resolve(host).found
-        return found[0] if found else None
-
 
 def client_identifier(workspace: Path) -> str:
-    """A name for this client that stays; made up at the first time. Raises CacheError."""
+    """A lasting identifier of this client, generated on first use. Raises CacheError."""
     path = workspace / "uuid"
     try:
         if path.exists():
@@ -218,7 +162,7 @@ def client_identifier(workspace: Path) -> str:
             if len(bytes.fromhex(known.replace("-", ""))) != _IDENTIFIER_SIZE:
                 raise ValueError(known)
             return known
-        import uuid  # once in the life of a cache
+        import uuid  # needed once in the life of a cache
 
         identifier = str(uuid.uuid4())
         path.write_text(identifier + "\n", encoding="ascii")

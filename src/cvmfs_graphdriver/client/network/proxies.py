@@ -1,7 +1,7 @@
 """The syntax of proxy lists (CernVM-FS format reference, section 8.1).
 
-Owns: groups of proxies that share the load, in the order in which they are tried. Must not know: names'
-addresses, which proxy is in use.
+Owns: groups of proxies that share the load, in the order in which they are tried. Must not know: the
+addresses of names, which proxy is in use.
 """
 
 from itertools import chain
@@ -11,7 +11,7 @@ __all__ = ["DIRECT", "Groups", "Proxy", "ProxyGroups", "parse_groups", "proxy_gr
 
 
 class Proxy(NamedTuple):
-    """``url`` is what connections are made to; ``name`` is how the configuration calls it, for people.
+    """``url`` is what connections are made to; ``name`` is its name in the configuration, for people.
 
     The two differ where the proxy's host name has been replaced by one of its addresses.
     """
@@ -21,25 +21,25 @@ class Proxy(NamedTuple):
 
 
 DIRECT = Proxy("DIRECT", "DIRECT")
-"""No proxy at all; it stands in lists like one."""
+"""A direct connection; it appears in lists like a proxy."""
 
 Groups = tuple[tuple[Proxy, ...], ...]
 
 
 class ProxyGroups(NamedTuple):
-    """All groups in the order in which they are tried; from ``fallback`` on they are fallback groups."""
+    """All groups in the order in which they are tried; those from ``fallback`` on are fallback groups."""
 
     groups: Groups
     fallback: int
 
     @property
     def size(self) -> int:
-        """How many proxies there are in all groups."""
+        """The number of proxies in all groups."""
         return sum(len(group) for group in self.groups)
 
 
 def parse_groups(text: str) -> Groups:
-    """``a|b;c`` as groups; empty members and groups are dropped, ``http://`` is what a bare name means."""
+    """``a|b;c`` as groups; empty members and groups are dropped, and bare names get ``http://``."""
     groups = []
     for part in text.split(";"):
         members = tuple(_proxy(word.strip()) for word in part.split("|") if word.strip())
@@ -49,9 +49,10 @@ def parse_groups(text: str) -> Groups:
 
 
 def proxy_groups(regular: str, fallback: str = "") -> ProxyGroups:
-    """Regular and fallback lists as one; DIRECT is no fallback, and where there is one, no proxy either.
+    """Regular and fallback lists as one.
 
-    Without any proxy left the one group is DIRECT.
+    DIRECT is removed from the fallback list and, if any fallback remains, from the regular list too. If no
+    proxy is left, the only group is DIRECT.
     """
     spare = _without_direct(parse_groups(fallback))
     first = parse_groups(regular)

@@ -1,4 +1,4 @@
-"""Proxies by address: each address that a proxy's name stands for is a proxy of its own.
+"""Proxies by address: each address of a proxy's name is a proxy of its own.
 
 Owns: replacing names by addresses, and doing so again when they may have changed (CernVM-FS format
 reference, section 8.1). Must not know: how names are resolved, which proxy is in use.
@@ -42,7 +42,7 @@ class ProxyNames:
         return self._shown
 
     def poll(self) -> None:
-        """See to it that names are resolved again when it is time; does not wait for that."""
+        """Start resolving names again if any has expired; does not wait for the result."""
         now = time.monotonic()
         with self._lock:
             if self._refreshing or all(known.expires > now for known in self._known.values()):
@@ -68,7 +68,7 @@ class ProxyNames:
         return ProxyGroups(groups, self._configured.fallback)
 
     def _members(self, proxy: Proxy) -> tuple[Proxy, ...]:
-        """One for each address; the proxy itself, which will fail, if its name does not resolve."""
+        """One proxy per address; the proxy itself, which will fail, if its name does not resolve."""
         name = host_of(proxy.url)
         # A certificate is for a name, not for an address.
         if proxy == DIRECT or not proxy.url.lower().startswith("http:") or not name:

@@ -1,7 +1,7 @@
 """Consistent spreading of objects over proxies (CernVM-FS format reference, section 8.2).
 
-Owns: the ring of points, and the generator that places them as the reference client does, so that both ask
-the same proxy for the same object. Must not know: which proxies are alive.
+Owns: the ring of points, and the generator that places them. Both match the reference client, so that it
+and this client ask the same proxy for the same object. Must not know: which proxies are alive.
 """
 
 import bisect
@@ -17,7 +17,7 @@ _LAST = 0xFFFFFFFF
 
 
 class Ring:
-    """Each proxy has 16 points on a ring of 32-bit numbers; a key belongs to the next point after it."""
+    """Each proxy has 16 points on a ring of 32-bit numbers; a key belongs to the point at or after it."""
 
     def __init__(self, proxies: Sequence[Proxy]) -> None:
         points: dict[int, Proxy] = {}
@@ -34,7 +34,7 @@ class Ring:
 
 
 def _points(url: str) -> Iterator[int]:
-    """Numbers of the linear congruential generator MMIX, seeded by the URL's digest, scaled by floats."""
+    """Numbers of the linear congruential generator MMIX, seeded by the URL's digest, scaled as floats."""
     state = int.from_bytes(hashlib.sha1(url.encode(), usedforsecurity=False).digest()[:4], "little")
     for _ in range(_POINTS):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64

@@ -1,9 +1,9 @@
 """Fetch something from whichever server, through whichever proxy, delivers it.
 
 Owns: one transfer from its first attempt to its last, up to 16 transfers at once (CernVM-FS format
-reference, section 8.5), and the one error that tells why there was no success. Must not know: caches,
-catalogs, trust. What is received goes piecewise into a ``Sink``, which says whether it is right; who to ask
-next is decided by ``failover``; one attempt is made by ``connection``.
+reference, section 8.5), and the one error that says why it failed. Must not know: caches, catalogs, trust.
+Received bytes go piecewise into a ``Sink``, which says whether they are right; ``failover`` decides whom to
+ask next; ``connection`` makes one attempt.
 """
 
 import threading
@@ -13,23 +13,23 @@ from collections.abc import Callable, Mapping
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import NotFoundError, UnreachableError
-from cvmfs_graphdriver.client.network.connection import Connection, Problem, Sink
+from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem, Sink
 from cvmfs_graphdriver.client.network.failover import Attempt, Failover, Job
 from cvmfs_graphdriver.client.network.proxies import DIRECT
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
-__all__ = ["Errand", "Memory", "Transfer"]
+__all__ = ["Memory", "PendingTransfer", "Transfer"]
 
 _CONNECTIONS = 16
 _SPARE = 12
-"""How many of them may be set aside for what nobody waits for."""
+"""How many of them may be reserved for transfers that nobody waits for."""
 _REASONS = 3
-"""How many of several reasons an error names."""
+"""How many reasons an error names at most."""
 
 
 class Memory:
-    """A sink in memory for small things, with an upper limit in bytes."""
+    """A sink in memory for small objects, with a limit in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -40,18 +40,18 @@ class Memory:
 
     def write(self, data: bytes) -> None:
         if len(self._buffer) + len(data) > self._limit:
-            raise RepositoryError(f"the answer has more than the {self._limit} bytes that are allowed")
+            raise RepositoryError(f"the answer exceeds the limit of {self._limit} bytes")
         self._buffer += data
 
     def finish(self) -> None:
         pass
 
     def getvalue(self) -> bytes:
-        """What was received."""
+        """The received bytes."""
         return bytes(self._buffer)
 
 
-class Errand:
+class PendingTransfer:
     """One transfer on its way from its first attempt to its last."""
 
     __slots__ = ("attempt", "job", "path", "problems", "span")
@@ -61,15 +61,15 @@ class Errand:
         self.span = span
         self.job = job
         self.attempt: Attempt | None = job.first(time.monotonic())
-        """What is to be tried next."""
+        """What to try next."""
         self.problems: dict[str, Problem] = {}
-        """What happened so far, by where."""
+        """What has failed so far, by place."""
 
 
 class Transfer:
     """Fetches from the servers of one repository; safe for any number of threads.
 
-    ``identifier`` tells this client from others.
+    ``identifier`` distinguishes this client from others.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Transfer:
     ) -> None:
         self.failover = failover
         self.timeout = settings.timeout
-        """Seconds to connect and to wait for data through a proxy; may be changed at any time."""
+        """Seconds to connect, and to wait for data, through a proxy; may be changed at any time."""
         self.timeout_direct = settings.timeout_direct
         """The same without a proxy."""
         self.settings = settings
@@ -91,12 +91,12 @@ class Transfer:
         self.identifier = identifier
         self._counters = counters
         self._slots = threading.Semaphore(_CONNECTIONS)
-        self._idle: list[Connection] = []
+        self._idle: list[CurlConnection] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
     def get(self, path: str, limit: int) -> bytes:
-        """Fetch something small into memory: at most ``limit`` bytes. Raises as ``fetch`` does."""
+        """Fetch at most ``limit`` bytes into memory. Raises as ``fetch`` does."""
         sink = Memory(limit)
         self.fetch(path, sink)
         return sink.getvalue()
@@ -105,53 +105,53 @@ class Transfer:
         """Fetch ``path`` below the servers' URLs into ``sink``.
 
         ``path`` is percent-encoded; ``key`` is for sharding; ``span`` asks for the bytes from one offset up
-        to, and without, another one.
+        to, but not including, another.
 
-        Raises NotFoundError: servers answer and none has it. UnreachableError: no server delivers it. What
-        the sink raises, if no server has better bytes.
+        Raises NotFoundError: servers answer and none has it; UnreachableError: no server delivers it; or the
+        sink's error, if no server has better bytes.
         """
-        self.finish(self.errand(path, key=key, span=span), sink)
+        self.finish(self.pending(path, key=key, span=span), sink)
 
-    def errand(self, path: str, *, key: int = 0, span: tuple[int, int] | None = None) -> Errand:
-        """A transfer that is still to be made; the parameters are those of ``fetch``."""
-        return Errand(path, span, self.failover.job(key))
+    def pending(self, path: str, *, key: int = 0, span: tuple[int, int] | None = None) -> PendingTransfer:
+        """A transfer yet to be made; the parameters are those of ``fetch``."""
+        return PendingTransfer(path, span, self.failover.job(key))
 
-    def finish(self, errand: Errand, sink: Sink) -> None:
-        """Make the attempts that are left. Raises as ``fetch`` does."""
+    def finish(self, pending: PendingTransfer, sink: Sink) -> None:
+        """Make the remaining attempts. Raises as ``fetch`` does."""
         connection = self._borrow()
         try:
-            while (attempt := errand.attempt) is not None:
+            while (attempt := pending.attempt) is not None:
                 if self._closing.wait(attempt.delay):
-                    raise UnreachableError(f"{errand.path}: the client is being closed")
+                    raise UnreachableError(f"{pending.path}: the client is being closed")
                 self.poll()
                 started = time.monotonic()
                 sink.begin()
-                connection.prepare(attempt, errand.path, sink, errand.span, self.timeout_of(attempt))
+                connection.prepare(attempt, pending.path, sink, pending.span, self.timeout_of(attempt))
                 problem = connection.conclude(attempt, sink, *connection.run())
                 if problem is None:
                     self.succeeded(attempt, connection.received, time.monotonic() - started)
                     return
-                self.failed(errand, attempt, problem)
+                self.failed(pending, attempt, problem)
         finally:
             self._give_back(connection)
-        raise _summary(errand.path, errand.problems)
+        raise _summary(pending.path, pending.problems)
 
     def timeout_of(self, attempt: Attempt) -> float:
         """Seconds that an attempt may take to connect, and to wait for data."""
         return self.timeout_direct if attempt.proxy == DIRECT else self.timeout
 
     def succeeded(self, attempt: Attempt, received: int, seconds: float) -> None:
-        """An attempt, made here or elsewhere, has brought what it should."""
+        """Record that an attempt, made here or elsewhere, succeeded."""
         self._counters.add_download(received, seconds, _source(attempt))
 
-    def failed(self, errand: Errand, attempt: Attempt, problem: Problem) -> None:
-        """An attempt, made here or elsewhere, has failed: the errand's next one is another."""
+    def failed(self, pending: PendingTransfer, attempt: Attempt, problem: Problem) -> None:
+        """Record that an attempt, made here or elsewhere, failed: ``pending`` goes on to its next one."""
         self._counters.add(f"failure:{problem.failure.name.lower()}")
-        errand.problems[_where(attempt)] = problem
-        errand.attempt = errand.job.failed(attempt, problem.failure, time.monotonic())
+        pending.problems[_where(attempt)] = problem
+        pending.attempt = pending.job.failed(attempt, problem.failure, time.monotonic())
 
     def leave(self, host: str) -> None:
-        """Go on to the next server if ``host`` is in use: it delivers, but cannot be believed."""
+        """Go on to the next server if ``host`` is in use: it delivers, but cannot be trusted."""
         self.failover.leave_host(host, time.monotonic())
 
     def switch_host(self) -> None:
@@ -163,7 +163,7 @@ class Transfer:
         self.failover.switch_group(time.monotonic())
 
     def close(self) -> None:
-        """Stop waiting transfers and close all idle connections."""
+        """Stop transfers that wait, and close all idle connections."""
         self._closing.set()
         with self._lock:
             connections, self._idle = self._idle, []
@@ -171,9 +171,9 @@ class Transfer:
             connection.close()
 
     def reserve(self) -> int:
-        """Set connections aside for transfers that are made elsewhere; says how many, perhaps none.
+        """Reserve connections for transfers made elsewhere; returns how many, perhaps none.
 
-        Some are kept for who has to wait.
+        Some are kept for transfers that somebody waits for.
         """
         count = 0
         while count < _SPARE and self._slots.acquire(blocking=False):
@@ -181,18 +181,18 @@ class Transfer:
         return count
 
     def give_up(self, count: int) -> None:
-        """The end of ``reserve``."""
+        """Release what ``reserve`` returned."""
         if count:
             self._slots.release(count)
 
-    def _borrow(self) -> Connection:
-        """A connection for the caller alone, as soon as there are not too many in use."""
+    def _borrow(self) -> CurlConnection:
+        """A connection for the caller alone, as soon as fewer than the limit are in use."""
         self._slots.acquire()
         with self._lock:
             connection = self._idle.pop() if self._idle else None
-        return connection or Connection(self.settings, self.identifier)
+        return connection or CurlConnection(self.settings, self.identifier)
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: CurlConnection) -> None:
         with self._lock:
             keep = not self._closing.is_set()
             if keep:
@@ -211,7 +211,7 @@ def _source(attempt: Attempt) -> str:
 
 
 def _summary(path: str, problems: Mapping[str, Problem]) -> CvmfsGraphdriverError:
-    """One error for all that happened; ``problems`` by where they happened, the last one last."""
+    """One error for all problems, which are given by place, the latest last."""
     last = list(problems.values())[-1]
     if last.error is not None:
         return last.error

@@ -16,7 +16,7 @@ import pycurl
 
 from cvmfs_graphdriver.client.cache.arrival import Download, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.network.connection import Connection, Problem
+from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem
 from cvmfs_graphdriver.client.network.failover import Attempt
 from cvmfs_graphdriver.client.network.proxies import Proxy
 from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, Order, Result, Route, Setup
@@ -38,7 +38,7 @@ class _Flight(NamedTuple):
     number: int
     download: Download
     attempt: Attempt
-    connection: Connection
+    connection: CurlConnection
     started: float
 
 
@@ -51,7 +51,7 @@ class _Worker:
         self._identifier = setup.identifier
         self._cache = Cache(setup.cache, alien=setup.alien)
         self._multi = pycurl.CurlMulti()
-        self._idle: list[Connection] = []
+        self._idle: list[CurlConnection] = []
         self._orders: deque[tuple[Route, Attempt, Order]] = deque()
         self._flights: dict[pycurl.Curl, _Flight] = {}
         self._results: list[Result] = []
@@ -98,7 +98,7 @@ class _Worker:
                 self._results.append(_unstored(order.number, error))
                 continue
             download.begin()
-            connection = self._idle.pop() if self._idle else Connection(self._settings, self._identifier)
+            connection = self._idle.pop() if self._idle else CurlConnection(self._settings, self._identifier)
             connection.prepare(attempt, wanted.location, download, None, route.timeout)
             flight = _Flight(order.number, download, attempt, connection, time.monotonic())
             self._flights[connection.handle] = flight

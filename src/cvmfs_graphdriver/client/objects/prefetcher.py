@@ -18,7 +18,7 @@ from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.errors import UnreachableError
 from cvmfs_graphdriver.client.network.connection import Problem
 from cvmfs_graphdriver.client.network.failover import Attempt, Failure
-from cvmfs_graphdriver.client.network.transfer import Errand, Transfer
+from cvmfs_graphdriver.client.network.transfer import PendingTransfer, Transfer
 from cvmfs_graphdriver.client.objects.background import Background
 from cvmfs_graphdriver.client.objects.fetcher import Claim, Fetcher
 from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, Order, Result, Route, Setup
@@ -55,7 +55,7 @@ class _Flight(NamedTuple):
 
     claim: Claim
     arrived: Arrived
-    errand: Errand
+    pending: PendingTransfer
     attempt: Attempt
 
 
@@ -95,15 +95,15 @@ class Prefetcher:
                 continue
             count += 1
             wanted = task.wanted
-            errand = (transfer or self._transfer).errand(wanted.location, key=wanted.key, span=wanted.span)
-            attempt = errand.attempt
+            pending = (transfer or self._transfer).pending(wanted.location, key=wanted.key, span=wanted.span)
+            attempt = pending.attempt
             if transfer is not None or wanted.size > _BIG or attempt is None:
-                self._carry_on(claim, task.arrived, errand, transfer or self._transfer)
+                self._carry_on(claim, task.arrived, pending, transfer or self._transfer)
             else:
-                flights.append(_Flight(claim, task.arrived, errand, attempt))
+                flights.append(_Flight(claim, task.arrived, pending, attempt))
         if flights and not self._order(flights):
             for flight in flights:
-                self._carry_on(flight.claim, flight.arrived, flight.errand, self._transfer)
+                self._carry_on(flight.claim, flight.arrived, flight.pending, self._transfer)
         return count
 
     @property
@@ -197,7 +197,7 @@ class Prefetcher:
             now = time.monotonic()
             self._deaths = [*(when for when in self._deaths if now - when < _WHILE), now]
         for flight in flights:
-            self._carry_on(flight.claim, flight.arrived, flight.errand, self._transfer)
+            self._carry_on(flight.claim, flight.arrived, flight.pending, self._transfer)
 
     def _conclude(self, result: Result) -> None:
         with self._lock:
@@ -216,8 +216,8 @@ class Prefetcher:
                 result.missing,
                 RepositoryError(result.detail) if result.wrong else None,
             )
-            self._transfer.failed(flight.errand, flight.attempt, problem)
-        self._carry_on(flight.claim, flight.arrived, flight.errand, self._transfer)
+            self._transfer.failed(flight.pending, flight.attempt, problem)
+        self._carry_on(flight.claim, flight.arrived, flight.pending, self._transfer)
 
     def _release(self) -> None:
         """Give the connections back that were set aside. Called with the lock held."""
@@ -226,13 +226,13 @@ class Prefetcher:
 
     # Threads
 
-    def _carry_on(self, claim: Claim, arrived: Arrived, errand: Errand, transfer: Transfer) -> None:
+    def _carry_on(self, claim: Claim, arrived: Arrived, pending: PendingTransfer, transfer: Transfer) -> None:
         """Make the attempts that are left, in a thread."""
 
         def task() -> None:
             self._waiting.discard(claim)
             try:
-                claim.fetch(lambda download: transfer.finish(errand, download))
+                claim.fetch(lambda download: transfer.finish(pending, download))
             except CvmfsGraphdriverError:
                 return
             arrived(claim.path)

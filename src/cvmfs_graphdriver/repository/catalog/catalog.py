@@ -41,7 +41,7 @@ class Catalog:
         self._mapped = mapped(what)
         self._what = what
         self.mountpoint = mountpoint
-        # A view or a virtual table would be a program of the publisher's: it counts as absent.
+        # A view or a virtual table would run the publisher's code: it counts as absent.
         self._tables = {
             bytes(name)
             for (name,) in self._select(
@@ -50,7 +50,7 @@ class Catalog:
         }
         for name in _REQUIRED:
             if name.encode() not in self._tables:
-                raise CatalogError(f"{what} is no catalog: it has no table {name!r}")
+                raise CatalogError(f"{what} is not a catalog: it has no table {name!r}")
         self.properties: dict[str, str] = {
             key.decode("utf-8", "replace"): value.decode("utf-8", "surrogateescape")
             for key, value in self._select(
@@ -125,14 +125,14 @@ class Catalog:
     # What is in a directory or file
 
     def listing(self, path: bytes, *, hidden: bool = False) -> list[DirectoryEntry]:
-        """The entries of a directory, in no particular order; hidden ones only if they are asked for."""
+        """The entries of a directory, in no particular order; hidden ones only on request."""
         visible = "" if hidden else f" AND (flags & {_HIDDEN}) = 0"
         rows = self._select(self._by_parent + visible, self.key_of(path))
         # A root directory's own parent key may be its own key in repositories of old writers.
         return [entry for row in rows if (entry := entry_of(row)).name]
 
     def directories_with(self, prefix: bytes) -> frozenset[PathKey]:
-        """The keys of all directories that have a name beginning with ``prefix``; found once, then known."""
+        """The keys of all directories with a name that starts with ``prefix``; looked up once."""
         known = self._prefixes.get(prefix)
         if known is None:
             rows = self._select(
@@ -145,7 +145,7 @@ class Catalog:
         return known
 
     def chunks(self, path: bytes) -> tuple[Chunk, ...]:
-        """The chunks of a chunked file by offset, of anything else none.
+        """The chunks of a chunked file in the order of their offsets; none for other entries.
 
         Raises CatalogError: they leave a gap, overlap, or are not there.
         """
@@ -163,10 +163,10 @@ class Catalog:
         end = 0
         for chunk in chunks:
             if chunk.offset != end or chunk.size <= 0:
-                raise CatalogError(f"the chunks of {path!r} do not follow one another at offset {end}")
+                raise CatalogError(f"the chunks of {path!r} are not contiguous at offset {end}")
             end += chunk.size
         if end != entry.size:
-            raise CatalogError(f"the chunks of {path!r} have {end} bytes together, the file has {entry.size}")
+            raise CatalogError(f"the chunks of {path!r} add up to {end} bytes, but the file has {entry.size}")
         return chunks
 
     def objects(self) -> Iterator[tuple[bytes, Suffix]]:
@@ -244,7 +244,7 @@ class Catalog:
 
     @property
     def entries(self) -> int:
-        """How many entries it has, its own root directory among them."""
+        """The number of entries, including its own root directory."""
         ((number,),) = self._select("SELECT count(*) FROM catalog")
         return int(number)
 
@@ -259,7 +259,7 @@ class Catalog:
             or least < 1
             or greatest > _GREATEST_ROW
         ):
-            raise CatalogError(f"{self._what} has rows with the numbers {least!r} to {greatest!r}")
+            raise CatalogError(f"{self._what} has row numbers from {least!r} to {greatest!r}")
         return greatest
 
     def group_row(self, group: int) -> int:
@@ -279,13 +279,13 @@ class Catalog:
     def _number(self, key: str) -> int:
         text = self.properties.get(key, "0")
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise CatalogError(f"{self._what} has the property {key} = {text[:40]!r}, no number")
+            raise CatalogError(f"{self._what} has the property {key} = {text[:40]!r}, which is not a number")
         return int(text)
 
     def _schema_number(self) -> float:
-        """The schema as a number; the first catalogs did not say it."""
+        """The schema as a number; the oldest catalogs do not state it."""
         text = self.properties.get("schema", "1.0")
         try:
             return float(text)
         except ValueError as error:
-            raise CatalogError(f"{self._what} has the schema {text[:40]!r}, no number") from error
+            raise CatalogError(f"{self._what} has the schema {text[:40]!r}, which is not a number") from error

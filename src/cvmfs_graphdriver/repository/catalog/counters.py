@@ -14,7 +14,7 @@ __all__ = ["Counters", "Tally"]
 
 @dataclass(slots=True)
 class Tally:
-    """Numbers of one kind each; sizes are bytes uncompressed."""
+    """Counts of entries by kind; sizes in uncompressed bytes."""
 
     regular: int = 0
     symlink: int = 0
@@ -55,7 +55,7 @@ class Tally:
 
 
 class Counters(NamedTuple):
-    """What a catalog itself holds, and what all catalogs below it hold together."""
+    """What a catalog itself contains, and what all catalogs below it contain together."""
 
     self_: Tally
     subtree: Tally

@@ -108,7 +108,7 @@ class Chunk(NamedTuple):
 
 
 class CatalogReference(NamedTuple):
-    """What a catalog says of a nested catalog (or bind mountpoint): where, which, how big uncompressed.
+    """What a catalog says of a nested catalog (or bind mountpoint): where, which, its uncompressed size.
 
     ``size`` is 0 where the schema is too old to have it.
     """

@@ -53,7 +53,7 @@ class CatalogLoader:
         self._parent = b"", PathKey.of(b"")  # the last one: siblings mostly come one after the other
 
     def put(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk] = ()) -> None:
-        """Put an entry at an absolute path, in place of what is there.
+        """Put an entry at an absolute path, replacing what is there.
 
         The link count of an entry with a ``hardlink_group`` is found by ``settle``.
         """
@@ -70,7 +70,7 @@ class CatalogLoader:
             self._flush()
 
     def lookup(self, path: bytes) -> DirectoryEntry | None:
-        """The entry at a path by now."""
+        """The entry at a path at this point."""
         self._flush()
         return self._writer.lookup(path)
 
@@ -98,7 +98,7 @@ class CatalogLoader:
             self._sql.execute("DELETE FROM catalog WHERE parent_1 = ? AND parent_2 = ?", PathKey.of(path))
 
     def settle(self, *, by_directory: bool = False) -> int:
-        """End: give hard-link groups their counts, drop what belongs to replaced entries, count everything.
+        """Finish: count hard-link groups, drop what belongs to replaced entries, count everything.
 
         ``by_directory`` makes one group of the members in each directory, as the stock server does.
         Returns how many groups had to be broken up for that.

@@ -23,13 +23,13 @@ from cvmfs_graphdriver.repository.errors import CatalogError
 __all__ = ["CatalogWriter"]
 
 _BATCH = 4096
-_WASTE = 5  # a file of which more than a fifth is unused pages is packed anew
+_WASTE = 5  # a file with more than a fifth of unused pages is repacked
 _SCHEMA, _SCHEMA_REVISION = str(LATEST.number), str(LATEST.revision)
 _SELECT = f"SELECT {LATEST.entry_columns} FROM catalog"
 
 
 class CatalogWriter:
-    """A catalog in the making, in a file of its own; for one thread."""
+    """A catalog being written, in a file of its own; for one thread."""
 
     def __init__(self, connection: sqlite3.Connection, path: str, mountpoint: bytes, what: str) -> None:
         connection.text_factory = bytes
@@ -77,7 +77,7 @@ class CatalogWriter:
         return writer
 
     def _take_up(self) -> None:
-        """Learn what an existing catalog has."""
+        """Read what an existing catalog contains."""
         schema, revision = self.property("schema"), self.property("schema_revision")
         if (schema, revision) != (_SCHEMA, _SCHEMA_REVISION):
             raise CatalogError(
@@ -116,12 +116,12 @@ class CatalogWriter:
             self.flush()
 
     def replace(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk] = ()) -> None:
-        """Put an entry in the place of the one at ``path``."""
+        """Replace the entry at ``path``."""
         self.remove(path)
         self.add(path, entry, chunks)
 
     def remove(self, path: bytes) -> None:
-        """Remove one entry, not what is below it. Raises CatalogError: there is none."""
+        """Remove one entry, but not what is below it. Raises CatalogError: there is none."""
         entry = self.lookup(path)
         if entry is None:
             raise CatalogError(f"{self._what} has no entry {path!r} to remove")
@@ -162,7 +162,7 @@ class CatalogWriter:
             return [Chunk(offset, size, Digest(entry.hash_algorithm, raw)) for offset, size, raw in rows]
 
     def new_hardlink_group(self) -> int:
-        """A group number that is not in use in this catalog."""
+        """An unused group number of this catalog."""
         group = self._next_group
         self._next_group += 1
         return group
@@ -181,7 +181,7 @@ class CatalogWriter:
             ]
 
     def put_nested(self, reference: CatalogReference) -> None:
-        """Add a nested catalog, or change which one is at its path. ``self_nested`` follows."""
+        """Add a nested catalog, or replace the one at its path, and update ``self_nested``."""
         with mapped(self._what):
             known = self._sql.execute(
                 "UPDATE nested_catalogs SET sha1 = ?, size = ? WHERE path = CAST(? AS TEXT)",
@@ -195,7 +195,7 @@ class CatalogWriter:
                 self.counters.self_.nested += 1
 
     def remove_nested(self, path: bytes) -> None:
-        """Forget the nested catalog at ``path``. Raises CatalogError: there is none."""
+        """Remove the nested catalog at ``path``. Raises CatalogError: there is none."""
         with mapped(self._what):
             gone = self._sql.execute(
                 "DELETE FROM nested_catalogs WHERE path = CAST(? AS TEXT)", (path,)
@@ -227,14 +227,14 @@ class CatalogWriter:
                 )
 
     def advance(self, *, now: int, previous: Digest | None, revision: int | None = None) -> None:
-        """Make it the next revision after ``previous`` (None: it is the first one that is published)."""
+        """Make it the revision that follows ``previous`` (None: it is the first to be published)."""
         number = int(self.property("revision") or 0) + 1 if revision is None else revision
         self.set_property("last_modified", str(now))
         self.set_property("revision", str(number))
         self.set_property("previous_revision", previous.text if previous else "0" * 40)
 
     def flush(self) -> None:
-        """Write out what is buffered. Raises CatalogError: two entries have one path."""
+        """Write out what is buffered. Raises CatalogError: two entries have the same path."""
         if not self._rows:
             return
         rows, self._rows = self._rows, []
@@ -257,7 +257,7 @@ class CatalogWriter:
         return os.stat(self.path).st_size
 
     def abandon(self) -> None:
-        """Close without finishing; the file is worthless then. Harmless after ``finish``."""
+        """Close without finishing, which makes the file useless. Harmless after ``finish``."""
         self._sql.close()
 
     def _write_counters(self) -> None:

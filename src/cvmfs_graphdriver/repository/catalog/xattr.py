@@ -14,7 +14,7 @@ _LIMIT = 255
 
 
 def parse_xattrs(blob: bytes) -> dict[bytes, bytes]:
-    """Names and values. Raises FormatError: another version, or lengths that do not fit."""
+    """Names and values. Raises FormatError: unknown version, or lengths that exceed the blob."""
     if not blob:
         return {}
     if blob[0] != _VERSION:
@@ -43,14 +43,14 @@ def encode_xattrs(attributes: Mapping[bytes, bytes]) -> bytes:
     if not attributes:
         return b""
     if len(attributes) > _LIMIT:
-        raise FormatError(f"{len(attributes)} extended attributes are more than the {_LIMIT} that fit")
+        raise FormatError(f"{len(attributes)} extended attributes exceed the limit of {_LIMIT}")
     blob = bytearray((_VERSION, len(attributes)))
     for name in sorted(attributes):
         value = attributes[name]
         if not name or len(name) > _LIMIT or len(value) > _LIMIT:
             raise FormatError(
-                f"the extended attribute {name[:80]!r} does not fit: its name has {len(name)} bytes and "
-                f"its value {len(value)}, the format holds {_LIMIT} of each"
+                f"the extended attribute {name[:80]!r} does not fit: its name has {len(name)} bytes, "
+                f"its value {len(value)}, and the format allows {_LIMIT} each"
             )
         blob += bytes((len(name), len(value))) + name + value
     return bytes(blob)

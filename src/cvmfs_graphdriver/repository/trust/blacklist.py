@@ -12,14 +12,14 @@ __all__ = ["Blacklist"]
 
 
 class Blacklist(NamedTuple):
-    """Refused certificates, and per repository the least revision that is not refused."""
+    """Refused certificates, and per repository the lowest revision that is accepted."""
 
     fingerprints: frozenset[Fingerprint] = frozenset()
     least_revisions: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a file. A line that is neither a fingerprint nor ``<NAME REVISION`` is passed over."""
+        """Read a file. A line that is neither a fingerprint nor ``<NAME REVISION`` is ignored."""
         fingerprints = set()
         revisions = []
         for line in data.decode("utf-8", "replace").splitlines():
@@ -36,7 +36,7 @@ class Blacklist(NamedTuple):
         return cls(frozenset(fingerprints), tuple(revisions))
 
     def __or__(self, other: "Blacklist") -> "Blacklist":
-        """What either of two refuses."""
+        """Refuses what either of the two refuses."""
         return Blacklist(self.fingerprints | other.fingerprints, self.least_revisions + other.least_revisions)
 
     def refuses_revision(self, fqrn: str, revision: int) -> bool:

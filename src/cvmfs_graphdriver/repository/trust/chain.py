@@ -1,26 +1,26 @@
 """The trust chain of a repository, in its only legal order (CernVM-FS format reference, section 2.3).
 
-Owns: which proof must come before which. Must not know: network, files, caches; bytes come in, and a proven
-manifest comes out.
+Owns: the order of proofs. Must not know: network, files, caches; bytes come in, and a proven manifest comes
+out.
 
 The order:
 
-1. ``manifest``: parse, compare name and age. The result is *unproven*: it may be used for one thing only,
-   to know which certificate to fetch (and that nothing has changed since an already proven revision).
-2. ``certificate``: its bytes must have the digest that the manifest names; the manifest's signature must
-   verify with its key.
+1. ``manifest``: parse, compare name and age. The result is *unproven*: its only uses are to find
+   out which certificate to fetch, and that nothing has changed since an already proven revision.
+2. ``certificate``: its bytes must have the digest that the manifest names, and its key must verify the
+   manifest's signature.
 3. ``whitelist``: a master key must have signed it, it must be this repository's, not expired, and hold the
    certificate's fingerprint, which no blacklist may hold.
 
-Only then ``verified`` gives the manifest out. Everything below, from the root catalog to the last chunk, is
-named by digests that begin in the manifest, so nothing else needs a signature.
+Only then does ``verified`` return the manifest. Everything below it, from the root catalog to the last chunk,
+is named by digests that start in the manifest, so nothing else needs a signature.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from cvmfs_graphdriver.repository.compression import decompress
-from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, Suffix
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError, TrustError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.blacklist import Blacklist
@@ -34,7 +34,7 @@ _CERTIFICATE_LIMIT = 1 << 20
 
 
 class TrustChain:
-    """One verification of one repository; every refusal names the object and the reason."""
+    """One verification of one repository; each error names the object and the reason."""
 
     def __init__(
         self, fqrn: str, public_keys: Sequence[PublicKey], *, blacklist: Blacklist | None = None
@@ -61,13 +61,13 @@ class TrustChain:
             raise TrustError(f"the manifest of {self._fqrn} was changed: its digest is not that of its text")
         if manifest.fqrn and manifest.fqrn != self._fqrn:
             raise TrustError(
-                f"the manifest of {self._fqrn} is another repository's: it says {manifest.fqrn!r}; "
+                f"the manifest of {self._fqrn} belongs to another repository, {manifest.fqrn!r}; "
                 "check CVMFS_SERVER_URL"
             )
         if manifest.timestamp < newest_timestamp:
             raise TrustError(
-                f"the manifest of {self._fqrn} is older than one seen before (of {manifest.timestamp}, "
-                f"after {newest_timestamp}): the server is stale, or somebody replays an old revision"
+                f"the manifest of {self._fqrn} is older than one seen before ({manifest.timestamp}, "
+                f"after {newest_timestamp}): the server is stale, or somebody is replaying an old revision"
             )
         if self._blacklist.refuses_revision(self._fqrn, manifest.revision):
             raise TrustError(f"revision {manifest.revision} of {self._fqrn} is blacklisted")
@@ -77,14 +77,14 @@ class TrustChain:
 
     @property
     def certificate_name(self) -> ObjectName:
-        """The object that ``certificate`` wants. Raises TrustError: the manifest names none."""
+        """The object that ``certificate`` expects. Raises TrustError: the manifest names none."""
         manifest = self._expect_manifest()
         if manifest.certificate is None:
-            raise TrustError(f"the manifest of {self._fqrn} names no certificate, so nothing proves it")
+            raise TrustError(f"the manifest of {self._fqrn} names no certificate, so it cannot be verified")
         return ObjectName(manifest.certificate, Suffix.CERTIFICATE)
 
     def certificate(self, data: bytes) -> None:
-        """Step 2; ``data`` as it is stored, that is compressed.
+        """Step 2; ``data`` as stored, that is, compressed.
 
         Raises DigestMismatchError, FormatError, TrustError.
         """
@@ -98,7 +98,7 @@ class TrustChain:
             raise FormatError(f"the certificate {name} of {self._fqrn} cannot be read: {error}") from error
         if letter is None or not certificate.verifies_manifest(letter.signed_text, letter.signature):
             raise TrustError(
-                f"the manifest of {self._fqrn} has a wrong signature: certificate {name} did not make it"
+                f"the manifest of {self._fqrn} has an invalid signature: certificate {name} did not make it"
             )
         self._certificate = certificate
 
@@ -106,7 +106,7 @@ class TrustChain:
         """Step 3, at the time ``now``. Raises FormatError, TrustError."""
         certificate = self._certificate
         if certificate is None:
-            raise TrustError(f"the whitelist of {self._fqrn} came before the certificate was proven")
+            raise TrustError(f"the whitelist of {self._fqrn} was given before the certificate was proven")
         try:
             letter = Letter.parse(data)
             whitelist = Whitelist.parse(letter.body)
@@ -116,17 +116,20 @@ class TrustChain:
             raise TrustError(f"the whitelist of {self._fqrn} was changed: its digest is not that of its text")
         if not any(key.verifies_whitelist(letter.signed_text, letter.signature) for key in self._keys):
             raise TrustError(
-                f"the whitelist of {self._fqrn} is signed by none of the {len(self._keys)} public keys "
-                "configured: check CVMFS_PUBLIC_KEY and CVMFS_KEYS_DIR"
+                f"the whitelist of {self._fqrn} is signed by none of the {len(self._keys)} configured "
+                "public keys: check CVMFS_PUBLIC_KEY and CVMFS_KEYS_DIR"
             )
         if whitelist.fqrn != self._fqrn:
-            raise TrustError(f"the whitelist of {self._fqrn} is another repository's: {whitelist.fqrn!r}")
+            raise TrustError(
+                f"the whitelist of {self._fqrn} belongs to another repository, {whitelist.fqrn!r}"
+            )
         if whitelist.expired(now):
             raise TrustError(
                 f"the whitelist of {self._fqrn} expired on {whitelist.expires:%Y-%m-%d %H:%M} UTC: its "
-                "owner must sign it anew (or this machine's clock is wrong)"
+                "owner must sign it again (or this machine's clock is wrong)"
             )
-        marks = {certificate.fingerprint(algorithm) for algorithm in Algorithm}
+        listed = {*whitelist.fingerprints, *self._blacklist.fingerprints}
+        marks = {certificate.fingerprint(other.digest.algorithm) for other in listed}
         if marks.isdisjoint(whitelist.fingerprints):
             raise TrustError(
                 f"the certificate {self.certificate_name} of {self._fqrn} is not on the whitelist: "

@@ -1,11 +1,10 @@
-"""Where the RSA key is in a public key file and in a certificate.
+"""Finding the RSA key in a public key file and in a certificate.
 
 Owns: as much of PEM (RFC 7468), DER (X.690, section 10), SubjectPublicKeyInfo (RFC 5280, section 4.1) and
-RSAPublicKey (RFC 8017, A.1.1) as it takes to find the two numbers of a key. Must not know: what is done with
-them; nothing here proves anything.
+RSAPublicKey (RFC 8017, A.1.1) as are needed to find the two numbers of a key. Must not know: what they
+are used for; nothing here proves anything.
 
-A library would do, but cryptography's ``x509`` and ``serialization`` take longer to be imported than all the
-rest of a mount takes, and of a certificate only the key and the digest count here.
+docs/adr/der-reader.md says why no library does it.
 """
 
 import binascii
@@ -29,7 +28,7 @@ class RsaNumbers(NamedTuple):
 
 
 def decode_pem(text: bytes, label: bytes) -> bytes:
-    """The DER in the first block of that label. Raises FormatError: there is none, or it is no base64."""
+    """The DER in the first block of that label. Raises FormatError: there is none, or it is not base64."""
     _, begin, rest = text.partition(b"-----BEGIN %b-----" % label)
     base64, end, _ = rest.partition(b"-----END %b-----" % label)
     if not begin or not end:
@@ -37,13 +36,13 @@ def decode_pem(text: bytes, label: bytes) -> bytes:
     try:
         return binascii.a2b_base64(b"".join(base64.split()), strict_mode=True)
     except binascii.Error as error:
-        raise FormatError(f"its PEM block {label.decode()} is no base64") from error
+        raise FormatError(f"its PEM block {label.decode()} is not base64") from error
 
 
 def certified_numbers(der: bytes) -> RsaNumbers:
-    """The key of a certificate. Raises FormatError: it is none, or the key is not RSA."""
+    """The key of a certificate. Raises FormatError: it is not one, or the key is not RSA."""
     signed, rest = _take(_SEQUENCE, _only(_SEQUENCE, der))
-    _, rest = _take(_SEQUENCE, rest)  # by which algorithm, and the signature: nobody asks who made it
+    _, rest = _take(_SEQUENCE, rest)  # algorithm and signature: the issuer does not matter
     _only(_BITS, rest)
     if signed[:1] == bytes([_VERSION]):
         _, signed = _take(_VERSION, signed)
@@ -54,12 +53,12 @@ def certified_numbers(der: bytes) -> RsaNumbers:
 
 
 def key_numbers(der: bytes) -> RsaNumbers:
-    """The key in a SubjectPublicKeyInfo. Raises FormatError: it is none, or the key is not RSA."""
+    """The key in a SubjectPublicKeyInfo. Raises FormatError: it is not one, or the key is not RSA."""
     return _numbers(_only(_SEQUENCE, der))
 
 
 def bare_numbers(der: bytes) -> RsaNumbers:
-    """The key in an RSAPublicKey. Raises FormatError: it is none."""
+    """The key in an RSAPublicKey. Raises FormatError: it is not one."""
     modulus, rest = _take(_INTEGER, _only(_SEQUENCE, der))
     return RsaNumbers(_natural(_only(_INTEGER, rest)), _natural(modulus))
 
@@ -70,8 +69,8 @@ def _numbers(info: bytes) -> RsaNumbers:
     if name != _RSA:
         raise FormatError("its key is not RSA")
     numbers = _only(_BITS, bits)
-    if numbers[:1] != b"\0":  # the count of bits that do not belong to it
-        raise FormatError("its key is no whole number of bytes")
+    if numbers[:1] != b"\0":  # the number of unused bits
+        raise FormatError("its key is not a whole number of bytes")
     return bare_numbers(numbers[1:])
 
 
@@ -83,7 +82,7 @@ def _natural(content: bytes) -> int:
 
 
 def _only(tag: int, data: bytes) -> bytes:
-    """The content of the element that ``data`` is."""
+    """The content of the element that is all of ``data``."""
     content, rest = _take(tag, data)
     if rest:
         raise FormatError("it is longer than it says")
@@ -93,15 +92,15 @@ def _only(tag: int, data: bytes) -> bytes:
 def _take(tag: int, data: bytes) -> tuple[bytes, bytes]:
     """The content of the element that ``data`` begins with, and what follows it."""
     if len(data) < 2 or data[0] != tag:
-        raise FormatError(f"it has no DER element {tag:#04x} where one should be")
+        raise FormatError(f"it lacks a DER element {tag:#04x} where one is expected")
     start, length = 2, data[1]
     if length >= _LONG:
         start += length - _LONG
         if not 2 < start <= 2 + _LENGTH_BYTES:
-            raise FormatError("a DER element in it has an impossible length")
+            raise FormatError("it has a DER element of an impossible length")
         length = int.from_bytes(data[2:start], "big")
         if length < _LONG or data[2] == 0:
-            raise FormatError("the length of a DER element in it is not as short as could be")
+            raise FormatError("it has a DER element whose length is not in its shortest form")
     end = start + length
     if end > len(data):
         raise FormatError("it is cut short")

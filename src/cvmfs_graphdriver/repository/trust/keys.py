@@ -1,7 +1,7 @@
 """Keys and certificates of a repository, and its two rules of signing (format reference, sections 2.3-2.5).
 
-Owns: RSA as this format uses it. The whitelist is signed by the master key over the digest's text as it
-is: PKCS#1 v1.5 padding, no DigestInfo. The manifest is signed by the repository key with a SHA-1
+Owns: RSA as this format uses it. The whitelist is signed by the master key over the digest's text
+itself: PKCS#1 v1.5 padding, no DigestInfo. The manifest is signed by the repository key with a SHA-1
 DigestInfo. Of a certificate only the fingerprint and the public key matter; dates, issuer and name do not.
 Must not know: where keys are kept; private keys (``signing``).
 """
@@ -34,7 +34,7 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Read ``AA:BB:…[-ALGORITHM]``; whatever follows a space or ``#`` is comment."""
+        """Read ``AA:BB:…[-ALGORITHM]``; whatever follows a space or ``#`` is a comment."""
         text = line.split("#", 1)[0].split(None, 1)[0] if line.split("#", 1)[0].strip() else ""
         return cls(Digest.parse(text.replace(":", "").lower()))
 
@@ -55,7 +55,7 @@ class PublicKey(NamedTuple):
     key: rsa.RSAPublicKey
 
     def verifies_whitelist(self, signed_text: bytes, signature: bytes) -> bool:
-        """Whether the signature is this key's over exactly that text, without DigestInfo."""
+        """Whether this key made the signature over exactly this text, without DigestInfo."""
         try:
             return self.key.recover_data_from_signature(signature, padding.PKCS1v15(), None) == signed_text
         except InvalidSignature:
@@ -64,7 +64,7 @@ class PublicKey(NamedTuple):
     @property
     def pem(self) -> bytes:
         """PEM, SubjectPublicKeyInfo."""
-        from cryptography.hazmat.primitives import serialization  # who mounts writes no keys
+        from cryptography.hazmat.primitives import serialization  # mounting writes no keys
 
         return self.key.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -79,10 +79,10 @@ def load_public_keys(pem: bytes) -> list[PublicKey]:
             keys.append(PublicKey(_rsa_key(_public_numbers(_BEGIN + block))))
         except FormatError as error:
             raise FormatError(
-                f"a public key file holds something that is no RSA public key: {error}"
+                f"a public key file contains something other than an RSA public key: {error}"
             ) from error
     if not keys:
-        raise FormatError("a public key file holds no PEM public key")
+        raise FormatError("a public key file contains no PEM public key")
     return keys
 
 
@@ -95,18 +95,18 @@ class Certificate(NamedTuple):
 
     @classmethod
     def parse(cls, pem: bytes) -> Self:
-        """Raises FormatError: no X.509 certificate with an RSA key."""
+        """Raises FormatError: it is not an X.509 certificate with an RSA key."""
         try:
             der = decode_pem(pem, b"CERTIFICATE")
             return cls(pem, der, _rsa_key(certified_numbers(der)))
         except FormatError as error:
-            raise FormatError(f"it is no PEM certificate: {error}") from error
+            raise FormatError(f"it is not a PEM certificate: {error}") from error
 
     def fingerprint(self, algorithm: Algorithm = Algorithm.SHA1) -> Fingerprint:
         return fingerprint_digest(self.der, algorithm)
 
     def verifies_manifest(self, signed_text: bytes, signature: bytes) -> bool:
-        """Whether the signature is that of the certificate's key, with a SHA-1 DigestInfo."""
+        """Whether the certificate's key made the signature, with a SHA-1 DigestInfo."""
         try:
             self.key.verify(signature, signed_text, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
         except InvalidSignature:
@@ -121,8 +121,8 @@ def _public_numbers(pem: bytes) -> RsaNumbers:
 
 
 def _rsa_key(numbers: RsaNumbers) -> rsa.RSAPublicKey:
-    """The key, ready to verify. Raises FormatError: there is no such key."""
+    """The key, ready to verify. Raises FormatError: the numbers are not a key."""
     try:
         return rsa.RSAPublicNumbers(numbers.exponent, numbers.modulus).public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise FormatError("its numbers are no RSA key") from error
+        raise FormatError("its numbers are not an RSA key") from error

@@ -1,7 +1,7 @@
 """The frame of signed files: body, ``--``, the body's digest as text, a signature over that text.
 
-Owns: cutting and joining (CernVM-FS format reference, section 2.1). Must not know: keys; a caller
-verifies ``signature`` over ``signed_text`` by the rule that its kind of file has.
+Owns: taking apart and joining (CernVM-FS format reference, section 2.1). Must not know: keys; callers verify
+``signature`` over ``signed_text`` by the rule for their kind of file.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,17 @@ class Letter(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Raises FormatError: no mark, or no digest and signature behind it."""
+        """Raises FormatError: there is no mark, or no digest and signature after it."""
         body, mark, rest = data.partition(b"\n" + _MARK)
         if not mark:
             raise FormatError("it is not signed: there is no line '--' before a signature")
         text, newline, signature = rest.partition(b"\n")
         if not newline or not signature:
-            raise FormatError("it is cut short: digest and signature are missing behind the line '--'")
+            raise FormatError("it is cut short: digest and signature are missing after the line '--'")
         try:
             digest = Digest.parse(text.decode("ascii"))
         except UnicodeDecodeError as error:
-            raise FormatError("the line behind '--' is not a digest") from error
+            raise FormatError("the line after '--' is not a digest") from error
         return cls(body + b"\n", digest, signature)
 
     @property
@@ -43,11 +43,11 @@ class Letter(NamedTuple):
         return self.digest.text.encode("ascii")
 
     def digest_matches(self) -> bool:
-        """Whether the printed digest is the body's."""
+        """Whether the stated digest is that of the body."""
         return Digest.of(self.body, self.digest.algorithm) == self.digest
 
 
 def encode_letter(body: bytes, algorithm: Algorithm, sign: Callable[[bytes], bytes]) -> bytes:
-    """The signed file: ``sign`` gets the digest's text and returns the signature's bytes."""
+    """The signed file: ``sign`` receives the digest's text and returns the signature."""
     text = Digest.of(body, algorithm).text.encode("ascii")
     return body + _MARK + text + b"\n" + sign(text)

@@ -1,7 +1,7 @@
-"""Private keys of a repository, and what is made with them: signatures and certificates.
+"""Private keys of a repository, and what they make: signatures and certificates.
 
-Owns: making and reading them, and the signing half of the two rules in ``keys``. Must not know: where keys
-are kept. Apart from ``keys``, since who only verifies should not wait for what this imports.
+Owns: making and reading keys, and the signing half of the two rules in ``keys``. Must not know: where keys
+are kept. Separate from ``keys``, so that verifying does not wait for what this module imports.
 """
 
 from dataclasses import dataclass
@@ -36,18 +36,18 @@ class SigningKey:
 
     @classmethod
     def parse(cls, pem: bytes) -> Self:
-        """Raises FormatError: no unencrypted RSA private key in PEM."""
+        """Raises FormatError: it is not an unencrypted RSA private key in PEM."""
         try:
             key = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise FormatError("it is no unencrypted PEM private key") from error
+            raise FormatError("it is not an unencrypted PEM private key") from error
         if not isinstance(key, rsa.RSAPrivateKey):
             raise FormatError("the private key is not RSA")
         return cls(key)
 
     @property
     def pem(self) -> bytes:
-        """PEM in the form that stock tools write (PKCS#8, not encrypted)."""
+        """PEM as stock tools write it (PKCS#8, not encrypted)."""
         return self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -57,15 +57,15 @@ class SigningKey:
         return PublicKey(self.key.public_key())
 
     def sign_whitelist(self, signed_text: bytes) -> bytes:
-        """As a master key: the text itself, padded."""
+        """Sign as a master key: the text itself, padded."""
         return self.key.sign(signed_text, padding.PKCS1v15(), NoDigestInfo())
 
     def sign_manifest(self, signed_text: bytes) -> bytes:
-        """As a repository key: with a SHA-1 DigestInfo."""
+        """Sign as a repository key: with a SHA-1 DigestInfo."""
         return self.key.sign(signed_text, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
 
     def certify(self, fqrn: str, now: datetime | None = None) -> Certificate:
-        """A self-signed certificate as the stock server makes one: 365 days, which nobody checks."""
+        """A self-signed certificate as the stock server makes it: valid for 365 days, unchecked."""
         short = fqrn if len(fqrn) <= _NAME_LIMIT else fqrn[:_NAME_LIMIT] + "[...]"
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{short} CernVM-FS Release Managers")])
         start = now or datetime.now(UTC)

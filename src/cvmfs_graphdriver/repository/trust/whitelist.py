@@ -1,6 +1,6 @@
 """The whitelist, ``.cvmfswhitelist``: whose signature counts, and until when (format reference, section 2.4).
 
-Owns: the fields and their text form. Must not know: signatures; ``trust`` does the proving.
+Owns: the fields and their text form. Must not know: signatures, which ``chain`` verifies.
 """
 
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ class Whitelist(NamedTuple):
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Read the lines before the signature. Raises FormatError: a line has not its form."""
+        """Read the lines before the signature. Raises FormatError: a line is malformed."""
         try:
             lines = body.decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
             raise FormatError("the whitelist is not text") from error
         if len(lines) < 3 or lines[1][:1] != "E" or lines[2][:1] != "N":
-            raise FormatError("the whitelist does not begin with creation, expiry and name")
+            raise FormatError("the whitelist does not start with creation time, expiry and name")
         fingerprints = tuple(
             Fingerprint.parse(line)
             for line in lines[3:]
@@ -45,17 +45,15 @@ class Whitelist(NamedTuple):
         return ("\n".join(lines) + "\n").encode()
 
     def expired(self, now: datetime) -> bool:
-        """Whether it is out of date; hours count, not minutes."""
+        """Whether it has expired; minutes do not count."""
         hour = {"minute": 0, "second": 0, "microsecond": 0}
         return self.expires.replace(**hour) < now.astimezone(UTC).replace(**hour)  # type: ignore[arg-type]
 
 
 def _time(text: str) -> datetime:
     if len(text) != 14 or not (text.isascii() and text.isdigit()):
-        raise FormatError(f"{text[:40]!r} is no time of a whitelist: it wants 14 digits")
+        raise FormatError(f"{text[:40]!r} is not a time: 14 digits are expected")
     try:
-        return datetime.fromisoformat(
-            f"{text[:8]}T{text[8:]}Z"
-        )  # strptime's module takes 5 ms to be imported
+        return datetime.fromisoformat(f"{text[:8]}T{text[8:]}Z")  # strptime's module takes 5 ms to import
     except ValueError as error:
-        raise FormatError(f"{text!r} is no time of a whitelist") from error
+        raise FormatError(f"{text!r} is not a valid time") from error

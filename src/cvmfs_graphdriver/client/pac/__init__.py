@@ -1,1 +1,0 @@
-"""Proxy configuration files: running one, and reading its answer."""

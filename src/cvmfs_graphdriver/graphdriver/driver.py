@@ -25,6 +25,7 @@ from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
 from cvmfs_graphdriver.graphdriver.sizes import SizeLimits
 from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.chain import sources_above
 from cvmfs_graphdriver.layers.changes import changes, size_of
@@ -136,10 +137,7 @@ class GraphDriver:
         self._prepare(arguments)
         for identity in self._now().store.orphans():
             self._abandon(identity, "has lost its container")
-        kept = self._base / _KEPT
-        temporary = kept.with_suffix(".new")
-        temporary.write_text(json.dumps(arguments))
-        temporary.rename(kept)
+        write_whole_file(self._base / _KEPT, json.dumps(arguments).encode())
         return {}
 
     def _prepare(self, arguments: Mapping[str, Any]) -> None:

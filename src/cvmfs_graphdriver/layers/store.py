@@ -27,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.image.thin import ThinImage
@@ -102,11 +103,7 @@ class Layer:
     def end_filling(self, thin: ThinImage | None) -> None:
         """Say that all content is there, and whether the layer is a thin one."""
         if thin is not None:
-            with (self.directory / ".thin.json").open("wb") as file:
-                file.write(thin.dump())
-                file.flush()
-                os.fsync(file.fileno())
-            (self.directory / ".thin.json").rename(self.directory / "thin.json")
+            write_whole_file(self.directory / "thin.json", thin.dump(), durable=True)
         (self.directory / "filling").rename(self.directory / "complete")
 
     def complete(self) -> None:

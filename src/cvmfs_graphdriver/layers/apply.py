@@ -18,6 +18,7 @@ from pathlib import Path
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import (
+    LAYER_LIMIT,
     OPAQUE_MARK,
     OPAQUE_VALUE,
     OPAQUE_XATTR,
@@ -71,7 +72,7 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
             writer.finish()
         if only and writer.has_thin:
             with open(open_beneath(root, _THIN[1:], os.O_RDONLY), "rb") as file:
-                return writer.size, ThinImage.parse(file.read())
+                return writer.size, _stackable(ThinImage.parse(file.read()))
         return writer.size, None  # noqa: TRY300
     except OciError as error:
         raise ApplyError(f"the layer is refused: {error}") from error
@@ -260,6 +261,15 @@ class _Writer:
                 for path, time in self._times.items()
                 if path != inside and not path.startswith(inside + b"/")
             }
+
+
+def _stackable(thin: ThinImage) -> ThinImage:
+    if len(thin.layers) > LAYER_LIMIT:
+        raise ApplyError(
+            f"the layer is refused: its thin.json has {len(thin.layers)} layers, more than the {LAYER_LIMIT} "
+            "that overlayfs can stack"
+        )
+    return thin
 
 
 def _is_symlink(parent: int, name: bytes) -> bool:

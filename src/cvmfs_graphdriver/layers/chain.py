@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.overlay import LAYER_LIMIT
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.store import Layer
 from cvmfs_graphdriver.oci.image.thin import LayerLocation
 
-__all__ = ["LAYER_LIMIT", "Source", "sources_above", "sources_of"]
-
-LAYER_LIMIT = 500  # overlayfs' own
+__all__ = ["Source", "sources_above", "sources_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,7 @@ def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
     found = list(dict.fromkeys(found))
     if len(found) > LAYER_LIMIT:
         raise LayerStateError(
-            f"{len(found)} layers are more than the {LAYER_LIMIT} that can lie over one another: "
-            "squash the image"
+            f"{len(found)} layers are more than the {LAYER_LIMIT} that overlayfs can stack; squash the image"
         )
     return found
 

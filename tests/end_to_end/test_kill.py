@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.graphdriver.init_layers import orphaned_init_layers
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.layers.store import Layer, LayerStore
 from demo.daemons import DaemonError, DockerEngine, plugin_tarball
@@ -194,7 +195,7 @@ def check_left_over(engine: DockerEngine) -> None:
     layers = [Layer(path.name, path) for path in home.iterdir() if (path / "diff").exists()]
     assert not [path for path in home.iterdir() if path.name.startswith(".new")]
     assert not [layer.id for layer in layers if layer.is_half_filled]
-    assert not LayerStore(home).orphans()
+    assert not orphaned_init_layers(LayerStore(home))
     forgotten = {layer.id for layer in layers} - owned(engine)
     print("layers that Docker forgot:", len(forgotten), "after", KILLS, "kills")
     assert len(forgotten) <= max(4, KILLS // 3), forgotten

@@ -20,6 +20,7 @@ from typing import Any
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.errors import NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
+from cvmfs_graphdriver.graphdriver.init_layers import is_init_layer, orphaned_init_layers
 from cvmfs_graphdriver.graphdriver.journal import Journal
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
@@ -33,7 +34,7 @@ from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import IDLE, LayerMounts
-from cvmfs_graphdriver.layers.store import INIT, Layer, LayerStore, check_identity
+from cvmfs_graphdriver.layers.store import Layer, LayerStore, check_identity
 from cvmfs_graphdriver.oci.image.thin import LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.image.thin_image import thin_layer
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
@@ -135,7 +136,7 @@ class GraphDriver:
     def _init(self, call: Call) -> Reply:
         arguments = call.arguments()
         self._prepare(arguments)
-        for identity in self._now().store.orphans():
+        for identity in orphaned_init_layers(self._now().store):
             self._abandon(identity, "has lost its container")
         write_whole_file(self._base / _KEPT, json.dumps(arguments).encode())
         return {}
@@ -225,7 +226,7 @@ class GraphDriver:
             with self._at_risk(identity):
                 path = now.mounts.get(identity, arguments.get("MountLabel") or "")
         except CvmfsGraphdriverError:
-            if identity in self._new and identity.endswith(INIT):
+            if identity in self._new and is_init_layer(identity):
                 now.store.remove(identity)  # Docker gives up making the container, and forgets this layer
             raise
         return {"Dir": str(path)}
@@ -241,7 +242,7 @@ class GraphDriver:
 
         That is one which prepares a container: Docker notes neither before both are there.
         """
-        return self._journal.during(identity) if identity.endswith(INIT) else nullcontext()
+        return self._journal.during(identity) if is_init_layer(identity) else nullcontext()
 
     def _exists(self, call: Call) -> Reply:
         return {"Exists": self._now().store.exists(_text(call.arguments(), "ID"))}

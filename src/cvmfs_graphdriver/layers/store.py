@@ -32,14 +32,12 @@ from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.image.thin import ThinImage
 
-__all__ = ["INIT", "Layer", "LayerStore", "check_identity"]
+__all__ = ["Layer", "LayerStore", "check_identity"]
 
 _log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _NEW = ".new-"
-INIT = "-init"
-"""What Docker calls the layer that prepares a container, after the container's own."""
 _DEPTH_LIMIT = 1000
 
 
@@ -132,16 +130,9 @@ class LayerStore:
                 _log.warning("the layer %s was left half filled and is removed", entry.name)
                 self.remove(entry.name)
 
-    def orphans(self) -> list[str]:
-        """What prepares a container that is not there: Docker's ``ID-init`` without ``ID``.
-
-        Nobody needs them if Docker has just begun, and makes no container.
-        """
-        return [
-            entry.name
-            for entry in os.scandir(self.home)
-            if entry.name.endswith(INIT) and not self.exists(entry.name.removesuffix(INIT))
-        ]
+    def identities(self) -> list[str]:
+        """The ids of all layers."""
+        return [name for name in os.listdir(self.home) if self.exists(name)]
 
     def exists(self, identity: str) -> bool:
         return _ID.fullmatch(identity) is not None and (self.home / identity / "diff").is_dir()

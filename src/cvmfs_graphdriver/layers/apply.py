@@ -63,17 +63,17 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
     """
     root = os.open(diff, _DIRECTORY | os.O_CLOEXEC)
     try:
-        with closing(_Writer(root, owners)) as writer:
+        with closing(_Unpacking(root, owners)) as unpacking:
             tar = TarReader("the layer", source, longest=_LONGEST_PATH)
             only = True
             for entry in tar:
                 only = only and entry.path in (b"", _THIN)
-                writer.write(entry, tar.read)
-            writer.finish()
-        if only and writer.has_thin:
+                unpacking.write(entry, tar.read)
+            unpacking.finish()
+        if only and unpacking.has_thin:
             with open(open_beneath(root, _THIN[1:], os.O_RDONLY), "rb") as file:
-                return writer.size, _stackable(ThinImage.parse(file.read()))
-        return writer.size, None  # noqa: TRY300
+                return unpacking.size, _stackable(ThinImage.parse(file.read()))
+        return unpacking.size, None  # noqa: TRY300
     except OciError as error:
         raise ApplyError(f"the layer is refused: {error}") from error
     except PathEscapeError as error:
@@ -87,7 +87,7 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
         os.close(root)
 
 
-class _Writer:
+class _Unpacking:
     """One run into one directory."""
 
     def __init__(self, root: int, owners: Owners) -> None:

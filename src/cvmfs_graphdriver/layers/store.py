@@ -32,7 +32,7 @@ from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.image.thin import ThinImage
 
-__all__ = ["Layer", "LayerStore", "check_identity"]
+__all__ = ["LayerStore", "StoredLayer", "check_identity"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _DEPTH_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class StoredLayer:
     """One layer's place on disk."""
 
     id: str
@@ -126,7 +126,7 @@ class LayerStore:
         for entry in list(os.scandir(self.home)):
             if entry.name.startswith(_NEW):
                 _remove_tree(Path(entry.path))
-            elif Layer(entry.name, Path(entry.path)).is_half_filled:
+            elif StoredLayer(entry.name, Path(entry.path)).is_half_filled:
                 _log.warning("the layer %s was left half filled and is removed", entry.name)
                 self.remove(entry.name)
 
@@ -137,13 +137,13 @@ class LayerStore:
     def exists(self, identity: str) -> bool:
         return _ID.fullmatch(identity) is not None and (self.home / identity / "diff").is_dir()
 
-    def get(self, identity: str) -> Layer:
+    def get(self, identity: str) -> StoredLayer:
         """Raises NoSuchLayerError."""
         if not self.exists(identity):
             raise NoSuchLayerError(f"there is no layer {identity[:80]!r} in {self.home}")
-        return Layer(identity, self.home / identity)
+        return StoredLayer(identity, self.home / identity)
 
-    def ancestry(self, identity: str) -> list[Layer]:
+    def ancestry(self, identity: str) -> list[StoredLayer]:
         """The layer and all below it, from the top to the base. Raises NoSuchLayerError, LayerStateError."""
         found = [self.get(identity)]
         while (parent := found[-1].parent) is not None:
@@ -152,7 +152,7 @@ class LayerStore:
                 raise LayerStateError(f"the layers below {identity} do not end: {self.home} is damaged")
         return found
 
-    def create(self, identity: str, parent: str | None, *, container: bool = False) -> Layer:
+    def create(self, identity: str, parent: str | None, *, container: bool = False) -> StoredLayer:
         """Make an empty layer above ``parent``, which is complete from now on.
 
         Raises LayerStateError, NoSuchLayerError.
@@ -181,7 +181,7 @@ class LayerStore:
             raise LayerStateError(
                 f"cannot make the layer {identity} in {self.home}: {error.strerror}"
             ) from error
-        return Layer(identity, self.home / identity)
+        return StoredLayer(identity, self.home / identity)
 
     def remove(self, identity: str) -> None:
         """Remove a layer that is not mounted; one that is not there is removed already."""

@@ -19,6 +19,7 @@ FLOORS = {
     "repository": 0,
     "kernel": 0,
     "oci": 0,
+    "http": 0,
     "shell": 0,
     "client": 1,
     "publisher": 1,

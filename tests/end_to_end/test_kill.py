@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.graphdriver.init_layers import orphaned_init_layers
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
-from cvmfs_graphdriver.layers.store import Layer, LayerStore
+from cvmfs_graphdriver.layers.store import LayerStore, StoredLayer
 from demo.daemons import DaemonError, DockerEngine, plugin_tarball
 from demo.installation import HERE
 from tests.end_to_end.conftest import Scene
@@ -191,10 +192,10 @@ def check_left_over(engine: DockerEngine) -> None:
     home = engine.driver_home()
     mounted = Path(f"/proc/{driver_of(engine)}/mountinfo").read_text()
     assert not [line for line in mounted.splitlines() if line.split()[4].endswith("/merged")]
-    layers = [Layer(path.name, path) for path in home.iterdir() if (path / "diff").exists()]
+    layers = [StoredLayer(path.name, path) for path in home.iterdir() if (path / "diff").exists()]
     assert not [path for path in home.iterdir() if path.name.startswith(".new")]
     assert not [layer.id for layer in layers if layer.is_half_filled]
-    assert not LayerStore(home).orphans()
+    assert not orphaned_init_layers(LayerStore(home))
     forgotten = {layer.id for layer in layers} - owned(engine)
     print("layers that Docker forgot:", len(forgotten), "after", KILLS, "kills")
     assert len(forgotten) <= max(4, KILLS // 3), forgotten

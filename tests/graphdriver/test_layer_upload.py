@@ -14,8 +14,8 @@ import pytest
 
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
 from cvmfs_graphdriver.conversion.uploads import LayerUploads
-from cvmfs_graphdriver.graphdriver import layer_upload as commit
-from cvmfs_graphdriver.graphdriver.layer_upload import CommitSettings, LayerCommit
+from cvmfs_graphdriver.graphdriver import layer_upload
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader, UploadSettings
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.errors import UploadError
 from cvmfs_graphdriver.publisher.server import serve
@@ -187,18 +187,18 @@ def test_a_publisher_that_never_answers_is_not_waited_for(
     repository = create_repository(FQRN, LocalStorage.create(tmp_path / "srv"), tmp_path / "keys")
     uploads = LayerUploads(s3.bucket("layers"), repository, limit=10)
     monkeypatch.setattr(uploads, "publish", lambda: 0)
-    monkeypatch.setattr(commit, "_PATIENCE", 1.0)
+    monkeypatch.setattr(layer_upload, "_PATIENCE", 1.0)
     with running_service(PublisherService(uploads, interval=60), "127.0.0.1", 0) as url:
         write_config(tmp_path / "config", Host=s3.host, PublishStatusURL=f"{url}/status")
-        publisher = LayerCommit(tmp_path / "config")
+        uploader = LayerUploader(tmp_path / "config")
         content = secrets.token_bytes(100)
-        assert publisher.publish(io.BytesIO(content), lambda _: True) is None
-        assert "still says 'publishing'" in publisher.status()[1]
+        assert uploader.publish(io.BytesIO(content), lambda _: True) is None
+        assert "still says 'publishing'" in uploader.status()[1]
         # And one that refuses the layer says why.
         monkeypatch.undo()
         LayerUploads.publish(uploads)
-        assert publisher.publish(io.BytesIO(content), lambda _: True) is None
-        assert "more than 10 bytes" in publisher.status()[1] or "still says" in publisher.status()[1]
+        assert uploader.publish(io.BytesIO(content), lambda _: True) is None
+        assert "more than 10 bytes" in uploader.status()[1] or "still says" in uploader.status()[1]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_a_publisher_that_never_answers_is_not_waited_for(
 def test_configurations_of_nonsense(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UploadError, match="config.json"):
-        CommitSettings.load(tmp_path)
-    assert LayerCommit(tmp_path).status()[1].startswith("degraded: ")
+        UploadSettings.load(tmp_path)
+    assert LayerUploader(tmp_path).status()[1].startswith("degraded: ")
 
 
 def test_no_configuration(tmp_path: Path) -> None:
-    assert CommitSettings.load(tmp_path / "none") is None
+    assert UploadSettings.load(tmp_path / "none") is None

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cvmfs_graphdriver.kernel.overlay import LAYER_LIMIT
 from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.changes import size_of
 from cvmfs_graphdriver.layers.errors import ApplyError
+from cvmfs_graphdriver.oci.digest import ContentDigest
+from cvmfs_graphdriver.oci.image.thin import LayerLocation, ThinImage, ThinLayer
 from tests.support.trees import SAME, directories, listing, make_tree, overlay, pack, tar_of
 
 pytestmark = pytest.mark.root
@@ -183,3 +186,15 @@ def test_the_root_keeps_its_attributes(tmp_path: Path) -> None:
     apply_layer(io.BytesIO(tar_of(root)), layer, SAME)
     status = layer.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o755, 0)
+
+
+def test_a_thin_layer_of_more_layers_than_can_be_stacked_is_refused(tmp_path: Path) -> None:
+    layers = tuple(
+        ThinLayer(ContentDigest.of(b"%d" % number), LayerLocation("r.example.org", b"/%d" % number))
+        for number in range(LAYER_LIMIT + 1)
+    )
+    accepted, refused = directories(tmp_path, "accepted", "refused")
+    thin = ThinImage(layers[1:])
+    assert apply_layer(io.BytesIO(tar_of(("thin.json", thin.dump()))), accepted, SAME)[1] == thin
+    with pytest.raises(ApplyError, match=f"{LAYER_LIMIT + 1} layers"):
+        apply_layer(io.BytesIO(tar_of(("thin.json", ThinImage(layers).dump()))), refused, SAME)

@@ -14,7 +14,7 @@ from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, mount, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.layers.mounts import LayerMounts
-from cvmfs_graphdriver.layers.store import Layer, LayerStore
+from cvmfs_graphdriver.layers.store import LayerStore, StoredLayer
 from cvmfs_graphdriver.oci.image.thin import ThinImage
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from tests.support.mounts import wait_until
@@ -68,14 +68,14 @@ class Case:
         self.mounts.adopt()
         return self.mounts
 
-    def base(self, identity: str = "base", parent: str | None = None) -> Layer:
+    def base(self, identity: str = "base", parent: str | None = None) -> StoredLayer:
         layer = self.store.create(identity, parent)
         layer.begin_filling()
         (layer.diff / identity).write_text(identity)
         layer.end_filling(None)
         return layer
 
-    def thin(self, identity: str, *urls: str, parent: str | None = None) -> Layer:
+    def thin(self, identity: str, *urls: str, parent: str | None = None) -> StoredLayer:
         layers = ",".join(f'{{"digest": "{number:064x}", "url": "{url}"}}' for number, url in enumerate(urls))
         image = ThinImage.parse(f'{{"version": "1.0", "origin": "x", "layers": [{layers}]}}'.encode())
         for url in urls:

@@ -114,8 +114,9 @@ def test_directories_belong_to_who_is_root_inside(tmp_path: Path) -> None:
         assert ((status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)) == (owner, mode)
 
 
-def test_what_has_lost_its_container_is_found(store: LayerStore) -> None:
+def test_the_ids_of_all_layers(store: LayerStore) -> None:
     store.create("base", None)
-    for name in ("kept-init", "kept", "lost-init"):
-        store.create(name, "base")
-    assert store.orphans() == ["lost-init"]
+    store.create("top", "base")
+    (store.home / ".new-one" / "diff").mkdir(parents=True)
+    (store.home / "cvmfs").mkdir()
+    assert sorted(store.identities()) == ["base", "top"]

@@ -60,7 +60,7 @@ def run_server(act: Callable[[Exchange], None]) -> Iterator[Script]:
             script.authorizations.append(exchange.header("Authorization"))
             script.act(exchange)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 
         def log_message(self, *args: object) -> None:
             pass

@@ -1,6 +1,7 @@
 """``cvmfs-graphdriver metrics``: an endpoint for Prometheus."""
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import socket
+from http import HTTPStatus
 from pathlib import Path
 
 import click
@@ -8,6 +9,8 @@ import click
 from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.client.administration.metrics import metrics_text
 from cvmfs_graphdriver.client.administration.running import find_sockets, running_clients
+from cvmfs_graphdriver.http.server import Handler, Server
+from cvmfs_graphdriver.http.server import listen as open_listener
 
 __all__ = ["command"]
 
@@ -23,37 +26,28 @@ def command(listen: str, etc: Path) -> None:
     if not port.isdigit() or not host:
         raise click.UsageError(f"--listen {listen!r} is not HOST:PORT")
     try:
-        server = _Server((host, int(port)), etc)
+        server = _Server(open_listener(host, int(port)), etc)
     except OSError as error:
         raise click.ClickException(f"cannot listen at {listen}: {error.strerror}") from error
     with server:
-        click.echo(f"metrics at http://{host}:{server.server_address[1]}/metrics", err=True)
+        click.echo(f"metrics at http://{host}:{server.port}/metrics", err=True)
         server.serve_forever()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     """Asks all clients whenever it is asked."""
 
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], etc: Path) -> None:
-        super().__init__(address, _Handler)
+    def __init__(self, listener: socket.socket, etc: Path) -> None:
+        super().__init__(listener, _Handler)
         self.etc = etc
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: _Server
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404)
+            self.send_error(HTTPStatus.NOT_FOUND)
             return
         text = metrics_text(running_clients(find_sockets(self.server.etc)))
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        """Every question would be a line."""
+        self.answer(HTTPStatus.OK, text, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
-from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE
@@ -58,7 +58,7 @@ def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
         socket,
         base,
         lambda home, owners: choose_plane(_choice(), home, etc, _overrides(home) | _maps(home, owners)),
-        LayerCommit(commit),
+        LayerUploader(commit),
         idle=_number("IDLE_SECONDS", IDLE),
     )
 

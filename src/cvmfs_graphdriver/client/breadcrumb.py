@@ -4,12 +4,12 @@ Owns: the file ``cvmfschecksum.<fqrn>`` in the workspace. It lets a client refus
 restart, and mount without any server what is in the cache. Must not know: where newer knowledge comes from.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -40,9 +40,7 @@ class Breadcrumb(NamedTuple):
 
     def write(self, path: Path) -> None:
         """Replace the file. Raises CacheError."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(f"{self.root}T{self.timestamp}R{self.revision}")
-            temporary.replace(path)
+            write_whole_file(path, f"{self.root}T{self.timestamp}R{self.revision}".encode())
         except OSError as error:
             raise CacheError(f"cannot write {path}: {error.strerror}") from error

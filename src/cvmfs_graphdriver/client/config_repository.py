@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cvmfs_graphdriver.client.configuration.search import ConfigRepository, mounted_config_repository
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 
 if TYPE_CHECKING:
     from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
@@ -89,7 +90,7 @@ def _fetch(settings: "RepositorySettings", place: Path) -> None:
             if mark.exists() and mark.read_text(encoding="ascii") == root:
                 return
             _copy(revision, place)
-            _write(mark, root.encode())
+            write_whole_file(mark, root.encode())
         except OSError as error:
             raise CacheError(f"cannot keep the configuration repository in {place}: {error}") from error
 
@@ -104,7 +105,7 @@ def _copy(revision: "Revision", place: Path) -> None:
             wanted |= {target, *target.parents}
             target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             with closing(revision.open(node)) as file:
-                _write(target, file.pread(node.entry.size, 0))
+                write_whole_file(target, file.pread(node.entry.size, 0))
     for old in sorted(place.rglob("*"), reverse=True):  # what is in a directory comes before it
         if old not in wanted:
             if old.is_dir():
@@ -127,9 +128,3 @@ def _files(revision: "Revision") -> Iterator[tuple[bytes, "Node"]]:
                 node = revision.lookup(posixpath.normpath(there))
             if node is not None and node.entry.is_regular:
                 yield child.path, node
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -20,11 +20,13 @@ from typing import Any
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.errors import NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
+from cvmfs_graphdriver.graphdriver.init_layers import is_init_layer, orphaned_init_layers
 from cvmfs_graphdriver.graphdriver.journal import Journal
-from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.options import DriverOptions
 from cvmfs_graphdriver.graphdriver.sizes import SizeLimits
 from cvmfs_graphdriver.graphdriver.wire import Call, Reply, Streamed
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.chain import sources_above
 from cvmfs_graphdriver.layers.changes import changes, size_of
@@ -32,7 +34,7 @@ from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
 from cvmfs_graphdriver.layers.mounts import IDLE, LayerMounts
-from cvmfs_graphdriver.layers.store import INIT, Layer, LayerStore, check_identity
+from cvmfs_graphdriver.layers.store import LayerStore, StoredLayer, check_identity
 from cvmfs_graphdriver.oci.image.thin import LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.image.thin_image import thin_layer
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
@@ -68,13 +70,13 @@ class GraphDriver:
         self,
         base: Path,
         make_plane: Callable[[Path, Owners], Plane],
-        commit: LayerCommit,
+        uploader: LayerUploader,
         *,
         idle: float = IDLE,
     ) -> None:
         self._idle = idle
         self._base = base
-        self._commit = commit
+        self._uploader = uploader
         self._make_plane = make_plane
         self._ready: _Ready | None = None
         self._new: set[str] = set()
@@ -134,12 +136,9 @@ class GraphDriver:
     def _init(self, call: Call) -> Reply:
         arguments = call.arguments()
         self._prepare(arguments)
-        for identity in self._now().store.orphans():
+        for identity in orphaned_init_layers(self._now().store):
             self._abandon(identity, "has lost its container")
-        kept = self._base / _KEPT
-        temporary = kept.with_suffix(".new")
-        temporary.write_text(json.dumps(arguments))
-        temporary.rename(kept)
+        write_whole_file(self._base / _KEPT, json.dumps(arguments).encode())
         return {}
 
     def _prepare(self, arguments: Mapping[str, Any]) -> None:
@@ -179,7 +178,7 @@ class GraphDriver:
             ("Size Limits", "no: " + now.sizes.obstacle if now.sizes.obstacle else "yes"),
             ("Data Plane", f"{now.plane.name} ({now.plane.why})" if now.plane.why else now.plane.name),
             ("CVMFS Mount Method", "internal"),
-            self._commit.status(),
+            self._uploader.status(),
             *now.plane.status(),
         ]
         return {"Status": [list(row) for row in rows]}
@@ -205,7 +204,7 @@ class GraphDriver:
         self._new.add(layer.id)
         return {}
 
-    def _limit(self, layer: Layer, size: int) -> None:
+    def _limit(self, layer: StoredLayer, size: int) -> None:
         """Limit the size of a new layer, or take it back."""
         try:
             self._now().sizes.limit(layer.directory, size)
@@ -227,7 +226,7 @@ class GraphDriver:
             with self._at_risk(identity):
                 path = now.mounts.get(identity, arguments.get("MountLabel") or "")
         except CvmfsGraphdriverError:
-            if identity in self._new and identity.endswith(INIT):
+            if identity in self._new and is_init_layer(identity):
                 now.store.remove(identity)  # Docker gives up making the container, and forgets this layer
             raise
         return {"Dir": str(path)}
@@ -243,7 +242,7 @@ class GraphDriver:
 
         That is one which prepares a container: Docker notes neither before both are there.
         """
-        return self._journal.during(identity) if identity.endswith(INIT) else nullcontext()
+        return self._journal.during(identity) if is_init_layer(identity) else nullcontext()
 
     def _exists(self, call: Call) -> Reply:
         return {"Exists": self._now().store.exists(_text(call.arguments(), "ID"))}
@@ -273,12 +272,12 @@ class GraphDriver:
             return Streamed(lambda out: copyfileobj(io.BytesIO(published), out))
         return Streamed(lambda out: write_diff(layer.diff, out, now.owners))
 
-    def _published(self, layer: Layer) -> bytes | None:
+    def _published(self, layer: StoredLayer) -> bytes | None:
         """The layer of an image that a container's layer becomes if it is published; None if it is not.
 
         Only what lies on thin layers is: an image that is whole in its registry stays so.
         """
-        if not (layer.is_container and self._commit.is_configured and any(os.scandir(layer.diff))):
+        if not (layer.is_container and self._uploader.is_configured and any(os.scandir(layer.diff))):
             return None
         now = self._now()
         below = [each.thin for each in now.store.ancestry(layer.id) if not each.is_container]
@@ -287,7 +286,7 @@ class GraphDriver:
         with tempfile.TemporaryFile(dir=now.store.home) as file:
             write_diff(layer.diff, file, now.owners)
             file.seek(0)
-            new = self._commit.publish(file, self._is_visible)
+            new = self._uploader.publish(file, self._is_visible)
         return None if new is None else thin_layer(_upon(below, new).dump())
 
     def _is_visible(self, location: LayerLocation) -> bool:

@@ -22,7 +22,7 @@ from cvmfs_graphdriver.oci.image.thin import REPOSITORY_NAME, LayerLocation, Thi
 from cvmfs_graphdriver.publisher.errors import UploadError, innermost
 from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 
-__all__ = ["CommitSettings", "LayerCommit"]
+__all__ = ["LayerUploader", "UploadSettings"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _STATUS: Final = "PublishStatusURL"
 
 
 @dataclass(frozen=True, slots=True)
-class CommitSettings:
+class UploadSettings:
     """Where layers are uploaded, and who says what became of them."""
 
     store: S3Settings
@@ -73,7 +73,7 @@ class CommitSettings:
         return cls(store, repository, status_url.rstrip("/"))
 
 
-class LayerCommit:
+class LayerUploader:
     """Publishes layers as ``config.json`` in ``directory`` says, if there is one."""
 
     def __init__(self, directory: Path) -> None:
@@ -87,7 +87,7 @@ class LayerCommit:
         ``status`` tells of then. A commit is worth more than where its layer lies.
         """
         try:
-            settings = CommitSettings.load(self._directory)
+            settings = UploadSettings.load(self._directory)
             if settings is None:
                 return None
             published = _publish(settings, tar, is_visible)
@@ -107,7 +107,7 @@ class LayerCommit:
     def status(self) -> tuple[str, str]:
         """What an administrator should see, without asking the network."""
         try:
-            settings = CommitSettings.load(self._directory)
+            settings = UploadSettings.load(self._directory)
         except UploadError as error:
             return "Commit Through S3", f"degraded: {error}"
         if settings is None:
@@ -118,7 +118,7 @@ class LayerCommit:
 
 
 def _publish(
-    settings: CommitSettings, tar: BinaryIO, is_visible: Callable[[LayerLocation], bool]
+    settings: UploadSettings, tar: BinaryIO, is_visible: Callable[[LayerLocation], bool]
 ) -> ThinLayer:
     """Upload and wait. Raises StorageError, UploadError."""
     from cvmfs_graphdriver.publisher.storage.bucket import Bucket
@@ -152,7 +152,7 @@ def _publish(
     return ThinLayer(ContentDigest.parse(f"sha256:{name}"), location)
 
 
-def _ask(http: urllib3.PoolManager, settings: CommitSettings, name: str) -> str:
+def _ask(http: urllib3.PoolManager, settings: UploadSettings, name: str) -> str:
     """What the publisher says of an upload. Raises UploadError: it says nothing."""
     url = f"{settings.status_url}/{name}"
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
-from cvmfs_graphdriver.graphdriver.layer_upload import LayerCommit
+from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE
@@ -35,7 +35,7 @@ def run_plugin(
     socket: Path,
     base: Path,
     make_plane: Callable[[Path, Owners], Plane],
-    commit: LayerCommit,
+    uploader: LayerUploader,
     *,
     idle: float = IDLE,
 ) -> None:
@@ -47,7 +47,7 @@ def run_plugin(
     alone = os.getpid() == 1
     if alone:
         _become_init()
-    driver = GraphDriver(base, make_plane, commit, idle=idle)
+    driver = GraphDriver(base, make_plane, uploader, idle=idle)
     failure = _guard(driver.recover)
     if failure:
         _log.error("cannot go on with the layers of before: %s", failure["Err"])

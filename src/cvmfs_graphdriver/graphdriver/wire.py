@@ -8,23 +8,23 @@ after. Follows Docker's "Graph driver plugins" (docs: engine/extend). Must not k
 import json
 import os
 import socket
-import socketserver
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from cvmfs_graphdriver.graphdriver.errors import RequestError
+from cvmfs_graphdriver.http.server import Handler, Server
 
 __all__ = ["Call", "PluginServer", "Reply", "Streamed", "listen"]
 
 _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _BODY_LIMIT = 1 << 20
+_LENGTH_LIMIT = 1 << 60
 _LINE_LIMIT = 256
 _STREAMED = "GraphDriver.Diff"
 _BACKLOG = 128
@@ -146,19 +146,17 @@ class _ChunkWriter(BufferedIOBase):
         self._out.flush()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     protocol_version = "HTTP/1.1"
-    server_version = "cvmfs-graphdriver"
-    sys_version = ""
-    wbufsize = 1 << 16
+    timeout: ClassVar[float | None] = None
+    """Docker keeps idle connections, and repeats a call with an empty body if it finds one closed."""
     server: "PluginServer"
 
     def do_POST(self) -> None:
         url = urlsplit(self.path)
-        length = self.headers.get("Content-Length", "0")
         body = BodyReader(
             self.rfile,
-            length=int(length) if length.isdigit() else 0,
+            length=self.content_length(_LENGTH_LIMIT) or 0,
             chunked=self.headers.get("Transfer-Encoding", "").lower() == "chunked",
         )
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
@@ -176,11 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, reply: Reply, *, failed_stream: bool) -> None:
         data = json.dumps(reply).encode()
         status = HTTPStatus.INTERNAL_SERVER_ERROR if failed_stream else HTTPStatus.OK
-        self._head({"Content-Length": str(len(data))}, status)
-        self.wfile.write(data)
+        self.answer(status, data, {"Content-Type": _CONTENT_TYPE})
 
     def _stream(self, reply: Streamed) -> None:
-        out = _ChunkWriter(self.wfile, lambda: self._head({"Transfer-Encoding": "chunked"}))
+        headers = {"Content-Type": _CONTENT_TYPE, "Transfer-Encoding": "chunked"}
+        out = _ChunkWriter(self.wfile, lambda: self.begin(HTTPStatus.OK, headers))
         failure = self.server.guard(lambda: reply.write(out))
         if failure is None:
             out.end()
@@ -188,19 +186,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # an end without the last chunk is how a stream says "broken"
         else:
             self._send(failure, failed_stream=True)
-
-    def _head(self, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", _CONTENT_TYPE)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def address_string(self) -> str:
-        return "docker"
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """The driver says what there is to say."""
 
 
 def listen(place: Path) -> socket.socket:
@@ -213,10 +198,10 @@ def listen(place: Path) -> socket.socket:
     return listener
 
 
-class PluginServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Serves a plugin's socket; every connection has a thread of its own."""
+class PluginServer(Server):
+    """Serves a plugin's socket."""
 
-    daemon_threads = True
+    most_connections = 1024
 
     def __init__(
         self,
@@ -225,9 +210,7 @@ class PluginServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         guard: Callable[[Callable[[], None]], Reply | None],
     ) -> None:
         """``answer`` never raises; ``guard`` runs an action and gives the failure's reply, if it fails."""
-        super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listener
+        super().__init__(listener, _Handler)
         self.answer = answer
         self.guard = guard
 

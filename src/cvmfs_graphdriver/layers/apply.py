@@ -18,6 +18,7 @@ from pathlib import Path
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import (
+    LAYER_LIMIT,
     OPAQUE_MARK,
     OPAQUE_VALUE,
     OPAQUE_XATTR,
@@ -62,17 +63,17 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
     """
     root = os.open(diff, _DIRECTORY | os.O_CLOEXEC)
     try:
-        with closing(_Writer(root, owners)) as writer:
+        with closing(_Unpacking(root, owners)) as unpacking:
             tar = TarReader("the layer", source, longest=_LONGEST_PATH)
             only = True
             for entry in tar:
                 only = only and entry.path in (b"", _THIN)
-                writer.write(entry, tar.read)
-            writer.finish()
-        if only and writer.has_thin:
+                unpacking.write(entry, tar.read)
+            unpacking.finish()
+        if only and unpacking.has_thin:
             with open(open_beneath(root, _THIN[1:], os.O_RDONLY), "rb") as file:
-                return writer.size, ThinImage.parse(file.read())
-        return writer.size, None  # noqa: TRY300
+                return unpacking.size, _stackable(ThinImage.parse(file.read()))
+        return unpacking.size, None  # noqa: TRY300
     except OciError as error:
         raise ApplyError(f"the layer is refused: {error}") from error
     except PathEscapeError as error:
@@ -86,7 +87,7 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
         os.close(root)
 
 
-class _Writer:
+class _Unpacking:
     """One run into one directory."""
 
     def __init__(self, root: int, owners: Owners) -> None:
@@ -260,6 +261,15 @@ class _Writer:
                 for path, time in self._times.items()
                 if path != inside and not path.startswith(inside + b"/")
             }
+
+
+def _stackable(thin: ThinImage) -> ThinImage:
+    if len(thin.layers) > LAYER_LIMIT:
+        raise ApplyError(
+            f"the layer is refused: its thin.json has {len(thin.layers)} layers, more than the {LAYER_LIMIT} "
+            "that overlayfs can stack"
+        )
+    return thin
 
 
 def _is_symlink(parent: int, name: bytes) -> bool:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.overlay import LAYER_LIMIT
 from cvmfs_graphdriver.layers.errors import LayerStateError
-from cvmfs_graphdriver.layers.store import Layer
+from cvmfs_graphdriver.layers.store import StoredLayer
 from cvmfs_graphdriver.oci.image.thin import LayerLocation
 
-__all__ = ["LAYER_LIMIT", "Source", "sources_above", "sources_of"]
-
-LAYER_LIMIT = 500  # overlayfs' own
+__all__ = ["Source", "sources_above", "sources_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Source:
         return self.location.url if self.location is not None else str(self.directory)
 
 
-def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
+def sources_above(ancestry: Sequence[StoredLayer]) -> list[Source]:
     """What lies below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError.
 
     A thin layer may name what the thin layers below it name, too, so that it can be understood alone: each
@@ -46,13 +45,12 @@ def sources_above(ancestry: Sequence[Layer]) -> list[Source]:
     found = list(dict.fromkeys(found))
     if len(found) > LAYER_LIMIT:
         raise LayerStateError(
-            f"{len(found)} layers are more than the {LAYER_LIMIT} that can lie over one another: "
-            "squash the image"
+            f"{len(found)} layers are more than the {LAYER_LIMIT} that overlayfs can stack; squash the image"
         )
     return found
 
 
-def sources_of(ancestry: Sequence[Layer]) -> list[Source]:
+def sources_of(ancestry: Sequence[StoredLayer]) -> list[Source]:
     """The layer ``ancestry[0]`` itself and what lies below it, from the top to the base."""
     top = ancestry[0]
     below = sources_above(ancestry) if top.thin is not None else sources_above(ancestry[1:])

@@ -46,10 +46,10 @@ def write_diff(diff: Path, out: BufferedIOBase, owners: Owners) -> None:
         tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
         Directories() as opened,
     ):
-        _Writer(Part(os.fsencode(diff)), opened, tar, owners).run()
+        _Packing(Part(os.fsencode(diff)), opened, tar, owners).run()
 
 
-class _Writer:
+class _Packing:
     """One run over one layer. It does not call itself: directories may be nested deeper than calls."""
 
     def __init__(self, root: Part, opened: Directories, tar: tarfile.TarFile, owners: Owners) -> None:

@@ -26,7 +26,7 @@ from cvmfs_graphdriver.kernel.overlay import mount_overlay, plain_options
 from cvmfs_graphdriver.layers.chain import Source, sources_above, sources_of
 from cvmfs_graphdriver.layers.locks import NamedLocks
 from cvmfs_graphdriver.layers.merged import Merged
-from cvmfs_graphdriver.layers.store import Layer, LayerStore
+from cvmfs_graphdriver.layers.store import LayerStore, StoredLayer
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 
 __all__ = ["IDLE", "LayerMounts"]
@@ -136,7 +136,7 @@ class LayerMounts:
     def _directory(self, source: Source) -> Path:
         return source.directory or self._plane.directory(_layer_path(source))
 
-    def _mount(self, ancestry: Sequence[Layer], label: str) -> _Mounted:
+    def _mount(self, ancestry: Sequence[StoredLayer], label: str) -> _Mounted:
         layer = ancestry[0]
         complete = layer.is_complete
         sources = sources_of(ancestry) if complete else sources_above(ancestry[1:])

@@ -27,23 +27,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.layers.errors import LayerStateError, NoSuchLayerError
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.image.thin import ThinImage
 
-__all__ = ["INIT", "Layer", "LayerStore", "check_identity"]
+__all__ = ["LayerStore", "StoredLayer", "check_identity"]
 
 _log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _NEW = ".new-"
-INIT = "-init"
-"""What Docker calls the layer that prepares a container, after the container's own."""
 _DEPTH_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class StoredLayer:
     """One layer's place on disk."""
 
     id: str
@@ -102,11 +101,7 @@ class Layer:
     def end_filling(self, thin: ThinImage | None) -> None:
         """Say that all content is there, and whether the layer is a thin one."""
         if thin is not None:
-            with (self.directory / ".thin.json").open("wb") as file:
-                file.write(thin.dump())
-                file.flush()
-                os.fsync(file.fileno())
-            (self.directory / ".thin.json").rename(self.directory / "thin.json")
+            write_whole_file(self.directory / "thin.json", thin.dump(), durable=True)
         (self.directory / "filling").rename(self.directory / "complete")
 
     def complete(self) -> None:
@@ -131,31 +126,24 @@ class LayerStore:
         for entry in list(os.scandir(self.home)):
             if entry.name.startswith(_NEW):
                 _remove_tree(Path(entry.path))
-            elif Layer(entry.name, Path(entry.path)).is_half_filled:
+            elif StoredLayer(entry.name, Path(entry.path)).is_half_filled:
                 _log.warning("the layer %s was left half filled and is removed", entry.name)
                 self.remove(entry.name)
 
-    def orphans(self) -> list[str]:
-        """What prepares a container that is not there: Docker's ``ID-init`` without ``ID``.
-
-        Nobody needs them if Docker has just begun, and makes no container.
-        """
-        return [
-            entry.name
-            for entry in os.scandir(self.home)
-            if entry.name.endswith(INIT) and not self.exists(entry.name.removesuffix(INIT))
-        ]
+    def identities(self) -> list[str]:
+        """The ids of all layers."""
+        return [name for name in os.listdir(self.home) if self.exists(name)]
 
     def exists(self, identity: str) -> bool:
         return _ID.fullmatch(identity) is not None and (self.home / identity / "diff").is_dir()
 
-    def get(self, identity: str) -> Layer:
+    def get(self, identity: str) -> StoredLayer:
         """Raises NoSuchLayerError."""
         if not self.exists(identity):
             raise NoSuchLayerError(f"there is no layer {identity[:80]!r} in {self.home}")
-        return Layer(identity, self.home / identity)
+        return StoredLayer(identity, self.home / identity)
 
-    def ancestry(self, identity: str) -> list[Layer]:
+    def ancestry(self, identity: str) -> list[StoredLayer]:
         """The layer and all below it, from the top to the base. Raises NoSuchLayerError, LayerStateError."""
         found = [self.get(identity)]
         while (parent := found[-1].parent) is not None:
@@ -164,7 +152,7 @@ class LayerStore:
                 raise LayerStateError(f"the layers below {identity} do not end: {self.home} is damaged")
         return found
 
-    def create(self, identity: str, parent: str | None, *, container: bool = False) -> Layer:
+    def create(self, identity: str, parent: str | None, *, container: bool = False) -> StoredLayer:
         """Make an empty layer above ``parent``, which is complete from now on.
 
         Raises LayerStateError, NoSuchLayerError.
@@ -193,7 +181,7 @@ class LayerStore:
             raise LayerStateError(
                 f"cannot make the layer {identity} in {self.home}: {error.strerror}"
             ) from error
-        return Layer(identity, self.home / identity)
+        return StoredLayer(identity, self.home / identity)
 
     def remove(self, identity: str) -> None:
         """Remove a layer that is not mounted; one that is not there is removed already."""

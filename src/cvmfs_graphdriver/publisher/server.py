@@ -6,18 +6,17 @@ section 6.4). Must not know: what a repository is. In production nginx or Apache
 
 import os
 import re
-import socket
 import stat
 import threading
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import FileIO
 from pathlib import Path
 
+from cvmfs_graphdriver.http.server import Handler, Server, listen, running
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.publisher.errors import StorageError
@@ -48,12 +47,8 @@ class Served:
             self.paths[path] = self.paths.get(path, 0) + 1
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     protocol_version = "HTTP/1.1"
-    server_version = "cvmfs-graphdriver"
-    sys_version = ""
-    timeout = 60
-    wbufsize = 1 << 16
     directory: int
     served: Served
 
@@ -68,16 +63,15 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             descriptor = _open_regular(self.directory, name)
         except OSError:
-            self._head(HTTPStatus.NOT_FOUND, 0)
+            self.answer(HTTPStatus.NOT_FOUND, b"", {})
             self.served.count(name, 0)
             return
         with open(descriptor, "rb", buffering=0) as file:
             size = os.fstat(descriptor).st_size
             asked = _asked_range(self.headers.get("Range", ""), size)
             if asked is not None and not asked:
-                self._head(
-                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0, {"Content-Range": f"bytes */{size}"}
-                )
+                headers = {"Content-Range": f"bytes */{size}"}
+                self.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers)
                 self.served.count(name, 0)
                 return
             span = asked or range(size)
@@ -85,10 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
                 "Content-Type": _ROOT_TYPE if "/.cvmfs" in f"/{name}" else _DATA_TYPE,
                 "Cache-Control": f"max-age={_DATA_AGE if '/data/' in f'/{name}' else _ROOT_AGE}",
                 "Accept-Ranges": "bytes",
+                "Content-Length": str(len(span)),
             }
             if asked:
                 headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
-            self._head(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, len(span), headers)
+            self.begin(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, headers)
             self.served.count(name, len(span) if with_content else 0)
             if with_content:
                 self._send(file, span)
@@ -101,43 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
             left -= len(data)
 
-    def _head(self, status: HTTPStatus, length: int, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing: the counters are what matters here."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
-        self._open: set[socket.socket] = set()
-        super().__init__(address, handler)
-
-    def get_request(self) -> tuple[socket.socket, object]:
-        connection, address = super().get_request()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._open.add(connection)
-        return connection, address
-
-    def shutdown_request(self, request: object) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)  # type: ignore[arg-type]
-
-    def hang_up(self) -> None:
-        """End all connections, whose threads end with them."""
-        for connection in self._open.copy():
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no error of the server's."""
+class _Server(Server):
+    daemon_threads = False  # they use the directory's descriptor
+    most_connections = 1024
 
 
 @contextmanager
@@ -153,20 +115,13 @@ def serve(directory: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterato
     try:
         handler = type("Handler", (_Handler,), {"directory": root})
         try:
-            server = _Server((host, port), handler)
+            server = _Server(listen(host, port), handler)
         except OSError as error:
             raise StorageError(f"cannot serve at {host}:{port}: {error.strerror}") from error
-        served = Served(f"http://{host}:{server.server_address[1]}")
+        served = Served(f"http://{host}:{server.port}")
         handler.served = served  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
+        with running(server):
             yield served
-        finally:
-            server.shutdown()
-            thread.join()
-            server.hang_up()
-            server.server_close()
     finally:
         os.close(root)
 

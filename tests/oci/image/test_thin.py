@@ -105,8 +105,8 @@ def test_an_unknown_scheme_is_named() -> None:
         (_document(version="one"), "not valid versions"),
         (_document(version="2.0"), "install a newer one"),
         (_document(min_version="1.1"), "install a newer one"),
-        (_document(layers=[]), "0 layers"),
-        (_document(layers=None), "0 layers"),
+        (_document(layers=[]), "no layers"),
+        (_document(layers=None), "no layers"),
         (_document(layers={}), "not a list"),
         (_document(layers=["x"]), "not a JSON object"),
         (_document(layers=[{"digest": _A}]), "'url' is not a string"),
@@ -114,7 +114,6 @@ def test_an_unknown_scheme_is_named() -> None:
         (_document(layers=[{"digest": "A" * 64, "url": "cvmfs://r.org/x"}]), "not a digest"),
         (_document(layers=[{"digest": "../x", "url": "cvmfs://r.org/x"}]), "not a digest"),
         (_document(origin=[]), "'origin' is not a string"),
-        (_layers(*(f"cvmfs://r.org/{n}" for n in range(501))), "501 layers"),
         (_layers("cvmfs://r.org/x", "cvmfs://r.org//x"), "same location"),
         (
             _document(layers=[{"digest": _A, "url": f"cvmfs://r.org/{n}"} for n in range(2)]),

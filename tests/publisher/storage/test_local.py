@@ -1,6 +1,7 @@
 """The local storage: files whole or not at all, one publisher at a time, errors that say what to do."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -69,7 +70,7 @@ def test_the_manifest_is_safe_before_it_has_its_name(
     fsync, rename = os.fsync, os.rename
 
     def record_fsync(descriptor: int) -> None:
-        calls.append("fsync")
+        calls.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
         fsync(descriptor)
 
     def record_rename(source: str, target: str) -> None:
@@ -80,7 +81,7 @@ def test_the_manifest_is_safe_before_it_has_its_name(
     monkeypatch.setattr(os, "rename", record_rename)
     storage.put(".cvmfspublished", b"manifest")
     storage.put("data/ab/cd", b"an object, whose turn is ``flush``")
-    assert calls == ["fsync", "rename", "rename"]
+    assert calls == ["sync file", "rename", "sync directory", "rename"]
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(storage: LocalStorage, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ _RESERVE_FROM = 25 * 1024 * 1024
 class Incoming:
     """An object on its way into the cache; it has no name there yet.
 
-    ``make_room`` is called when the disk is full.
+    ``make_room`` is called when the disk is full. This is not ``kernel/whole_file.py``: the file is locked
+    while it is written, can be restarted, and is read before it has its name.
     """
 
     def __init__(self, record: Record, path: str, mode: int, make_room: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from cvmfs_graphdriver.client.network.geo import SEPARATOR, geo_path, parse_orde
 from cvmfs_graphdriver.client.network.proxies import DIRECT, ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.network.proxy_names import ProxyNames
 from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
 __all__ = ["Network", "client_identifier"]
@@ -165,7 +166,7 @@ def client_identifier(workspace: Path) -> str:
         import uuid  # needed once in the life of a cache
 
         identifier = str(uuid.uuid4())
-        path.write_text(identifier + "\n", encoding="ascii")
+        write_whole_file(path, f"{identifier}\n".encode())
     except (ValueError, IndexError):
         path.unlink(missing_ok=True)
         return client_identifier(workspace)

@@ -26,8 +26,6 @@ REPOSITORY_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
 _MAX_REPOSITORY = 60
 _MAX_PATH = 4095
 _MAX_COMPONENT = 255
-_MAX_LAYERS = 500
-"""The most that the kernel stacks in one overlay."""
 _LIMIT = 1 << 20
 
 
@@ -101,16 +99,16 @@ class ThinImage:
     def parse(cls, data: bytes) -> Self:
         """Parse a descriptor.
 
-        Raises ThinImageFormatError: it is malformed, of an unsupported version, has too many layers, the same
-        layer twice, or a layer without a place in CernVM-FS.
+        Raises ThinImageFormatError: not of this form, of an unsupported version, without layers, with the
+        same layer twice, or with one that is not in CernVM-FS.
         """
         document = Document.parse("thin.json", data, ThinImageFormatError, limit=_LIMIT)
         version = document.text("version")
         min_version = document.optional_text("min_version")
         _check_version(document, version, min_version)
         layers = tuple(_read_layer(layer) for layer in document.objects("layers"))
-        if not 0 < len(layers) <= _MAX_LAYERS:
-            document.refuse(f"it has {len(layers)} layers; 1 to {_MAX_LAYERS} can be stacked")
+        if not layers:
+            document.refuse("it has no layers")
         for what, distinct in (
             ("digest", {layer.digest for layer in layers}),
             ("location", {layer.location for layer in layers}),

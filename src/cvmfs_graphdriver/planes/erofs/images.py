@@ -10,18 +10,18 @@ does not agree with that, or whose notes are not accepted any more, counts as no
 import hashlib
 import logging
 import os
-import secrets
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.whole_file import TEMPORARY, whole_file
+
 __all__ = ["Images", "Made"]
 
 _log = logging.getLogger(__name__)
 
-_NEW = ".new-"
 _DIGEST = 32
 _length = struct.Struct("<I")
 _ROOM = 1 << 30
@@ -43,7 +43,7 @@ class Images:
         self._directory = directory
         self._room = room
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in directory.glob(_NEW + "*"):
+        for left in directory.glob(TEMPORARY + "*"):
             left.unlink()
 
     def open(self, name: str, accept: Callable[[bytes], bool], make: Callable[[], Made]) -> int:
@@ -79,19 +79,12 @@ class Images:
         return descriptor if whole else None
 
     def _store(self, path: Path, made: Made) -> None:
-        temporary = self._directory / f"{_NEW}{secrets.token_hex(8)}"
         end = made.notes + _length.pack(len(made.notes))
         digest = hashlib.sha256(made.image)
         digest.update(end)
-        try:
-            with temporary.open("xb") as file:
-                file.write(made.image)
-                file.write(end + digest.digest())
-            temporary.rename(path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
+        with whole_file(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+            file.write(made.image)
+            file.write(end + digest.digest())
 
     def _collect(self, keep: Path) -> None:
         """Remove images that were not used for the longest time; who has one mounted keeps it."""

@@ -9,10 +9,8 @@ them to the next publisher. Must not know: what a file contains.
 import ctypes
 import errno
 import fcntl
-import itertools
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,14 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cvmfs_graphdriver.kernel.syscalls import LIBC
+from cvmfs_graphdriver.kernel.whole_file import whole_file, write_whole_file
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError
 
 __all__ = ["LocalStorage"]
 
 _TEMPORARY = "data/txn"
 _POLL = 0.2
-_FILE_MODE = 0o644
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class LocalStorage:
@@ -36,7 +33,7 @@ class LocalStorage:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._root = os.fspath(directory)
-        self._numbers = itertools.count()
+        self._scratch = f"{self._root}/{_TEMPORARY}"
 
     @classmethod
     def create(cls, directory: Path) -> "LocalStorage":
@@ -64,7 +61,7 @@ class LocalStorage:
     def has(self, name: str) -> bool:
         return os.path.exists(self._path(name))
 
-    # Called once per object, and therefore without the context managers of the other methods.
+    # These two are called for every object, so they map errors without a context manager.
 
     def size(self, name: str) -> int | None:
         path = self._path(name)
@@ -76,25 +73,9 @@ class LocalStorage:
             raise _explained("look for", path, error) from error
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        temporary, path = self._temporary(), self._path(name)
+        path = self._path(name)
         try:
-            try:
-                descriptor = os.open(temporary, _CREATE, _FILE_MODE)
-                try:
-                    left = memoryview(data)
-                    while left:
-                        left = left[os.write(descriptor, left) :]
-                    if not name.startswith("data/"):
-                        os.fsync(
-                            descriptor
-                        )  # otherwise some file systems may keep the new name without the content
-                finally:
-                    os.close(descriptor)
-                os.rename(temporary, path)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            write_whole_file(path, data, scratch=self._scratch, durable=not name.startswith("data/"))
         except OSError as error:
             raise _explained("write", path, error) from error
 
@@ -119,11 +100,13 @@ class LocalStorage:
                 return None
 
     def put_file(self, name: str, source: Path) -> None:
-        temporary = self._temporary()
-        with _mapped("write", self.directory / name), _removed_on_error(temporary):
-            with open(source, "rb") as reader, open(temporary, "xb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
-            os.rename(temporary, self._path(name))
+        with (
+            _mapped("write", self.directory / name),
+            open(source, "rb") as reader,
+            whole_file(self._path(name), scratch=self._scratch) as descriptor,
+            open(descriptor, "wb", closefd=False) as writer,
+        ):
+            shutil.copyfileobj(reader, writer, 1 << 20)
 
     def objects(self) -> Iterator[tuple[str, int]]:
         for number in range(256):
@@ -182,20 +165,6 @@ class LocalStorage:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
-
-    def _temporary(self) -> str:
-        number = next(self._numbers)
-        return f"{self._root}/{_TEMPORARY}/{os.getpid()}.{threading.get_ident()}.{number}"
-
-
-@contextmanager
-def _removed_on_error(path: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(path)
-        raise
 
 
 @contextmanager

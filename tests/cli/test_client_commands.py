@@ -22,7 +22,7 @@ from cvmfs_graphdriver.cli.main import command
 from cvmfs_graphdriver.client.administration.talk import Talk
 from cvmfs_graphdriver.client.administration.talk_socket import serve_talk
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from tests.client.tree.test_revision import mounted, read, walk

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.config_repository import fetched_config_repository
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository, load_settings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from tests.support.published import Item, Published, file, published

@@ -9,7 +9,7 @@ import click
 from cvmfs_graphdriver.cli.options import etc_option, json_option
 from cvmfs_graphdriver.client.administration.running import ask_status, find_sockets, running_clients
 from cvmfs_graphdriver.client.administration.status import Status
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 
 __all__ = ["command"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import (
     CacheError,

@@ -13,7 +13,7 @@ import pytest
 
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import NotFoundError
 from cvmfs_graphdriver.client.network.network import Network

@@ -11,7 +11,7 @@ from cvmfs_graphdriver.client.administration.talk import Talk
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.eviction import Quota
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.errors import CacheError
 
 __all__ = ["open_cache", "open_quota", "open_talk"]

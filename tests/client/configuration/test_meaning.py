@@ -1,11 +1,13 @@
-"""Settings made of parameters: types, units, defaults, refusals that say where."""
+"""What parameters mean: types, units, defaults, and refusals that say where."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.configuration.meaning import settings_of
+from cvmfs_graphdriver.client.configuration.search import load_configuration
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 
@@ -15,7 +17,7 @@ MINIMUM = "CVMFS_SERVER_URL=http://one/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\nCVMFS_PU
 
 def _load(tmp_path: Path, text: str) -> RepositorySettings:
     (tmp_path / "default.local").write_text(text)
-    return load_settings(FQRN, tmp_path)
+    return settings_of(load_configuration(FQRN, tmp_path, {}), tmp_path)
 
 
 def test_defaults(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network.network import Network, client_identifier
@@ -67,7 +67,7 @@ class Client:
     """
 
     settings: RepositorySettings
-    counters: Counters
+    counters: ClientCounters
     log: RecentLog
     network: Network
     external_network: Network | None
@@ -94,7 +94,7 @@ class Client:
     ) -> None:
         warn_of_unknown(settings.configuration)
         self.settings = settings
-        self.counters = Counters()
+        self.counters = ClientCounters()
         self.log = RecentLog()
         self.started = time.monotonic()
         self.next_refresh = self.started

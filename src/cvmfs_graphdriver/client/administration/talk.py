@@ -254,9 +254,13 @@ class Talk:
 
     def _internal_affairs(self, _: str) -> str:
         status = self._status().as_json()
-        counters = status.pop("counters")
-        lines = [f"{name}: {value}" for name, value in status.items()]
-        return "\n".join([*lines, *(f"{name}: {value}" for name, value in sorted(counters.items()))]) + "\n"
+        lists = {name: status.pop(name) for name in ("counters", "failures", "sources")}
+        values = status | lists["counters"]
+        values |= {f"failure:{kind}": number for kind, number in lists["failures"].items()}
+        for source in lists["sources"]:
+            where = f"{source['kind']} {source['name']}".strip()
+            values |= {f"objects:{where}": source["objects"], f"bytes:{where}": source["size"]}
+        return "".join(f"{name}: {value}\n" for name, value in values.items())
 
     def _parameters(self, _: str) -> str:
         configuration = self._client.settings.configuration

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from cvmfs_graphdriver.client.addresses import host_of, is_address
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import CacheError, ConfigurationError, TransferError
 from cvmfs_graphdriver.client.network.dns import Resolver
 from cvmfs_graphdriver.client.network.failover import Failover, Policy
@@ -45,7 +45,7 @@ class Network:
     round_trips: dict[str, float]
     """Seconds that servers took to answer when they were probed; infinite for those that did not."""
 
-    def __init__(self, settings: NetworkSettings, counters: Counters, identifier: str) -> None:
+    def __init__(self, settings: NetworkSettings, counters: ClientCounters, identifier: str) -> None:
         self._settings = settings
         self._counters = counters
         self._identifier = identifier

@@ -179,7 +179,10 @@ def test_cache_evict_and_pin(site: Site) -> None:
     assert site.run("cache", "evict", FQRN, "/.cvmfsdirtab").code == 0
     assert ".cvmfsdirtab" not in listed()
     said = site.run("cache", "evict", FQRN, "/absent")
-    assert (said.code, said.err) == (25, "/absent cannot be evicted: No such regular file")
+    assert (said.code, said.err) == (
+        25,
+        f"/absent cannot be evicted: there is no such regular file in {FQRN}",
+    )
 
 
 def test_cache_wipe(site: Site) -> None:

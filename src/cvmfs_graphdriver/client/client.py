@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cvmfs_graphdriver.client.breadcrumb import Breadcrumb
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.cache.eviction import Quota
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
 from cvmfs_graphdriver.client.counters import ClientCounters
@@ -32,7 +33,7 @@ from cvmfs_graphdriver.client.recentlog import RecentLog
 from cvmfs_graphdriver.client.tree.catalogs import Catalogs
 from cvmfs_graphdriver.client.tree.inodes import InodeTable
 from cvmfs_graphdriver.client.tree.magic import MagicAttributes
-from cvmfs_graphdriver.client.tree.revision import Revision, Services
+from cvmfs_graphdriver.client.tree.revision import Node, Revision, Services
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
@@ -190,9 +191,7 @@ class Client:
         revision has been blacklisted since, there is none to take its place, and nobody may be shown it.
         """
         with self._lock:
-            current = self._current
-            if current is None:
-                raise RevisionError(f"{self.settings.fqrn} is not mounted yet")
+            current = self._mounted()
             if not self.follows:
                 self._refuse_blacklisted(current.number)
                 return None
@@ -220,6 +219,37 @@ class Client:
         with os.fdopen(self._fetcher.open(wanted), "rb") as file:
             return file.read(limit)
 
+    def regular_file(self, path: bytes) -> Node | None:
+        """A regular file of the current revision, None if there is no such file. Raises as ``mount`` does."""
+        node = self._mounted().lookup(path)
+        return node if node and node.entry.is_regular else None
+
+    def pin(self, file: Node) -> bool:
+        """Fetch a regular file and keep it in the cache until it is evicted by name.
+
+        Returns False if it does not fit. Raises as ``mount`` does; CacheError: the cache has no quota.
+        """
+        quota = self.quota
+        with closing(self._mounted().open(file)) as content:
+            content.fetch_all()
+        kept = [quota.pin(digest.text) for digest in _objects(file)]
+        return all(kept)
+
+    def evict(self, file: Node) -> bool:
+        """Remove a regular file from the cache, even if it is pinned.
+
+        Returns False if a process holds some of it. Raises CacheError: the cache has no quota, or is damaged.
+        """
+        gone = [self.quota.evict(digest.text) for digest in _objects(file)]
+        return all(gone)
+
+    @property
+    def quota(self) -> Quota:
+        """What manages the cache. Raises CacheError: the cache has no quota."""
+        if self.cache.quota is None:
+            raise CacheError("this cache has no quota")
+        return self.cache.quota
+
     def cleanups(self, seconds: float) -> int:
         """How many times this process made room in the cache in the last ``seconds``; -1 without a quota."""
         quota = self.cache.quota
@@ -234,6 +264,11 @@ class Client:
     def close(self) -> None:
         """Close connections, catalogs and the cache."""
         self._stack.close()
+
+    def _mounted(self) -> Revision:
+        if self._current is None:
+            raise RevisionError(f"{self.settings.fqrn} is not mounted yet")
+        return self._current
 
     # The newest revision
 
@@ -340,3 +375,10 @@ class Client:
         if quota is None:
             return 0, 0
         return quota.limit, max(0, quota.limit - quota.used)
+
+
+def _objects(file: Node) -> list[Digest]:
+    """The objects that a regular file consists of."""
+    if file.entry.is_chunked:
+        return [chunk.digest for chunk in file.mount.catalog.chunks(file.path)]
+    return [] if file.entry.digest is None else [file.entry.digest]

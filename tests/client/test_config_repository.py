@@ -90,5 +90,5 @@ def test_one_that_is_required_and_cannot_be_had(repository: Published) -> None:
     (repository.etc / "config.d" / f"{repository.fqrn}.conf").unlink()
     with (repository.etc / "default.conf").open("a") as configuration:
         configuration.write("CVMFS_CONFIG_REPO_REQUIRED=yes\n")
-    with pytest.raises(ConfigurationError, match="is not there.*can be fetched"):
+    with pytest.raises(ConfigurationError, match="is unavailable.*can be fetched"):
         settings(repository, fetch=True)

@@ -57,9 +57,9 @@ def _servers(reader: SettingReader, name: str, limit: str) -> tuple[str, ...]:
     servers = reader.words(name, ";")
     for server in servers:
         if not re.match(r"(https?|file)://", server):
-            raise reader.refusal(name, f"names {server!r}, which is no http://, https:// or file:// URL")
+            raise reader.refusal(name, f"names {server!r}, which is not an http://, https:// or file:// URL")
         if not is_address(server):
-            raise reader.refusal(name, f"names {server!r}, which is no URL: there is an odd character in it")
+            raise reader.refusal(name, f"names {server!r}, which is not a valid URL: it has an odd character")
     if reader.text(limit):
         servers = servers[: reader.number(limit, 1)]
     return tuple(server.rstrip("/") for server in servers)
@@ -69,7 +69,7 @@ def _network(reader: SettingReader, etc: Path) -> NetworkSettings:
     servers = _servers(reader, "CVMFS_SERVER_URL", "CVMFS_MAX_SERVERS")
     if not servers:
         raise ConfigurationError(
-            f"{reader.fqrn}: no server is configured; set CVMFS_SERVER_URL, for instance in "
+            f"{reader.fqrn}: no server is configured; set CVMFS_SERVER_URL, for example in "
             f"{etc}/config.d/{reader.fqrn}.conf"
         )
     proxies = reader.text("CVMFS_HTTP_PROXY")
@@ -77,7 +77,7 @@ def _network(reader: SettingReader, etc: Path) -> NetworkSettings:
         if reader.text("CVMFS_CLIENT_PROFILE") != "single":
             raise ConfigurationError(
                 f"{reader.fqrn}: no proxy is configured; set CVMFS_HTTP_PROXY in {etc}/default.local "
-                f"(DIRECT for none)"
+                f"(DIRECT for no proxy)"
             )
         proxies = "auto;DIRECT"
     return _network_of(reader, servers, proxies, "")
@@ -94,7 +94,7 @@ def _external(reader: SettingReader) -> NetworkSettings | None:
 def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, kind: str) -> NetworkSettings:
     family = reader.text("CVMFS_IPFAMILY_PREFER") or "4"
     if family not in {"4", "6"}:
-        raise reader.refusal("CVMFS_IPFAMILY_PREFER", "is neither 4 nor 6")
+        raise reader.refusal("CVMFS_IPFAMILY_PREFER", "must be 4 or 6")
     return NetworkSettings(
         servers=servers,
         proxies=proxies,
@@ -131,7 +131,9 @@ def _nameserver(reader: SettingReader) -> str:
     try:
         _ = place and place_of_nameserver(place)
     except ValueError:
-        raise reader.refusal("CVMFS_DNS_SERVER", "is no address like 192.0.2.1 or [2001:db8::1]:53") from None
+        raise reader.refusal(
+            "CVMFS_DNS_SERVER", "is not an address, such as 192.0.2.1 or [2001:db8::1]:53"
+        ) from None
     return place
 
 
@@ -175,13 +177,15 @@ def _revision(reader: SettingReader) -> RevisionSettings:
         try:
             root_hash = Digest.parse(text)
         except FormatError as error:
-            raise reader.refusal("CVMFS_ROOT_HASH", f"is no digest: {error}") from error
+            raise reader.refusal("CVMFS_ROOT_HASH", f"is not a digest: {error}") from error
     date = None
     if text := reader.text("CVMFS_REPOSITORY_DATE"):
         try:
             date = datetime.fromisoformat(text)
         except ValueError:
-            raise reader.refusal("CVMFS_REPOSITORY_DATE", "is no date like 2026-01-31T12:00:00Z") from None
+            raise reader.refusal(
+                "CVMFS_REPOSITORY_DATE", "is not a date, such as 2026-01-31T12:00:00Z"
+            ) from None
         date = date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     tag = reader.text("CVMFS_REPOSITORY_TAG")
     max_ttl = reader.number("CVMFS_MAX_TTL")
@@ -198,13 +202,13 @@ def _revision(reader: SettingReader) -> RevisionSettings:
 def _presentation(reader: SettingReader) -> PresentationSettings:
     visibility = reader.text("CVMFS_MAGIC_XATTRS_VISIBILITY").lower()
     if visibility not in {"rootonly", "always", "never"}:
-        raise reader.refusal("CVMFS_MAGIC_XATTRS_VISIBILITY", "is none of rootonly, always, never")
+        raise reader.refusal("CVMFS_MAGIC_XATTRS_VISIBILITY", "must be rootonly, always or never")
     if reader.boolean("CVMFS_HIDE_MAGIC_XATTRS"):
         visibility = "never"
     try:
         gids = frozenset(int(word) for word in reader.words("CVMFS_XATTR_PRIVILEGED_GIDS", ","))
     except ValueError:
-        raise reader.refusal("CVMFS_XATTR_PRIVILEGED_GIDS", "is no list of numbers") from None
+        raise reader.refusal("CVMFS_XATTR_PRIVILEGED_GIDS", "is not a list of numbers") from None
     return PresentationSettings(
         claim_ownership=reader.boolean("CVMFS_CLAIM_OWNERSHIP"),
         check_permissions=reader.boolean("CVMFS_CHECK_PERMISSIONS"),

@@ -1,7 +1,7 @@
 """The settings of one repository: typed, checked, frozen.
 
-Owns: what there is to decide, and in which unit. Must not know: the parameters that decide it (``meaning``),
-nor what anybody does with a setting.
+Owns: the settings and their units. Must not know: the parameters they are derived from (``meaning``), nor who
+uses them.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ __all__ = [
 
 
 class TrustSettings(NamedTuple):
-    """Files with public keys, and files of refused certificates and revisions (which may be absent)."""
+    """Files with public keys, and lists of refused certificates and revisions (which may be absent)."""
 
     public_keys: tuple[Path, ...]
     blacklists: tuple[Path, ...]
 
 
 class NetworkSettings(NamedTuple):
-    """How to reach servers; times in seconds, proxies in the syntax of section 8.1."""
+    """How to reach servers; times in seconds, proxies in the syntax of format reference, section 8.1."""
 
     servers: tuple[str, ...]
     proxies: str
@@ -63,7 +63,7 @@ class NetworkSettings(NamedTuple):
 
 
 class CacheSettings(NamedTuple):
-    """Where objects are kept. ``quota`` in bytes, None for unlimited; ``alien``: somebody else manages it."""
+    """Where objects are stored. ``quota`` in bytes, None for unlimited; others manage an ``alien`` cache."""
 
     directory: Path
     workspace: Path
@@ -86,7 +86,7 @@ class RevisionSettings(NamedTuple):
 
 
 class PresentationSettings(NamedTuple):
-    """How entries look to users; ``variables`` are what variant symlinks may name."""
+    """How entries appear to users; ``variables`` can be referred to by variant symlinks."""
 
     claim_ownership: bool
     check_permissions: bool
@@ -101,7 +101,7 @@ class PresentationSettings(NamedTuple):
 
 
 class RepositorySettings(NamedTuple):
-    """Everything that a client needs to know about one repository."""
+    """Everything a client needs to know about one repository."""
 
     fqrn: str
     network: NetworkSettings

@@ -22,7 +22,7 @@ from cvmfs_graphdriver.cli.main import command
 from cvmfs_graphdriver.client.administration.talk import Talk
 from cvmfs_graphdriver.client.administration.talk_socket import serve_talk
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from tests.client.tree.test_revision import mounted, read, walk
@@ -179,7 +179,10 @@ def test_cache_evict_and_pin(site: Site) -> None:
     assert site.run("cache", "evict", FQRN, "/.cvmfsdirtab").code == 0
     assert ".cvmfsdirtab" not in listed()
     said = site.run("cache", "evict", FQRN, "/absent")
-    assert (said.code, said.err) == (25, "/absent cannot be evicted: No such regular file")
+    assert (said.code, said.err) == (
+        25,
+        f"/absent cannot be evicted: there is no such regular file in {FQRN}",
+    )
 
 
 def test_cache_wipe(site: Site) -> None:

@@ -68,7 +68,7 @@ def test_a_line_in_fstab(place: Path) -> None:
 def test_failures_have_the_codes_of_mount(place: Path) -> None:
     done = run(place, "mount", "-t", "cvmfs", "unknown.example.org", place / "mnt")
     assert done.returncode == 32
-    assert done.stderr.startswith("mount.cvmfs: no server has a repository unknown.example.org")
+    assert done.stderr.startswith("mount.cvmfs: no server has the repository unknown.example.org")
     done = run(place, "mount", "-t", "cvmfs", "-o", "nonsense", FQRN, place / "mnt")
     assert done.returncode == 1
     assert "nonsense" in done.stderr

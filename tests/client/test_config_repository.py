@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.config_repository import fetched_config_repository
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository, load_settings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from tests.support.published import Item, Published, file, published
@@ -90,5 +90,5 @@ def test_one_that_is_required_and_cannot_be_had(repository: Published) -> None:
     (repository.etc / "config.d" / f"{repository.fqrn}.conf").unlink()
     with (repository.etc / "default.conf").open("a") as configuration:
         configuration.write("CVMFS_CONFIG_REPO_REQUIRED=yes\n")
-    with pytest.raises(ConfigurationError, match="is not there.*can be fetched"):
+    with pytest.raises(ConfigurationError, match="is unavailable.*can be fetched"):
         settings(repository, fetch=True)

@@ -19,7 +19,7 @@ _READER = """
 import sys, time
 from pathlib import Path
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 client = Client(load_settings(sys.argv[1], Path(sys.argv[2])))
 revision = client.mount()
 print("mounted", flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.conversion.convert import Intake, distinct_layers
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
 from cvmfs_graphdriver.oci.image.layout import LayoutImage

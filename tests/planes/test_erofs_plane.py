@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from tests.support.project import require_fixtures
 
 __all__ = ["Answer", "Server", "UnpackedRepository", "serve", "unpack"]

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions

@@ -9,7 +9,8 @@ import click
 from cvmfs_graphdriver.cli.options import etc_option, json_option
 from cvmfs_graphdriver.client.administration.running import ask_status, find_sockets, running_clients
 from cvmfs_graphdriver.client.administration.status import Status
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.counters import Count
 
 __all__ = ["command"]
 
@@ -54,7 +55,7 @@ def _print(statuses: Sequence[Status]) -> None:
 
 
 def _row(status: Status) -> Sequence[str]:
-    hits, misses = status.counters.get("hits", 0), status.counters.get("misses", 0)
+    hits, misses = status.counters[Count.HITS], status.counters[Count.MISSES]
     limit = f" of {_size(status.cache_limit)}" if status.cache_limit >= 0 else ""
     return (
         status.fqrn,
@@ -65,8 +66,8 @@ def _row(status: Status) -> Sequence[str]:
         status.proxy.partition("://")[2] or status.proxy,
         _size(status.cache_used) + limit,
         f"{100 * hits / (hits + misses):.1f} %" if hits + misses else "-",
-        _size(status.counters.get("bytes_received", 0)),
-        str(status.counters.get("io_errors", 0)),
+        _size(status.counters[Count.BYTES_RECEIVED]),
+        str(status.counters[Count.IO_ERRORS]),
         status.mountpoint,
     )
 

@@ -6,7 +6,7 @@ import click
 
 from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.client.administration.talk_socket import ask
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.errors import TalkError
 
 __all__ = ["command"]

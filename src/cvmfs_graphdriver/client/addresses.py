@@ -1,6 +1,6 @@
-"""Addresses of servers, proxies and name servers, which come from outside.
+"""Addresses of servers, proxies and name servers, as configuration and proxies give them.
 
-Owns: which text may be one, and the host in it (RFC 3986, section 3.2.2). Must not know: what is there.
+Owns: which text is a valid address, and its host (RFC 3986, section 3.2.2). Must not know: who answers there.
 """
 
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ _DOMAIN = 53
 
 
 def is_address(text: str) -> bool:
-    """Whether this is a URL that can be worked with; nobody need answer there."""
+    """Whether this is a usable URL, whether or not anything answers there."""
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -22,7 +22,7 @@ def is_address(text: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """The name or number of a URL's host; empty if it has none, or is no URL."""
+    """The host name or address in a URL; empty if it has none, or is not a URL."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -32,9 +32,9 @@ def host_of(url: str) -> str:
 def place_of_nameserver(text: str) -> tuple[str, int]:
     """Address and port of a name server: ``1.2.3.4``, ``1.2.3.4:53``, ``::1`` or ``[::1]:53``.
 
-    Raises ValueError: it is none of these.
+    Raises ValueError: it has none of these forms.
     """
-    import ipaddress  # which few need: it takes its time
+    import ipaddress  # slow to import, and few need it
 
     if text.count(":") > 1 and "[" not in text:
         host, port = text, _DOMAIN

@@ -1,7 +1,7 @@
-"""The breadcrumb: what a client knew last of a repository (CernVM-FS format reference, section 2.2).
+"""The breadcrumb: the last known revision of a repository (CernVM-FS format reference, section 2.2).
 
-Owns: the file ``cvmfschecksum.<fqrn>`` in the workspace. It lets a client refuse older revisions after a
-restart, and mount without any server what is in the cache. Must not know: where newer knowledge comes from.
+Owns: the file ``cvmfschecksum.<fqrn>`` in the workspace. With it, a client refuses older revisions after a
+restart, and mounts a cached revision when no server can be reached. Must not know: servers.
 """
 
 import re
@@ -20,7 +20,7 @@ _LIMIT = 4096
 
 
 class Breadcrumb(NamedTuple):
-    """The newest revision ever mounted: its root catalog, its publish time (unix) and its number."""
+    """The newest revision ever mounted: its root catalog, its publication time (Unix) and its number."""
 
     root: Digest
     timestamp: int
@@ -28,7 +28,7 @@ class Breadcrumb(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """What the file says; None if there is none, or it is unreadable, which is the same to a client."""
+        """The content of the file; None if it is absent or unreadable, which a client treats alike."""
         try:
             with path.open("rb") as file:
                 match = _FORM.fullmatch(file.read(_LIMIT).decode("ascii").strip())

@@ -1,8 +1,8 @@
-"""A client of one repository: decides which revision is to be seen, and gives it out as a ``Revision``.
+"""A client of one repository: decides which revision is mounted, and provides it as a ``Revision``.
 
-Owns: that decision (CernVM-FS format reference, sections 10.2 and 10.3): the newest revision that servers
-prove, never one older than seen before, the one known last when no server can be asked, or the one that the
-configuration names. Must not know: FUSE, who looks for new revisions and when.
+Owns: that decision (CernVM-FS format reference, sections 10.2 and 10.3): the newest verified revision on the
+servers, never an older one than before, the last known one when no server can be reached, or the one that
+the configuration names. Must not know: FUSE, who checks for new revisions and when.
 """
 
 import logging
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cvmfs_graphdriver.client.breadcrumb import Breadcrumb
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.cache.eviction import Quota
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network.network import Network, client_identifier
@@ -32,7 +33,7 @@ from cvmfs_graphdriver.client.recentlog import RecentLog
 from cvmfs_graphdriver.client.tree.catalogs import Catalogs
 from cvmfs_graphdriver.client.tree.inodes import InodeTable
 from cvmfs_graphdriver.client.tree.magic import MagicAttributes
-from cvmfs_graphdriver.client.tree.revision import Revision, Services
+from cvmfs_graphdriver.client.tree.revision import Node, Revision, Services
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
@@ -47,13 +48,13 @@ _DEFAULT_TTL = 240.0
 _RETRY = 180.0
 _HISTORY_LIMIT = 1024**3
 _FILLING = 0.75
-"""The share of the quota above which the next eviction is near."""
+"""The share of the quota above which eviction is imminent."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Choice(NamedTuple):
-    """A root catalog to mount, and the manifest that named it, if one did."""
+    """A root catalog to mount, and the manifest that names it, if any."""
 
     root: CatalogReference
     manifest: Manifest | None
@@ -63,28 +64,28 @@ class _Choice(NamedTuple):
 class Client:
     """One repository as seen from this node; safe for any number of threads.
 
-    ``now`` is the clock that whitelists expire by.
+    ``now`` is the clock for the expiry of whitelists.
     """
 
     settings: RepositorySettings
-    counters: Counters
+    counters: ClientCounters
     log: RecentLog
     network: Network
     external_network: Network | None
-    """The way to external servers, if there are some."""
+    """For external files, if external servers are configured."""
     manifests: Manifests
     cache: Cache
     catalogs: Catalogs
     started: float
-    """When it began, on the clock ``time.monotonic``."""
+    """When the client started, on the clock ``time.monotonic``."""
     next_refresh: float
-    """When to look for a new revision again, on the clock ``time.monotonic``."""
+    """When to check for a new revision again, on the clock ``time.monotonic``."""
     offline_because: CvmfsGraphdriverError | None
-    """Why servers could not be asked, or not be believed, the last time; None if all was well."""
+    """Why the last check for a new revision failed; None if it succeeded."""
     max_ttl: float | None
-    """The longest time between two looks for a new revision, in seconds; None for no limit."""
+    """The maximum time between checks for a new revision, in seconds; None for no limit."""
     confirmed_manifest: Manifest | None
-    """The manifest that was found to be the newest one, some time after mounting."""
+    """The manifest that the last check after mounting found to be the newest."""
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class Client:
     ) -> None:
         warn_of_unknown(settings.configuration)
         self.settings = settings
-        self.counters = Counters()
+        self.counters = ClientCounters()
         self.log = RecentLog()
         self.started = time.monotonic()
         self.next_refresh = self.started
@@ -109,7 +110,7 @@ class Client:
             self._stack = stack.pop_all()
 
     def _assemble(self, stack: ExitStack, now: Callable[[], datetime]) -> None:
-        """Put the parts together; what was begun is undone if one cannot be had."""
+        """Assemble the parts; if one fails, those before it are closed."""
         settings = self.settings
         workspace = settings.cache.workspace
         try:
@@ -151,30 +152,30 @@ class Client:
 
     @property
     def transfer(self) -> Transfer:
-        """The way to the repository's servers."""
+        """Transfers from the repository's servers."""
         return self.network.transfer
 
     @property
     def external(self) -> Transfer | None:
-        """The way to external servers, if there are some."""
+        """Transfers from external servers, if configured."""
         return self.external_network.transfer if self.external_network else None
 
     @property
     def current(self) -> Revision | None:
-        """The revision that was given out last."""
+        """The revision that was mounted last."""
         return self._current
 
     @property
     def follows(self) -> bool:
-        """Whether new revisions are mounted at all: not if the configuration names one."""
+        """Whether to follow new revisions: not if the configuration names one."""
         return self.settings.revision.auto_update
 
     def mount(self) -> Revision:
-        """The revision to be seen now.
+        """The revision to be mounted now.
 
-        Raises TransferError, TrustError and the other errors of repositories where nothing can be proven and
-        nothing is known from before; RevisionError: the revision that the configuration names does not
-        exist, or is blacklisted; ConfigurationError, CacheError.
+        Raises TransferError, TrustError and other repository errors if no revision can be verified and none
+        is known from before; RevisionError if the revision that the configuration names does not exist or is
+        blacklisted; ConfigurationError, CacheError.
         """
         with self._lock:
             if self.settings.network.use_geoapi and len(self.transfer.failover.hosts) > 1:
@@ -186,13 +187,11 @@ class Client:
     def refresh(self) -> Revision | None:
         """The newest revision if it is newer than the current one, else None.
 
-        Raises as ``mount`` does; then the current revision stays, unless the error is a RevisionError: that
-        revision has been blacklisted since, there is none to take its place, and nobody may be shown it.
+        Raises what ``mount`` raises. The current revision stays in use then, unless the error is a
+        RevisionError: it has been blacklisted since without a replacement, and must not be used any more.
         """
         with self._lock:
-            current = self._current
-            if current is None:
-                raise RevisionError(f"{self.settings.fqrn} is not mounted yet")
+            current = self._mounted()
             if not self.follows:
                 self._refuse_blacklisted(current.number)
                 return None
@@ -208,32 +207,68 @@ class Client:
             return newer
 
     def open_object(self, wanted: Wanted) -> int:
-        """A descriptor of an object in the cache, fetched if need be; it belongs to the caller.
+        """A descriptor of an object in the cache, fetched if necessary; it belongs to the caller.
 
         Raises TransferError, RepositoryError, CacheError.
         """
         return self._fetcher.open(wanted)
 
     def metainfo(self, digest: Digest, limit: int) -> bytes:
-        """What the repository says of itself: JSON of at most ``limit`` bytes. Raises as ``mount`` does."""
+        """The repository's self-description: at most ``limit`` bytes. Raises what ``mount`` raises."""
         wanted = Wanted(ObjectName(digest, Suffix.METAINFO), limit, exact=False, label="metainfo")
         with os.fdopen(self._fetcher.open(wanted), "rb") as file:
             return file.read(limit)
 
+    def regular_file(self, path: bytes) -> Node | None:
+        """A regular file of the current revision; None if there is none. Raises what ``mount`` raises."""
+        node = self._mounted().lookup(path)
+        return node if node and node.entry.is_regular else None
+
+    def pin(self, file: Node) -> bool:
+        """Fetch a regular file and keep it in the cache until it is evicted by name.
+
+        Returns False if it does not fit. Raises what ``mount`` raises; CacheError: the cache has no quota.
+        """
+        quota = self.quota
+        with closing(self._mounted().open(file)) as content:
+            content.fetch_all()
+        kept = [quota.pin(digest.text) for digest in _objects(file)]
+        return all(kept)
+
+    def evict(self, file: Node) -> bool:
+        """Remove a regular file from the cache, even if it is pinned.
+
+        Returns False if a process holds some of it. Raises CacheError: the cache has no quota, or is damaged.
+        """
+        gone = [self.quota.evict(digest.text) for digest in _objects(file)]
+        return all(gone)
+
+    @property
+    def quota(self) -> Quota:
+        """The manager of the cache. Raises CacheError: the cache has no quota."""
+        if self.cache.quota is None:
+            raise CacheError("this cache has no quota")
+        return self.cache.quota
+
     def cleanups(self, seconds: float) -> int:
-        """How many times this process made room in the cache in the last ``seconds``; -1 without a quota."""
+        """How often this process evicted objects in the last ``seconds``; -1 without a quota."""
         quota = self.cache.quota
         return -1 if quota is None else quota.evictions_since(time.monotonic() - seconds)
 
     @property
     def is_cache_filling(self) -> bool:
-        """Whether objects may have to go soon."""
+        """Whether objects may have to be evicted soon."""
         quota = self.cache.quota
         return quota is not None and quota.used > _FILLING * quota.limit
 
     def close(self) -> None:
         """Close connections, catalogs and the cache."""
         self._stack.close()
+
+    def _mounted(self) -> Revision:
+        if self._current is None:
+            raise RevisionError(f"{self.settings.fqrn} is not mounted yet")
+        return self._current
 
     # The newest revision
 
@@ -263,7 +298,7 @@ class Client:
         return self._current
 
     def _schedule(self, error: CvmfsGraphdriverError | None, revision: Revision | None = None) -> None:
-        """When to look again: after the revision's time to live, or sooner if servers could not be asked."""
+        """Schedule the next check: after the revision's time to live, or sooner if this one failed."""
         self.offline_because = error
         wait = _RETRY
         if error is None:
@@ -274,13 +309,13 @@ class Client:
         self.next_refresh = time.monotonic() + wait
 
     def _mount_known(self, known: Breadcrumb, error: CvmfsGraphdriverError) -> Revision:
-        """Without servers that could be asked and believed: the revision that was mounted last."""
+        """If no server can be reached and believed: the revision that was mounted last."""
         self._refuse_blacklisted(known.revision)
         try:
             revision = self._open(_Choice(CatalogReference(b"", known.root, 0), None))
         except CvmfsGraphdriverError:
             raise error from None
-        _log.warning("%s: mounting revision %d as known: %s", self.settings.fqrn, known.revision, error)
+        _log.warning("%s: mounting the last known revision %d: %s", self.settings.fqrn, known.revision, error)
         self._schedule(error)
         return revision
 
@@ -307,12 +342,12 @@ class Client:
         return _Choice(CatalogReference(b"", tag.root, tag.size), manifest)
 
     def _tag(self, manifest: Manifest, name: str, date: datetime | None) -> "Tag":
-        """The tag of that name, or, without a name, the newest revision of that time."""
+        """The tag of that name, or, without a name, the newest revision at that date."""
         what = f"tag {name!r}" if date is None else f"revision as old as {date:%Y-%m-%d %H:%M:%S} UTC"
         from cvmfs_graphdriver.repository.history import History  # few mounts name a tag
 
         if manifest.history is None:
-            raise RevisionError(f"{self.settings.fqrn} has no {what}: it has no history at all")
+            raise RevisionError(f"{self.settings.fqrn} has no {what}: it has no history")
         history_name = ObjectName(manifest.history, Suffix.HISTORY)
         path = history_name.alternative_path if self.manifests.alternative(manifest) else ""
         self._fetcher.fetch(Wanted(history_name, _HISTORY_LIMIT, exact=False, path=path, label="history"))
@@ -322,7 +357,7 @@ class Client:
             raise RevisionError(f"{self.settings.fqrn} has no {what}")
         return tag
 
-    # Both
+    # All revisions
 
     def _refuse_blacklisted(self, number: int) -> None:
         if self.manifests.blacklist().refuses_revision(self.settings.fqrn, number):
@@ -335,8 +370,15 @@ class Client:
         return revision
 
     def _capacity(self) -> tuple[int, int]:
-        """Bytes that the cache may hold, and how many of them are free."""
+        """The limit of the cache, and how much of it is free, in bytes."""
         quota = self.cache.quota
         if quota is None:
             return 0, 0
         return quota.limit, max(0, quota.limit - quota.used)
+
+
+def _objects(file: Node) -> list[Digest]:
+    """The objects that a regular file consists of."""
+    if file.entry.is_chunked:
+        return [chunk.digest for chunk in file.mount.catalog.chunks(file.path)]
+    return [] if file.entry.digest is None else [file.entry.digest]

@@ -1,9 +1,10 @@
-"""The configuration repository, for nodes on which nobody has mounted it.
+"""The configuration repository, on nodes where it is not mounted; and the settings that result from it.
 
-Owns: a copy of its ``etc/cvmfs`` in the workspace of a client that is made for it, kept until a newer
-revision replaces it (CernVM-FS format reference, section 7.1). Must not know: what the files say.
+Owns: a copy of its ``etc/cvmfs`` in the workspace of a client made for this purpose, kept until a newer
+revision replaces it (CernVM-FS format reference, section 7.1), and ``load_settings``, which uses that copy.
+Must not know: what the files mean.
 
-Files are replaced one by one and each as a whole, for others may read the copy meanwhile.
+Each file is replaced atomically, because other processes may be reading the copy.
 """
 
 import logging
@@ -14,19 +15,24 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvmfs_graphdriver.client.configuration.search import ConfigRepository, mounted_config_repository
+from cvmfs_graphdriver.client.configuration.meaning import settings_of
+from cvmfs_graphdriver.client.configuration.search import (
+    ConfigRepository,
+    load_configuration,
+    mounted_config_repository,
+)
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 
 if TYPE_CHECKING:
-    from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
     from cvmfs_graphdriver.client.tree.revision import Node, Revision
 
-__all__ = ["fetched_config_repository", "kept_config_repository"]
+__all__ = ["fetched_config_repository", "kept_config_repository", "load_settings"]
 
 _OF_THE_NODE = ("CVMFS_CACHE_BASE", "CVMFS_HTTP_PROXY", "CVMFS_KEYS_DIR", "CVMFS_QUOTA_LIMIT")
-"""What a caller may say about every repository, and so about this one."""
+"""The overrides that apply to every repository, and therefore to this one."""
 _ROOT = b"/etc/cvmfs"
 _MARK = ".root"
 _FILE_LIMIT = 1 << 20
@@ -35,8 +41,27 @@ _COUNT_LIMIT = 10_000
 _log = logging.getLogger(__name__)
 
 
+def load_settings(
+    fqrn: str,
+    etc: Path = Path("/etc/cvmfs"),
+    overrides: Mapping[str, str] | None = None,
+    *,
+    config_repository: ConfigRepository | None = None,
+) -> RepositorySettings:
+    """Read the configuration of ``fqrn`` below ``etc``; ``overrides`` take precedence over every file.
+
+    ``config_repository`` finds or fetches the configuration repository, if one is configured. By default it
+    is used where it is mounted, or else the copy that was fetched last.
+
+    Raises ConfigurationError: the repository name or a value is invalid, a file cannot be evaluated, or a
+    mandatory parameter is missing.
+    """
+    find = config_repository or kept_config_repository(etc, overrides or {})
+    return settings_of(load_configuration(fqrn, etc, overrides or {}, find), etc)
+
+
 def kept_config_repository(etc: Path, overrides: Mapping[str, str]) -> ConfigRepository:
-    """Finds it where it is mounted, or else the copy that was made last. Asks nobody."""
+    """Uses it where it is mounted, or else the last copy. Contacts no server."""
 
     def find(name: str, directory: Path) -> Path | None:
         if mounted := mounted_config_repository(name, directory):
@@ -50,7 +75,7 @@ def kept_config_repository(etc: Path, overrides: Mapping[str, str]) -> ConfigRep
 
 
 def fetched_config_repository(etc: Path, overrides: Mapping[str, str]) -> ConfigRepository:
-    """Finds it where it is mounted, or else makes a copy; the last one will do if no server can be asked."""
+    """Uses it where it is mounted, else a fresh copy, or the last one if no server can be reached."""
     kept = kept_config_repository(etc, overrides)
 
     def find(name: str, directory: Path) -> Path | None:
@@ -66,20 +91,18 @@ def fetched_config_repository(etc: Path, overrides: Mapping[str, str]) -> Config
     return find
 
 
-def _settings(name: str, etc: Path, overrides: Mapping[str, str]) -> "RepositorySettings":
-    from cvmfs_graphdriver.client.configuration.settings import load_settings  # which may call us
-
+def _settings(name: str, etc: Path, overrides: Mapping[str, str]) -> RepositorySettings:
     known = {key: value for key, value in overrides.items() if key in _OF_THE_NODE}
-    return load_settings(name, etc, known, config_repository=mounted_config_repository)
+    return settings_of(load_configuration(name, etc, known, mounted_config_repository), etc)
 
 
-def _place(settings: "RepositorySettings") -> Path:
+def _place(settings: RepositorySettings) -> Path:
     return settings.cache.workspace / f"config.{settings.fqrn}"
 
 
-def _fetch(settings: "RepositorySettings", place: Path) -> None:
-    """Make the copy at ``place`` that of the newest revision. Raises as ``Client.mount`` does."""
-    from cvmfs_graphdriver.client.client import Client  # few nodes need this
+def _fetch(settings: RepositorySettings, place: Path) -> None:
+    """Update the copy at ``place`` to the newest revision. Raises what ``Client.mount`` raises."""
+    from cvmfs_graphdriver.client.client import Client  # heavy, and few processes fetch
 
     with closing(Client(settings)) as client:
         revision = client.mount()
@@ -92,14 +115,14 @@ def _fetch(settings: "RepositorySettings", place: Path) -> None:
             _copy(revision, place)
             write_whole_file(mark, root.encode())
         except OSError as error:
-            raise CacheError(f"cannot keep the configuration repository in {place}: {error}") from error
+            raise CacheError(f"cannot store the configuration repository in {place}: {error}") from error
 
 
 def _copy(revision: "Revision", place: Path) -> None:
     wanted = {place / _MARK}
     for count, (path, node) in enumerate(_files(revision)):
         if count == _COUNT_LIMIT:
-            raise CacheError(f"{revision.fqrn} has more than {_COUNT_LIMIT} files of configuration")
+            raise CacheError(f"{revision.fqrn} has more than {_COUNT_LIMIT} configuration files")
         if node.entry.size <= _FILE_LIMIT:
             target = place / os.fsdecode(path.lstrip(b"/"))
             wanted |= {target, *target.parents}
@@ -115,7 +138,7 @@ def _copy(revision: "Revision", place: Path) -> None:
 
 
 def _files(revision: "Revision") -> Iterator[tuple[bytes, "Node"]]:
-    """Paths and what is there; a link that leads to a file of the repository stands for that file."""
+    """Paths and their nodes; a symbolic link to a file of the repository yields that file."""
     top = revision.lookup(_ROOT)
     waiting = [] if top is None else [top]
     while waiting:

@@ -1,86 +1,145 @@
-"""What a client has done: numbers that only grow, and the time of the last failure.
+"""What a client has done: numbers that only grow, and the time of the last I/O error.
 
-Owns: the counting. Must not know: how numbers are shown.
+Owns: the counting, and the names of what is counted. Must not know: how numbers are presented.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
 
-__all__ = ["LATENCY_BOUNDS", "Counters"]
+__all__ = ["LATENCY_BOUNDS", "ClientCounters", "Count", "Source", "SourceKind", "Traffic"]
 
 LATENCY_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 """Upper bounds of the buckets of the latency histogram, in seconds."""
 
 
-class Counters:
-    """Named numbers; safe for any number of threads.
+class Count(StrEnum):
+    """The events that are counted."""
 
-    ``downloads`` and ``bytes_received`` count what came over the network, ``hits`` and ``misses`` what was
-    in the cache and what was not, ``opens`` and ``directory_opens`` what users opened, ``io_errors`` what
-    they could not get; ``failure:<kind>`` counts failed attempts of transfers by kind, ``objects:<source>``
-    and ``bytes:<source>`` what came from where: ``cache``, ``proxy <name>`` or ``host <URL>``.
-    """
+    DOWNLOADS = "downloads"
+    """Successful transfers."""
+    BYTES_RECEIVED = "bytes_received"
+    """Bytes received over the network."""
+    HITS = "hits"
+    """Requested objects that were in the cache."""
+    MISSES = "misses"
+    """Requested objects that were not in the cache."""
+    OPENS = "opens"
+    """Files that users opened."""
+    DIRECTORY_OPENS = "directory_opens"
+    """Directories that users opened."""
+    IO_ERRORS = "io_errors"
+    """Errors that users saw."""
+
+
+class SourceKind(StrEnum):
+    """Where an object can come from."""
+
+    CACHE = "cache"
+    PROXY = "proxy"
+    HOST = "host"
+    """A server, without a proxy."""
+
+
+class Source(NamedTuple):
+    """Where objects came from; ``name`` is the proxy's name or the server's URL."""
+
+    kind: SourceKind
+    name: str = ""
+
+
+class Traffic(NamedTuple):
+    """How much came from one source."""
+
+    objects: int
+    size: int
+
+
+_CACHE = Source(SourceKind.CACHE)
+
+
+class ClientCounters:
+    """The counters of one client; safe for any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._values: Counter[str] = Counter()
+        self._counts: Counter[Count] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._objects: Counter[Source] = Counter()
+        self._bytes: Counter[Source] = Counter()
         self._latencies = [0] * (len(LATENCY_BOUNDS) + 1)
         self._seconds = 0.0
         self.last_io_error = 0.0
         """Unix time of the last error that a user saw, 0 for never."""
 
-    def add(self, name: str, amount: int = 1) -> None:
-        """Count ``amount`` more of ``name``."""
+    def add(self, count: Count) -> None:
+        """Count one event."""
         with self._lock:
-            self._values[name] += amount
+            self._counts[count] += 1
 
-    def add_download(self, size: int, seconds: float, source: str) -> None:
+    def add_download(self, size: int, seconds: float, source: Source) -> None:
         """Count one successful transfer."""
         bucket = sum(seconds > bound for bound in LATENCY_BOUNDS)
         with self._lock:
-            self._values["downloads"] += 1
-            self._values["bytes_received"] += size
-            self._values[f"objects:{source}"] += 1
-            self._values[f"bytes:{source}"] += size
+            self._counts[Count.DOWNLOADS] += 1
+            self._counts[Count.BYTES_RECEIVED] += size
+            self._objects[source] += 1
+            self._bytes[source] += size
             self._latencies[bucket] += 1
             self._seconds += seconds
 
-    def add_hit(self, size: int) -> None:
-        """Count an object of so many bytes that was in the cache."""
+    def add_failure(self, kind: str) -> None:
+        """Count one failed attempt of a transfer; ``kind`` is the name of a ``Failure``."""
         with self._lock:
-            self._values["hits"] += 1
-            self._values["objects:cache"] += 1
-            self._values["bytes:cache"] += size
+            self._failures[kind.lower()] += 1
+
+    def add_hit(self, size: int) -> None:
+        """Count one object of ``size`` bytes that was in the cache."""
+        with self._lock:
+            self._counts[Count.HITS] += 1
+            self._objects[_CACHE] += 1
+            self._bytes[_CACHE] += size
 
     def add_io_error(self, when: float) -> None:
-        """Count an error that a user saw, at the Unix time ``when``."""
+        """Count one error that a user saw at the Unix time ``when``."""
         with self._lock:
-            self._values["io_errors"] += 1
+            self._counts[Count.IO_ERRORS] += 1
             self.last_io_error = when
 
     def reset_errors(self) -> None:
         """Forget the errors that users saw."""
         with self._lock:
-            self._values["io_errors"] = 0
+            self._counts[Count.IO_ERRORS] = 0
             self.last_io_error = 0.0
 
-    def __getitem__(self, name: str) -> int:
+    def __getitem__(self, count: Count) -> int:
         with self._lock:
-            return self._values[name]
+            return self._counts[count]
 
-    def values(self) -> Mapping[str, int]:
-        """A copy of all numbers."""
+    def counts(self) -> Mapping[Count, int]:
+        """A copy of all counts."""
         with self._lock:
-            return dict(self._values)
+            return {count: self._counts[count] for count in Count}
+
+    def failures(self) -> Mapping[str, int]:
+        """Failed attempts of transfers by kind: the name of a ``Failure`` in lower case."""
+        with self._lock:
+            return dict(self._failures)
+
+    def traffic(self) -> Mapping[Source, Traffic]:
+        """How much came from each source."""
+        with self._lock:
+            return {source: Traffic(number, self._bytes[source]) for source, number in self._objects.items()}
 
     @property
     def transfer_seconds(self) -> float:
-        """Seconds that successful transfers took, added up."""
+        """The total duration of all successful transfers, in seconds."""
         return self._seconds
 
     @property
     def latencies(self) -> tuple[int, ...]:
-        """Successful transfers by how long they took: one number for each bound, and one above all."""
+        """Successful transfers by duration: one number per bound, and one for those above the last."""
         with self._lock:
             return tuple(self._latencies)

@@ -1,7 +1,7 @@
 """Errors of the client: configuration, network, cache, revisions.
 
-Raised only by this room; what a repository's bytes fail to prove is told by ``repository.errors``. Names say
-what failed, messages say to which object and what an administrator should do.
+Raised only by this room; invalid data of a repository raises ``repository.errors``. Names say what failed,
+messages name the object and what an administrator should do.
 """
 
 from typing import ClassVar
@@ -28,19 +28,19 @@ class ClientError(CvmfsGraphdriverError):
 
 
 class ConfigurationError(ClientError):
-    """A parameter is missing or makes no sense; the message names the file and line that set it."""
+    """A parameter is missing or invalid; the message names the file and line that set it."""
 
     exit_code: ClassVar[int] = 21
 
 
 class TransferError(ClientError):
-    """Something could not be had from any server; the two subclasses say why."""
+    """Something could not be fetched from any server; the two subclasses say why."""
 
     exit_code: ClassVar[int] = 22
 
 
 class UnreachableError(TransferError):
-    """No server, or no proxy, answered as it should."""
+    """No server, or no proxy, answered correctly."""
 
     exit_code: ClassVar[int] = 23
 
@@ -58,18 +58,18 @@ class CacheError(ClientError):
 
 
 class RevisionError(ClientError):
-    """The revision that should be mounted does not exist, or is blacklisted."""
+    """The requested revision does not exist, or is blacklisted."""
 
     exit_code: ClassVar[int] = 26
 
 
 class StaleInodeError(ClientError):
-    """An inode number that no catalog of this workspace has ever had."""
+    """An inode number that no catalog in this workspace has ever had."""
 
     exit_code: ClassVar[int] = 27
 
 
 class TalkError(ClientError):
-    """A running client cannot be talked to."""
+    """A running client cannot be reached through its talk socket."""
 
     exit_code: ClassVar[int] = 28

@@ -1,8 +1,7 @@
-"""Which revision the servers have, proven.
+"""The newest revision on the servers, with its signature verified.
 
-Owns: fetching in the order of the trust chain (CernVM-FS format reference, section 2.3), what is small
-enough to be kept in memory, and asking another server when one cannot prove what it says. Must not know:
-which revision the client mounts then.
+Owns: fetching the small objects of the trust chain in order (CernVM-FS format reference, section 2.3), and
+trying another server when one of them fails verification. Must not know: which revision the client mounts.
 """
 
 from collections.abc import Callable
@@ -25,11 +24,11 @@ __all__ = ["Manifests"]
 Result = TypeVar("Result")
 
 _LIMIT = 1024 * 1024
-"""Bytes of manifest, whitelist and certificate at most."""
+"""The maximum size of manifest, whitelist and certificate, in bytes."""
 
 
 class Manifests:
-    """The newest proven manifest of one repository."""
+    """The newest verified manifest of one repository."""
 
     def __init__(self, settings: RepositorySettings, transfer: Transfer, now: Callable[[], datetime]) -> None:
         self._settings = settings
@@ -39,16 +38,16 @@ class Manifests:
         self.public_keys = tuple(_public_keys(settings))
 
     def newest(self, *, newest_timestamp: int = 0) -> Manifest:
-        """What the servers have; a manifest published before ``newest_timestamp`` (unix) is refused.
+        """The newest manifest; one published before ``newest_timestamp`` (Unix time) is refused.
 
         Raises TransferError, RepositoryError, ConfigurationError.
         """
         return self._twice(lambda: self._prove(*self._begin(newest_timestamp)))
 
     def newer_than(self, root: Digest, *, newest_timestamp: int) -> Manifest | None:
-        """What the servers have, None if that has the root catalog ``root``, which needs no more proof.
+        """The newest manifest; None if its root catalog is ``root``, which needs no further verification.
 
-        Raises as ``newest`` does.
+        Raises what ``newest`` raises.
         """
 
         def find() -> Manifest | None:
@@ -58,7 +57,7 @@ class Manifests:
         return self._twice(find)
 
     def blacklist(self) -> Blacklist:
-        """All configured blacklists together, as they are now. Raises ConfigurationError."""
+        """The current content of all configured blacklists together. Raises ConfigurationError."""
         found = Blacklist()
         for path in self._settings.trust.blacklists:
             try:
@@ -70,7 +69,7 @@ class Manifests:
         return found
 
     def _twice(self, find: Callable[[], Result]) -> Result:
-        """What one server cannot prove, another one perhaps can."""
+        """If verification fails, try once more with another server."""
         failover = self._transfer.failover
         host = failover.hosts[failover.current_host]
         try:
@@ -99,7 +98,7 @@ class Manifests:
         known = self._certificates.get(name.digest)
         if known is None:
             known = self._transfer.get(name.alternative_path if alternative else name.path, _LIMIT)
-            # Only what has its digest is worth keeping; the chain refuses anything else.
+            # Keep only what matches its digest; the chain refuses anything else.
             if Digest.of(known, name.digest.algorithm) == name.digest:
                 self._certificates = {name.digest: known}
         return known
@@ -109,7 +108,7 @@ class Manifests:
             return self._transfer.get(path, _LIMIT)
         except NotFoundError as error:
             raise NotFoundError(
-                f"no server has a repository {self._settings.fqrn}: {error}; check the repository's name and "
+                f"no server has the repository {self._settings.fqrn}: {error}; check the repository name and "
                 f"CVMFS_SERVER_URL"
             ) from error
 
@@ -130,4 +129,4 @@ def _read_keys(fqrn: str, path: Path) -> list[PublicKey]:
             f"CVMFS_KEYS_DIR"
         ) from error
     except RepositoryError as error:
-        raise ConfigurationError(f"{fqrn}: {path} has no public key: {error}") from error
+        raise ConfigurationError(f"{fqrn}: {path} contains no valid public key: {error}") from error

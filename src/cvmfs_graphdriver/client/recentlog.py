@@ -1,6 +1,6 @@
-"""The last lines of the log, kept in memory for those who ask a running client.
+"""The last lines of the log, kept in memory so that a running client can be asked for them.
 
-Owns: how many, and their form. Must not know: who logs what.
+Owns: their number and form. Must not know: who logs what.
 """
 
 import logging
@@ -13,7 +13,7 @@ _LINES = 100
 
 
 class RecentLog(logging.Handler):
-    """Keeps the last 100 lines of at least the level INFO."""
+    """Keeps the last 100 lines of level INFO and above."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from cvmfs_graphdriver.client.administration.running import ask_status
 from cvmfs_graphdriver.client.administration.talk_socket import ask
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ClientError, TalkError
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from cvmfs_graphdriver.client.administration.status import Status
+from cvmfs_graphdriver.client.counters import Count
 
 __all__ = ["cache_row", "degraded_row", "repository_row"]
 
@@ -18,7 +19,7 @@ def repository_row(status: Status) -> tuple[str, str]:
     """A mounted repository."""
     check = f"next check in {_time(status.next_refresh)}" if status.next_refresh >= 0 else "revision is fixed"
     age = f", {_time(time.time() - status.published)} old" if status.published else ""
-    source = f"from {status.host} by {status.proxy}, {status.counters.get('io_errors', 0)} I/O errors"
+    source = f"from {status.host} by {status.proxy}, {status.counters[Count.IO_ERRORS]} I/O errors"
     return f"Repository {status.fqrn}", f"revision {status.revision}{age}, {check}, {source}"
 
 

@@ -20,10 +20,10 @@ from cvmfs_graphdriver.shell.syntax import (
     AndOr,
     Assignment,
     Command,
+    Expansion,
     If,
     Literal,
     Negation,
-    Parameter,
     Script,
     Simple,
     SyntaxFaultError,
@@ -269,27 +269,27 @@ class _Evaluation:
             if isinstance(part, Literal):
                 yield _Segment(part.text, part.quoted, splits and not part.quoted)
             else:
-                yield from self._parameter(part)
+                yield from self._expansion(part)
 
-    def _parameter(self, parameter: Parameter) -> Iterator[_Segment]:
-        known = self.environment.settings.get(parameter.name)
-        given = known is not None and bool(known.value or not parameter.operator.startswith(":"))
-        operator = parameter.operator.removeprefix(":")
-        splits = not parameter.quoted
+    def _expansion(self, expansion: Expansion) -> Iterator[_Segment]:
+        known = self.environment.settings.get(expansion.name)
+        given = known is not None and bool(known.value or not expansion.operator.startswith(":"))
+        operator = expansion.operator.removeprefix(":")
+        splits = not expansion.quoted
         if operator == "+":
             if given:
-                yield from self._segments(parameter.word, splits=splits)
+                yield from self._segments(expansion.word, splits=splits)
         elif given or not operator:
             value = known.value if known else ""
             self.budget.characters -= len(value)
             if self.budget.characters < 0:
                 raise self._endless()
-            yield _Segment(value, parameter.quoted, splits)
+            yield _Segment(value, expansion.quoted, splits)
         elif operator == "-":
-            yield from self._segments(parameter.word, splits=splits)
+            yield from self._segments(expansion.word, splits=splits)
         else:
-            self._set(parameter.name, self._text(parameter.word), self.line)
-            yield _Segment(self.environment.settings[parameter.name].value, parameter.quoted, splits)
+            self._set(expansion.name, self._text(expansion.word), self.line)
+            yield _Segment(self.environment.settings[expansion.name].value, expansion.quoted, splits)
 
 
 def _split_blanks(text: str) -> list[str]:

@@ -15,10 +15,10 @@ __all__ = [
     "AndOr",
     "Assignment",
     "Command",
+    "Expansion",
     "If",
     "Literal",
     "Negation",
-    "Parameter",
     "Script",
     "Simple",
     "SyntaxFaultError",
@@ -48,7 +48,7 @@ class Literal(NamedTuple):
     quoted: bool
 
 
-class Parameter(NamedTuple):
+class Expansion(NamedTuple):
     """``${name<operator>word}``; operators are none, ``-``, ``=``, ``+``, and these after ``:``."""
 
     name: str
@@ -57,7 +57,7 @@ class Parameter(NamedTuple):
     quoted: bool
 
 
-Word = tuple[Literal | Parameter, ...]
+Word = tuple[Literal | Expansion, ...]
 
 
 class Assignment(NamedTuple):
@@ -285,7 +285,7 @@ class _Parser:
         """A word, perhaps empty, up to a blank or an operator outside quotes."""
         return tuple(self._parts(quoted=False, closing=""))
 
-    def _parts(self, *, quoted: bool, closing: str) -> Iterator[Literal | Parameter]:
+    def _parts(self, *, quoted: bool, closing: str) -> Iterator[Literal | Expansion]:
         """Parts up to an unquoted blank or operator, or up to ``closing``, which is left in place."""
         start = self._line
         while not self._at_end():
@@ -336,7 +336,7 @@ class _Parser:
             char = "\\" + char
         yield Literal(char, quoted=True)
 
-    def _double_quotes(self) -> Iterator[Literal | Parameter]:
+    def _double_quotes(self) -> Iterator[Literal | Expansion]:
         self._position += 1
         yield Literal("", quoted=True)
         yield from self._parts(quoted=True, closing='"')
@@ -350,11 +350,11 @@ class _Parser:
         self._position = end + 1
         return Literal(text, quoted=True)
 
-    def _dollar(self, *, quoted: bool) -> Literal | Parameter:
+    def _dollar(self, *, quoted: bool) -> Literal | Expansion:
         line = self._line
         self._position += 1
         if match := self._match(_NAME):
-            return Parameter(match.group(), "", (), quoted)
+            return Expansion(match.group(), "", (), quoted)
         char = self._text[self._position : self._position + 1]
         if char == "{":
             return self._braces(line, quoted=quoted)
@@ -364,7 +364,7 @@ class _Parser:
             raise UnsupportedError(line, f"'${char}'")
         return Literal("$", quoted)
 
-    def _braces(self, line: int, *, quoted: bool) -> Parameter:
+    def _braces(self, line: int, *, quoted: bool) -> Expansion:
         self._position += 1
         name = self._match(_NAME)
         operator = self._match(_PARAMETER_OPERATOR) if name else None
@@ -374,7 +374,7 @@ class _Parser:
             word = tuple(self._parts(quoted=quoted, closing="}"))
         _refuse_tilde(word, line)
         self._position += 1
-        return Parameter(name.group(), operator.group(), word, quoted)
+        return Expansion(name.group(), operator.group(), word, quoted)
 
 
 def _refuse_tilde(word: Word, line: int) -> None:

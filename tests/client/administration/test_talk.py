@@ -19,6 +19,7 @@ from cvmfs_graphdriver.client.administration.status import Status, status_of
 from cvmfs_graphdriver.client.administration.talk import Talk
 from cvmfs_graphdriver.client.administration.talk_socket import ask, serve_talk
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.counters import Count
 from cvmfs_graphdriver.client.errors import ConfigurationError, TalkError, UnreachableError
 from cvmfs_graphdriver.client.network.dns import Resolver
 from cvmfs_graphdriver.client.tree.revision import Revision
@@ -185,7 +186,7 @@ def test_status_survives_the_wire(running: Running) -> None:
     talk, client, revision, _ = running
     status = Status.parse(talk.answer("status json"))
     assert (status.fqrn, status.revision, status.root_hash) == ("kitchen.test.org", 7, str(revision.root))
-    assert status.counters["downloads"] == client.counters["downloads"] > 100
+    assert status.counters[Count.DOWNLOADS] == client.counters[Count.DOWNLOADS] > 100
     assert 200 < status.next_refresh <= 240
     assert status.cache_used > 9_000_000
     assert status.published == 1795458710
@@ -211,19 +212,19 @@ def test_metrics_are_what_prometheus_reads(running: Running) -> None:
         return float(sample.value)
 
     assert value("revision", repository="kitchen.test.org") == 7
-    assert value("downloads_total") == client.counters["downloads"]
-    assert value("received_bytes_total") == client.counters["bytes_received"]
-    assert value("download_seconds_count") == client.counters["downloads"]
-    assert value("download_seconds_bucket", le="+Inf") == client.counters["downloads"]
+    assert value("downloads_total") == client.counters[Count.DOWNLOADS]
+    assert value("received_bytes_total") == client.counters[Count.BYTES_RECEIVED]
+    assert value("download_seconds_count") == client.counters[Count.DOWNLOADS]
+    assert value("download_seconds_bucket", le="+Inf") == client.counters[Count.DOWNLOADS]
     host = f"{server.url}/cvmfs/kitchen.test.org"
     assert value("host_active", host=host) == 1
     assert value("proxy_active", proxy="DIRECT", group="0") == 1
     assert value("offline") == 0
-    assert value("source_objects_total", source="host", via=host) == client.counters["downloads"]
-    assert value("source_bytes_total", source="host", via=host) == client.counters["bytes_received"]
-    assert value("source_objects_total", source="cache") == client.counters["hits"] > 0
+    assert value("source_objects_total", source="host", via=host) == client.counters[Count.DOWNLOADS]
+    assert value("source_bytes_total", source="host", via=host) == client.counters[Count.BYTES_RECEIVED]
+    assert value("source_objects_total", source="cache") == client.counters[Count.HITS] > 0
     assert value("source_bytes_total", source="cache") > 0
-    hits, misses = client.counters["hits"], client.counters["misses"]
+    hits, misses = client.counters[Count.HITS], client.counters[Count.MISSES]
     assert value("cache_hit_ratio") == pytest.approx(hits / (hits + misses))
     assert value("revision_age_seconds") == pytest.approx(time.time() - 1795458710, abs=60)
     client.network.set_proxies("http://127.0.0.1:1|http://127.0.0.1:2", "")
@@ -235,7 +236,8 @@ def test_metrics_are_what_prometheus_reads(running: Running) -> None:
     burned = replace(status_of(client, ""), burned_proxies=1)
     lines = metrics_text([burned]).decode().splitlines()
     assert sum("proxy_burned{" in line and line.endswith(" 1.0") for line in lines) == 1
-    client.counters.add("failure:host_short", 3)
+    for _ in range(3):
+        client.counters.add_failure("HOST_SHORT")
     two = [status_of(client, "/a"), status_of(client, "/b")]
     assert b'transfer_failures_total{kind="host_short",repository="kitchen.test.org"} 3.0' in metrics_text(
         two[:1]

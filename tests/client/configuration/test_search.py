@@ -92,16 +92,16 @@ def test_configuration_repository_that_is_required_and_absent(tmp_path: Path, wr
     write("etc/default.d/50.conf", f"CVMFS_CONFIG_REPOSITORY=config.org\nCVMFS_MOUNT_DIR={tmp_path}\n")
     load_configuration(FQRN, tmp_path / "etc", {})
     write("etc/default.conf", "CVMFS_CONFIG_REPO_REQUIRED=yes\n")
-    with pytest.raises(ConfigurationError, match=r"config\.org is not there"):
+    with pytest.raises(ConfigurationError, match=r"config\.org is unavailable"):
         load_configuration(FQRN, tmp_path / "etc", {})
     write("etc/default.d/60.conf", "CVMFS_CONFIG_REPOSITORY=../x\n")
-    with pytest.raises(ConfigurationError, match=r"60\.conf:1.*no repository name"):
+    with pytest.raises(ConfigurationError, match=r"60\.conf:1.*not a valid repository name"):
         load_configuration(FQRN, tmp_path / "etc", {})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a b", "-x", "a" * 300, "a\n"])
 def test_names_that_are_none(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no repository name"):
+    with pytest.raises(ConfigurationError, match="not a valid repository name"):
         load_configuration(name, tmp_path, {})
 
 

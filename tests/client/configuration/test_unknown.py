@@ -37,5 +37,5 @@ def test_each_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
         warn_of_unknown(settings)
         warn_of_unknown(settings)
     assert [record.getMessage() for record in caplog.records] == [
-        "CVMFS_ONLY_ONCE has no meaning here (file:3)"
+        "CVMFS_ONLY_ONCE has no effect here (file:3)"
     ]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.configuration.settings import load_settings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import (
     CacheError,
     NotFoundError,
@@ -56,7 +56,7 @@ def _network(*servers: Server | str, **overrides: str) -> Network:
         "CVMFS_BACKOFF_MAX": "0.02",
         **overrides,
     }
-    return Network(load_settings("a.b", Path("/nowhere"), values).network, Counters(), "me")
+    return Network(load_settings("a.b", Path("/nowhere"), values).network, ClientCounters(), "me")
 
 
 def _get(network: Network, path: str = "object") -> bytes:
@@ -147,9 +147,9 @@ def test_passing_faults_are_repeated(server: Server) -> None:
     assert _get(network) == CONTENT
     assert server.requests["/r/object"] == 2
     counted = network.transfer._counters
-    assert counted["failure:host_short"] == 1
-    assert counted["downloads"] == 1
-    assert counted["bytes_received"] == len(CONTENT)
+    assert counted.failures()["host_short"] == 1
+    assert counted[Count.DOWNLOADS] == 1
+    assert counted[Count.BYTES_RECEIVED] == len(CONTENT)
     assert sum(counted.latencies) == 1
 
 
@@ -322,7 +322,7 @@ def test_proxies_are_used_and_left(server: Server, second: Server) -> None:
         with closing(network):
             assert network.transfer.get("object", 1_000_000) == CONTENT
             assert network.transfer.failover.current_group == 1
-            assert network.transfer._counters["failure:proxy_connection"] == 1
+            assert network.transfer._counters.failures()["proxy_connection"] == 1
         network = _network(server, CVMFS_HTTP_PROXY=f"{dead};http://no.such.name.invalid:1")
         with pytest.raises(UnreachableError, match="through http://no.such.name.invalid:1: the proxy's name"):
             _get(network)
@@ -336,7 +336,7 @@ def test_errors_of_the_proxy_itself_are_the_proxys(server: Server, second: Serve
     network = _network(server, CVMFS_HTTP_PROXY=f"{proxy};DIRECT", CVMFS_MAX_RETRIES="0")
     with closing(network):
         assert network.transfer.get("object", 1_000_000) == CONTENT
-        assert network.transfer._counters["failure:proxy_http"] == 1
+        assert network.transfer._counters.failures()["proxy_http"] == 1
     second.faults["*"] = _status(404, Proxy_Status="squid; error=dns_error")
     network = _network(server, CVMFS_HTTP_PROXY=f"{proxy};DIRECT", CVMFS_MAX_RETRIES="0")
     assert _get(network) == CONTENT

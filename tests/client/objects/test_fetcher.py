@@ -13,8 +13,8 @@ import pytest
 
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.configuration.settings import load_settings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import NotFoundError
 from cvmfs_graphdriver.client.network.network import Network
 from cvmfs_graphdriver.client.objects.fetcher import Fetcher
@@ -33,7 +33,7 @@ class Bench:
     def __init__(self, directory: Path, server: Server) -> None:
         self.server = server
         self.cache = Cache(directory / "cache")
-        self.counters = Counters()
+        self.counters = ClientCounters()
         values = {"CVMFS_SERVER_URL": server.url, "CVMFS_HTTP_PROXY": "DIRECT", "CVMFS_PUBLIC_KEY": "/k"}
         self.network = Network(load_settings("a.b", directory, values).network, self.counters, "")
         self.fetcher = Fetcher(self.network.transfer, self.cache, self.counters)
@@ -78,7 +78,7 @@ def test_every_algorithm(algorithm: Algorithm, compression: Compression, bench: 
     assert Path(bench.cache.path(name.digest)).read_bytes() == CONTENT
     assert bench.read(Wanted(name, len(CONTENT), compression=compression)) == CONTENT
     assert sum(bench.server.requests.values()) == 1
-    assert (bench.counters["hits"], bench.counters["misses"]) == (1, 1)
+    assert (bench.counters[Count.HITS], bench.counters[Count.MISSES]) == (1, 1)
 
 
 def test_one_download_however_many_ask(bench: Bench) -> None:

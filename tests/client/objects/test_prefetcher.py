@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.cache.arrival import Wanted
+from cvmfs_graphdriver.client.counters import Count
 from cvmfs_graphdriver.client.errors import NotFoundError
 from cvmfs_graphdriver.client.objects.prefetcher import Prefetcher, Task
 from cvmfs_graphdriver.repository.compression import compress
@@ -83,8 +84,8 @@ def test_all_come_once_and_are_told_of(bench: Bench) -> None:
         assert prefetcher.submit(tasks) == 0
     assert [arrivals.contents[bench.cache.path(wanted.name.digest)] for wanted in all_wanted] == contents
     assert set(bench.server.requests.values()) == {1}
-    assert bench.counters["downloads"] == len(contents)
-    assert bench.counters["bytes_received"] == sum(len(compress(content)) for content in contents)
+    assert bench.counters[Count.DOWNLOADS] == len(contents)
+    assert bench.counters[Count.BYTES_RECEIVED] == sum(len(compress(content)) for content in contents)
     assert not _leftovers(bench)
 
 
@@ -117,7 +118,7 @@ def test_wrong_bytes_are_asked_for_again_and_never_shown(bench: Bench) -> None:
         _wait(arrivals.complete)
     assert list(arrivals.contents.values()) == [b"content"]
     assert len(asked) == 2
-    assert bench.counters["failure:bad_data"] == 1
+    assert bench.counters.failures()["bad_data"] == 1
 
 
 def test_what_is_not_there_is_an_error_for_readers_only(bench: Bench) -> None:

@@ -1,10 +1,11 @@
 """``cvmfs-graphdriver cache evict``: take files out of a cache."""
 
+import os
 from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.cache.opened import open_talk
+from cvmfs_graphdriver.cli.cache.opened import open_client
 from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.client.errors import CacheError
 
@@ -20,8 +21,10 @@ def command(repository: str, paths: tuple[str, ...], etc: Path) -> None:
 
     They are fetched again when somebody reads them; who has them open now goes on reading.
     """
-    with open_talk(repository, etc) as talk:
+    with open_client(repository, etc) as client:
         for path in paths:
-            answer = talk.answer(f"evict {path}").strip()
-            if answer != "OK":
-                raise CacheError(f"{path} cannot be evicted: {answer}")
+            file = client.regular_file(os.fsencode(path.rstrip("/")))
+            if file is None:
+                raise CacheError(f"{path} cannot be evicted: there is no such regular file in {repository}")
+            if not client.evict(file):
+                raise CacheError(f"{path} cannot be evicted: a process is using it")

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from cvmfs_graphdriver.client.administration.talk import Talk
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.eviction import Quota
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.errors import CacheError
 
-__all__ = ["open_cache", "open_quota", "open_talk"]
+__all__ = ["open_cache", "open_client", "open_quota"]
 
 
 @contextmanager
@@ -37,8 +36,8 @@ def open_quota(repository: str, etc: Path) -> Iterator[Quota]:
 
 
 @contextmanager
-def open_talk(repository: str, etc: Path) -> Iterator[Talk]:
-    """A client of the repository that answers as a mounted one does."""
+def open_client(repository: str, etc: Path) -> Iterator[Client]:
+    """A client that has the repository's newest revision, as a mounted one has."""
     with closing(Client(load_settings(repository, etc))) as client:
         client.mount()
-        yield Talk(client, Path("/"))
+        yield client

@@ -1,10 +1,11 @@
 """``cvmfs-graphdriver cache pin``: keep files in a cache for ever."""
 
+import os
 from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.cache.opened import open_talk
+from cvmfs_graphdriver.cli.cache.opened import open_client
 from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.client.errors import CacheError
 
@@ -17,8 +18,10 @@ __all__ = ["command"]
 @etc_option
 def command(repository: str, paths: tuple[str, ...], etc: Path) -> None:
     """Fetch the files at PATHS inside REPOSITORY, and never let them go until they are evicted by name."""
-    with open_talk(repository, etc) as talk:
+    with open_client(repository, etc) as client:
         for path in paths:
-            answer = talk.answer(f"pin {path}").strip()
-            if answer != "OK":
-                raise CacheError(f"{path} cannot be pinned: {answer}")
+            file = client.regular_file(os.fsencode(path.rstrip("/")))
+            if file is None:
+                raise CacheError(f"{path} cannot be pinned: there is no such regular file in {repository}")
+            if not client.pin(file):
+                raise CacheError(f"{path} cannot be pinned: there is no space")

@@ -15,10 +15,11 @@ from pathlib import Path
 from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository
+from cvmfs_graphdriver.client.configuration.meaning import settings_of
 from cvmfs_graphdriver.client.configuration.search import Configuration, load_configuration
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, RepositorySettings, settings_of
+from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import unknown_parameters
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.network.dns import Resolver
 from cvmfs_graphdriver.client.network.network import Network
 from cvmfs_graphdriver.client.network.proxies import DIRECT
@@ -117,7 +118,7 @@ def _check_cache(settings: RepositorySettings) -> Iterator[Finding]:
 
 def _check_proxies(settings: RepositorySettings) -> Iterator[Finding]:
     try:
-        network = Network(settings.network, Counters(), "")
+        network = Network(settings.network, ClientCounters(), "")
     except CvmfsGraphdriverError as error:
         yield Finding(Level.ERROR, str(error))
         return
@@ -141,7 +142,7 @@ def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Find
     """Each server by itself, as the proxies allow."""
     newest = 0
     for server in settings.network.servers:
-        network = Network(_only(settings, server), Counters(), "")
+        network = Network(_only(settings, server), ClientCounters(), "")
         try:
             manifest = Manifest.parse(Letter.parse(network.transfer.get(".cvmfspublished", _LIMIT)).body)
             whitelist = Whitelist.parse(Letter.parse(network.transfer.get(".cvmfswhitelist", _LIMIT)).body)

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from cvmfs_graphdriver.client.administration.status import Status
+from cvmfs_graphdriver.client.counters import Count
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -24,7 +25,7 @@ _PREFIX = "cvmfs_graphdriver"
 
 
 def _ratio(status: Status) -> float:
-    hits, misses = status.counters.get("hits", 0), status.counters.get("misses", 0)
+    hits, misses = status.counters[Count.HITS], status.counters[Count.MISSES]
     return hits / (hits + misses) if hits + misses else math.nan
 
 
@@ -49,13 +50,13 @@ _GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "burned_proxies": ("Proxies out of use", lambda status: status.burned_proxies),
 }
 _COUNTERS = {
-    "cache_hits": ("Objects found in the cache", "hits"),
-    "cache_misses": ("Objects not found in the cache", "misses"),
-    "downloads": ("Transfers that succeeded", "downloads"),
-    "received_bytes": ("Bytes received", "bytes_received"),
-    "opens": ("Files opened", "opens"),
-    "directory_opens": ("Directories opened", "directory_opens"),
-    "io_errors": ("Errors that users saw", "io_errors"),
+    "cache_hits": ("Objects found in the cache", Count.HITS),
+    "cache_misses": ("Objects not found in the cache", Count.MISSES),
+    "downloads": ("Transfers that succeeded", Count.DOWNLOADS),
+    "received_bytes": ("Bytes received", Count.BYTES_RECEIVED),
+    "opens": ("Files opened", Count.OPENS),
+    "directory_opens": ("Directories opened", Count.DIRECTORY_OPENS),
+    "io_errors": ("Errors that users saw", Count.IO_ERRORS),
 }
 
 
@@ -97,34 +98,32 @@ class _Clients(Collector):
             yield gauge
 
     def _counters(self) -> Iterator["Metric"]:
-        for name, (meaning, key) in _COUNTERS.items():
+        for name, (meaning, count) in _COUNTERS.items():
             counter = CounterMetricFamily(f"{_PREFIX}_{name}", meaning, labels=["repository"])
             for status in self._statuses:
-                counter.add_metric([status.fqrn], float(status.counters.get(key, 0)))
+                counter.add_metric([status.fqrn], float(status.counters[count]))
             yield counter
         failures = CounterMetricFamily(
             f"{_PREFIX}_transfer_failures", "Attempts of transfers that failed", labels=["repository", "kind"]
         )
         for status in self._statuses:
-            for key, number in sorted(status.counters.items()):
-                if key.startswith("failure:"):
-                    failures.add_metric([status.fqrn, key.partition(":")[2]], float(number))
+            for kind, number in status.failures.items():
+                failures.add_metric([status.fqrn, kind], float(number))
         yield failures
         yield from self._sources()
 
     def _sources(self) -> Iterator["Metric"]:
-        """What came from where: from the cache, through a proxy, or from a server without one."""
-        for key, meaning in (("objects", "Objects by where they came from"), ("bytes", "Bytes by the same")):
-            counter = CounterMetricFamily(
-                f"{_PREFIX}_source_{key}", meaning, labels=["repository", "source", "via"]
-            )
-            for status in self._statuses:
-                for full, number in sorted(status.counters.items()):
-                    which, _, source = full.partition(":")
-                    if which == key:
-                        kind, _, name = source.partition(" ")
-                        counter.add_metric([status.fqrn, kind, name], float(number))
-            yield counter
+        """How much came from the cache, through each proxy, and directly from each server."""
+        labels = ["repository", "source", "via"]
+        objects = CounterMetricFamily(f"{_PREFIX}_source_objects", "Objects by source", labels=labels)
+        size = CounterMetricFamily(f"{_PREFIX}_source_bytes", "Bytes by source", labels=labels)
+        for status in self._statuses:
+            for source in status.sources:
+                values = [status.fqrn, source.kind, source.name]
+                objects.add_metric(values, float(source.objects))
+                size.add_metric(values, float(source.size))
+        yield objects
+        yield size
 
     def _choices(self) -> Iterator["Metric"]:
         """Which server and which proxy are in use, and which proxies are burned: 1, others 0."""

@@ -11,9 +11,19 @@ from typing import Any, Self
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.counters import LATENCY_BOUNDS
+from cvmfs_graphdriver.client.counters import LATENCY_BOUNDS, Count, SourceKind
 
-__all__ = ["Status", "status_of"]
+__all__ = ["SourceStatus", "Status", "status_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """How many objects, and of which total size in bytes, came from one source."""
+
+    kind: SourceKind
+    name: str
+    objects: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,10 @@ class Status:
     cache_limit: int
     open_catalogs: int
     entries: int
-    counters: dict[str, int]
+    counters: dict[Count, int]
+    failures: dict[str, int]
+    """Failed attempts of transfers by kind."""
+    sources: tuple[SourceStatus, ...]
     transfer_seconds: float
     latency_bounds: tuple[float, ...]
     latencies: tuple[int, ...]
@@ -61,6 +74,8 @@ class Status:
         value["proxies"] = tuple(tuple(group) for group in value["proxies"])
         for name in ("hosts", "latency_bounds", "latencies"):
             value[name] = tuple(value[name])
+        value["counters"] = {Count(name): number for name, number in value["counters"].items()}
+        value["sources"] = tuple(SourceStatus(**source) for source in value["sources"])
         return cls(**value)
 
     def as_json(self) -> dict[str, Any]:
@@ -100,7 +115,12 @@ def status_of(client: Client, mountpoint: str) -> Status:
         cache_limit=quota.limit if quota else -1,
         open_catalogs=len(client.catalogs.open_mounts()),
         entries=revision.statfs().files if revision else 0,
-        counters=dict(client.counters.values()),
+        counters=dict(client.counters.counts()),
+        failures=dict(sorted(client.counters.failures().items())),
+        sources=tuple(
+            SourceStatus(source.kind, source.name, traffic.objects, traffic.size)
+            for source, traffic in sorted(client.counters.traffic().items())
+        ),
         transfer_seconds=round(client.counters.transfer_seconds, 6),
         latency_bounds=LATENCY_BOUNDS,
         latencies=client.counters.latencies,

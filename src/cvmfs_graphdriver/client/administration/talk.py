@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
-from cvmfs_graphdriver.client.cache.eviction import Quota
 from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
 from cvmfs_graphdriver.client.network.network import Network
 from cvmfs_graphdriver.client.tree.revision import Node, Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.repository.digest import Digest
 
 if TYPE_CHECKING:
     from cvmfs_graphdriver.client.administration.status import Status
@@ -31,6 +29,7 @@ _MEGABYTE = 1024 * 1024
 _LEAST_LIMIT = 1000
 _UNKNOWN = "unknown command\n"
 _OK = "OK\n"
+_NO_FILE = "No such regular file\n"
 
 Handler = Callable[[str], str | None]
 """Gets the rest of the line; None stands for success without any more to say."""
@@ -55,7 +54,7 @@ class Talk:
             "cache list": lambda _: self._cache_list(lambda record: record.kind is Kind.REGULAR),
             "cache list pinned": lambda _: self._cache_list(lambda record: record.pinned),
             "cache list catalogs": lambda _: self._cache_list(lambda record: record.kind is Kind.CATALOG),
-            "cache limit get": lambda _: f"{self._quota().limit // _MEGABYTE}\n",
+            "cache limit get": lambda _: f"{self._client.quota.limit // _MEGABYTE}\n",
             "cache limit set": self._cache_limit_set,
             "cleanup": self._cleanup,
             "cleanup rate": lambda minutes: f"{client.cleanups(60 * _number(minutes))}\n",
@@ -108,14 +107,8 @@ class Talk:
 
     # Cache
 
-    def _quota(self) -> Quota:
-        quota = self._client.cache.quota
-        if quota is None:
-            raise _UsageError("this cache has no quota")
-        return quota
-
     def _cache_size(self, _: str) -> str:
-        used, pinned = self._quota().usage()
+        used, pinned = self._client.quota.usage()
         return (
             f"Current cache size is {used // _MEGABYTE}MB ({used} Bytes), "
             f"pinned: {pinned // _MEGABYTE}MB ({pinned} Bytes)\n"
@@ -123,51 +116,34 @@ class Talk:
 
     def _cache_list(self, wanted: Callable[[Record], bool]) -> str:
         return "".join(
-            f"{record.path or record.digest}\n" for record in self._quota().records() if wanted(record)
+            f"{record.path or record.digest}\n" for record in self._client.quota.records() if wanted(record)
         )
 
     def _cache_limit_set(self, text: str) -> None:
         megabytes = _number(text)
         if megabytes < _LEAST_LIMIT:
             raise _UsageError(f"the limit must be at least {_LEAST_LIMIT} MB")
-        self._quota().limit = int(megabytes) * _MEGABYTE
+        self._client.quota.limit = int(megabytes) * _MEGABYTE
 
     def _cleanup(self, text: str) -> str:
         target = int(_number(text) * _MEGABYTE)
-        left = self._quota().shrink(target)
+        left = self._client.quota.shrink(target)
         return _OK if left <= target else "Not fully cleaned (there might be pinned chunks)\n"
 
     def _evict(self, path: str) -> str:
-        digests = self._objects(path)
-        gone = [self._quota().evict(digest.text) for digest in digests]
-        return _OK if digests and all(gone) else "No such regular file\n" if not digests else "Failed\n"
+        file = self._file(path)
+        if file is None:
+            return _NO_FILE
+        return _OK if self._client.evict(file) else "Failed\n"
 
     def _pin(self, path: str) -> str:
-        digests = self._objects(path)
-        if not digests:
-            return "No such regular file\n"
-        self._fetch(path)
-        pinned = [self._quota().pin(digest.text) for digest in digests]
-        return _OK if all(pinned) else "Failed (no space)\n"
+        file = self._file(path)
+        if file is None:
+            return _NO_FILE
+        return _OK if self._client.pin(file) else "Failed (no space)\n"
 
-    def _fetch(self, path: str) -> None:
-        revision = self._revision()
-        node = revision.lookup(os.fsencode(path))
-        if node is not None:
-            file = revision.open(node)
-            try:
-                file.fetch_all()
-            finally:
-                file.close()
-
-    def _objects(self, path: str) -> list[Digest]:
-        """The objects of a regular file; none if there is no such file."""
-        node: Node | None = self._revision().lookup(os.fsencode(path.rstrip("/")))
-        if node is None or not node.entry.is_regular:
-            return []
-        if node.entry.is_chunked:
-            return [chunk.digest for chunk in node.mount.catalog.chunks(node.path)]
-        return [] if node.entry.digest is None else [node.entry.digest]
+    def _file(self, path: str) -> Node | None:
+        return self._client.regular_file(os.fsencode(path.rstrip("/")))
 
     # Revisions and catalogs
 
@@ -254,9 +230,13 @@ class Talk:
 
     def _internal_affairs(self, _: str) -> str:
         status = self._status().as_json()
-        counters = status.pop("counters")
-        lines = [f"{name}: {value}" for name, value in status.items()]
-        return "\n".join([*lines, *(f"{name}: {value}" for name, value in sorted(counters.items()))]) + "\n"
+        lists = {name: status.pop(name) for name in ("counters", "failures", "sources")}
+        values = status | lists["counters"]
+        values |= {f"failure:{kind}": number for kind, number in lists["failures"].items()}
+        for source in lists["sources"]:
+            where = f"{source['kind']} {source['name']}".strip()
+            values |= {f"objects:{where}": source["objects"], f"bytes:{where}": source["size"]}
+        return "".join(f"{name}: {value}\n" for name, value in values.items())
 
     def _parameters(self, _: str) -> str:
         configuration = self._client.settings.configuration

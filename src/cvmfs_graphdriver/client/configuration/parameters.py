@@ -1,8 +1,8 @@
-"""The parameters of /etc/cvmfs that have a meaning for this client: name, default, what it sets.
+"""The parameters in /etc/cvmfs that this client supports: name, default, meaning.
 
-Owns: the table (CernVM-FS format reference, section 7.2). The defaults are those of the reference client's
-code, and where its packages ship a ``default.conf`` that says otherwise, of that file, for a node need not
-have those packages. Must not know: where values come from, nor who uses them.
+Owns: the table (CernVM-FS format reference, section 7.2). Defaults are those of the ``default.conf`` in the
+reference client's packages, which a node need not have, and otherwise those of its code. Must not know:
+where values come from, nor who uses them.
 """
 
 from typing import NamedTuple
@@ -11,14 +11,14 @@ __all__ = ["KNOWN_WITHOUT_MEANING", "PARAMETERS", "Parameter"]
 
 
 class Parameter(NamedTuple):
-    """``default`` as it would stand in a file, empty for none; ``meaning`` for people, with the unit."""
+    """``default`` as written in a file, empty for none; ``meaning`` is a description that names the unit."""
 
     default: str
     meaning: str
 
 
 def _table(text: str) -> dict[str, Parameter]:
-    """Read lines of ``NAME = default | meaning``."""
+    """Parse lines of the form ``NAME = default | meaning``."""
     table = {}
     for line in text.strip().splitlines():
         setting, _, meaning = line.partition(" | ")
@@ -28,82 +28,82 @@ def _table(text: str) -> dict[str, Parameter]:
 
 
 PARAMETERS = _table("""
-SERVER_URL =                    | servers of the repository, separated by ";"; @fqrn@ and @org@ are replaced
+SERVER_URL =                    | servers of the repository, separated by ";"; @fqrn@ and @org@ are expanded
 DEFAULT_DOMAIN =                | domain appended to repository names without a dot
-CONFIG_REPOSITORY =             | repository that holds more configuration
-CONFIG_REPO_REQUIRED = no       | refuse to mount while the configuration repository is not there
+CONFIG_REPOSITORY =             | repository that contains further configuration
+CONFIG_REPO_REQUIRED = no       | refuse to mount unless the configuration repository is available
 MOUNT_DIR = /cvmfs              | where repositories are mounted
-CLIENT_PROFILE =                | "single": one machine; proxies default to auto;DIRECT
-USE_GEOAPI = no                 | let the servers sort themselves by distance
-MAX_SERVERS =                   | use only that many servers, the first ones
+CLIENT_PROFILE =                | "single" for a single machine: proxies default to auto;DIRECT
+USE_GEOAPI = no                 | ask a server to sort the servers by distance
+MAX_SERVERS =                   | use only this many servers from the start of the list
 PUBLIC_KEY =                    | files with public keys, separated by ":"
-KEYS_DIR =                      | directory whose *.pub are the public keys
-BLACKLIST =                     | file of refused certificates and revisions
-ROOT_HASH =                     | mount this root catalog and never another
-REPOSITORY_TAG =                | mount this named tag and never another
-REPOSITORY_DATE =               | mount the newest revision of that time, ISO 8601 in UTC
-AUTO_UPDATE = yes               | follow new revisions
+KEYS_DIR =                      | directory of public keys, *.pub
+BLACKLIST =                     | file that lists refused certificates and revisions
+ROOT_HASH =                     | mount this root catalog and follow no updates
+REPOSITORY_TAG =                | mount this named tag and follow no updates
+REPOSITORY_DATE =               | mount the newest revision at this time, ISO 8601 in UTC
+AUTO_UPDATE = yes               | switch to new revisions when they appear
 ALT_ROOT_PATH = no              | fetch root catalog and certificate from the bootstrap paths
-MAX_TTL = 0                     | longest time between two looks for a new revision, minutes; 0: no limit
-HTTP_PROXY =                    | proxies: groups separated by ";", members by "|"; DIRECT for none; auto
-FALLBACK_PROXY =                | proxies for when all others fail
-PAC_URLS =                      | where "auto" finds proxy configuration files, separated by ";"
-PROXY_SHARD = no                | spread objects over the proxies of a group by their digest
-PROXY_RESET_AFTER = 300         | seconds until the first proxy group is tried again
-HOST_RESET_AFTER = 1800         | seconds until the first server is tried again
-TIMEOUT = 5                     | seconds to connect, and to wait for data, through a proxy
-TIMEOUT_DIRECT = 5              | the same without a proxy
-MAX_RETRIES = 1                 | retries of one transfer before it moves on
-BACKOFF_INIT = 2                | longest first pause between retries, seconds
-BACKOFF_MAX = 10                | longest pause between retries, seconds
-LOW_SPEED_LIMIT = 1024          | bytes per second below which a transfer counts as hanging
-FAILOVER_INDEFINITELY = no      | go round the proxies until one answers
+MAX_TTL = 0                     | maximum time between checks for a new revision, minutes; 0: no limit
+HTTP_PROXY =                    | proxies: groups separated by ";", members by "|"; DIRECT for none, or auto
+FALLBACK_PROXY =                | proxies to use when all others fail
+PAC_URLS =                      | URLs of proxy configuration files for "auto", separated by ";"
+PROXY_SHARD = no                | distribute objects over the proxies of a group by digest
+PROXY_RESET_AFTER = 300         | seconds before returning to the first proxy group
+HOST_RESET_AFTER = 1800         | seconds before returning to the first server
+TIMEOUT = 5                     | timeout for connecting and for receiving data through a proxy, seconds
+TIMEOUT_DIRECT = 5              | the same without a proxy, seconds
+MAX_RETRIES = 1                 | retries of a transfer before the next proxy or server is tried
+BACKOFF_INIT = 2                | maximum initial pause between retries, seconds
+BACKOFF_MAX = 10                | maximum pause between retries, seconds
+LOW_SPEED_LIMIT = 1024          | bytes per second below which a transfer is considered stalled
+FAILOVER_INDEFINITELY = no      | cycle through the proxies until one answers
 FOLLOW_REDIRECTS = no           | follow up to 4 redirects
-SEND_INFO_HEADER = no           | tell servers the path that an object is fetched for
-HTTP_TRACING = no               | tell servers the process and user that an object is fetched for
-HTTP_TRACING_HEADERS =          | more headers, "key:value" separated by "|"
-PROXY_TEMPLATE =                | name that stands for the proxy in questions to the Geo API
-IPFAMILY_PREFER =               | 4 or 6: which addresses of a proxy are used where it has both
-MAX_IPADDR_PER_PROXY = 0        | use only that many addresses of one proxy name; 0: all
-DNS_SERVER =                    | address of the name server to ask instead of the system's
-DNS_RETRIES = 1                 | repetitions of a question to the name server
-DNS_TIMEOUT = 3                 | seconds to wait for the name server
-DNS_MIN_TTL = 60                | seconds that the addresses of a proxy are kept at least
-DNS_MAX_TTL = 86400             | seconds that the addresses of a proxy are kept at most
+SEND_INFO_HEADER = no           | send the path of the requested file to servers
+HTTP_TRACING = no               | send the requesting process and user to servers
+HTTP_TRACING_HEADERS =          | additional headers, "key:value" separated by "|"
+PROXY_TEMPLATE =                | name sent to the Geo API in place of the proxy
+IPFAMILY_PREFER =               | 4 or 6: the address family to use for proxies that have both
+MAX_IPADDR_PER_PROXY = 0        | maximum number of addresses used per proxy name; 0: all
+DNS_SERVER =                    | name server to use instead of the system's
+DNS_RETRIES = 1                 | retries of a query to the name server
+DNS_TIMEOUT = 3                 | timeout of a query to the name server, seconds
+DNS_MIN_TTL = 60                | minimum time to keep the addresses of a proxy, seconds
+DNS_MAX_TTL = 86400             | maximum time to keep the addresses of a proxy, seconds
 EXTERNAL_URL =                  | servers of external files, separated by ";"
 EXTERNAL_HTTP_PROXY =           | proxies for external files
 EXTERNAL_FALLBACK_PROXY =       | fallback proxies for external files
 EXTERNAL_TIMEOUT = 5            | like CVMFS_TIMEOUT, for external files
 EXTERNAL_TIMEOUT_DIRECT = 10    | like CVMFS_TIMEOUT_DIRECT, for external files
 EXTERNAL_MAX_SERVERS =          | like CVMFS_MAX_SERVERS, for external files
-CACHE_BASE = /var/lib/cvmfs     | directory that holds the cache in a subdirectory
+CACHE_BASE = /var/lib/cvmfs     | directory that contains the cache directories
 CACHE_DIR =                     | the cache directory itself
-SHARED_CACHE = yes              | one cache for all repositories
-QUOTA_LIMIT = 4000              | size that the cache is kept below, in MB of 1024 x 1024 bytes; -1: unlimited
-ALIEN_CACHE =                   | cache directory that somebody else manages
-WORKSPACE =                     | where the client keeps its state; the cache directory if not set
-MEMCACHE_SIZE = 16              | memory for metadata, MB
-NFILES = 131072                 | open files that the client may hold
-CATALOG_WATERMARK =             | catalogs that may be open at once
-CLAIM_OWNERSHIP = no            | everything belongs to who mounts
-CHECK_PERMISSIONS = yes         | the kernel checks modes and owners
-WORLD_READABLE = no             | everything may be read by everybody
-UID_MAP =                       | file that maps user numbers
-GID_MAP =                       | file that maps group numbers
-SUID = no                       | setuid bits have an effect
+SHARED_CACHE = yes              | share one cache between all repositories
+QUOTA_LIMIT = 4000              | maximum size of the cache, in MB of 1024 x 1024 bytes; -1: unlimited
+ALIEN_CACHE =                   | cache directory that is not managed by this client
+WORKSPACE =                     | where the client keeps its state; default: the cache directory
+MEMCACHE_SIZE = 16              | memory for caching metadata, MB
+NFILES = 131072                 | maximum number of open files of the client
+CATALOG_WATERMARK =             | maximum number of open catalogs
+CLAIM_OWNERSHIP = no            | all files appear to belong to the mounting user
+CHECK_PERMISSIONS = yes         | let the kernel check file permissions
+WORLD_READABLE = no             | make all files readable by everybody
+UID_MAP =                       | file that maps user IDs
+GID_MAP =                       | file that maps group IDs
+SUID = no                       | honour setuid bits
 HIDE_MAGIC_XATTRS = no          | the same as CVMFS_MAGIC_XATTRS_VISIBILITY=never
-MAGIC_XATTRS_VISIBILITY = rootonly | where listings show magic attributes: rootonly, always, never
-XATTR_PROTECTED_XATTRS =        | magic attributes that only some groups may read, separated by ","
-XATTR_PRIVILEGED_GIDS =         | those groups, as numbers separated by ","
-TALK_SOCKET =                   | the talk socket; cvmfs_io.<repository> in the workspace if not set
+MAGIC_XATTRS_VISIBILITY = rootonly | whether magic attributes are listed: rootonly, always, never
+XATTR_PROTECTED_XATTRS =        | magic attributes that only privileged groups may read, separated by ","
+XATTR_PRIVILEGED_GIDS =         | privileged group IDs, separated by ","
+TALK_SOCKET =                   | the talk socket; default: cvmfs_io.<repository> in the workspace
 TALK_OWNER =                    | user who owns the talk socket
-USYSLOG =                       | file to log to instead of the system's log; it grows to 500 kB, twice
-SYSLOG_LEVEL =                  | what is logged: 1 everything, 2 from information on, 3 from warnings on
-SYSLOG_FACILITY =               | log to the system's facility LOCAL0 to LOCAL7, as a number
-SYSLOG_PREFIX =                 | what each line in the log begins with; the repository if not set
-DEBUGLOG =                      | file to which everything is logged, too
-OOM_SCORE_ADJ =                 | how much rather the kernel should end this process, -1000 to 1000
-CPU_AFFINITY =                  | numbers of the cores to run on, separated by ","
+USYSLOG =                       | file to log to instead of the system's log; rotated once at 500 kB
+SYSLOG_LEVEL =                  | log level: 1 for debug, 2 for information, 3 for warnings
+SYSLOG_FACILITY =               | syslog facility: 0 to 7 for LOCAL0 to LOCAL7
+SYSLOG_PREFIX =                 | prefix of log lines; default: the repository name
+DEBUGLOG =                      | file that additionally receives all log messages
+OOM_SCORE_ADJ =                 | bias of the kernel's out-of-memory killer, -1000 to 1000
+CPU_AFFINITY =                  | cores to run on, separated by ","
 """)
 
 _IGNORED = """
@@ -117,4 +117,4 @@ _IGNORED = """
 """
 
 KNOWN_WITHOUT_MEANING = frozenset("CVMFS_" + name for name in _IGNORED.split())
-"""Parameters of the reference client that change nothing here."""
+"""Parameters of the reference client that have no effect here."""

@@ -1,7 +1,7 @@
 """Typed access to an evaluated configuration.
 
-Owns: how words, numbers, times, paths and truth stand in configuration files, and errors that say which file
-and line is wrong. Must not know: what any parameter means.
+Owns: how words, numbers, times, paths and booleans are written in configuration files, and errors that name
+the file and line. Must not know: what any parameter means.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["SettingReader"]
 
 
 class SettingReader:
-    """Typed access to a configuration, with defaults from the table and errors that say where."""
+    """Typed access to a configuration, with defaults from the table and errors that name file and line."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -48,7 +48,7 @@ class SettingReader:
         except ValueError:
             value = math.nan
         if not minimum <= value < 2**63:
-            raise self.refusal(name, f"is no number from {minimum:g} on")
+            raise self.refusal(name, f"must be a number of at least {minimum:g}")
         return value
 
     def words(self, name: str, separator: str) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class SettingReader:
         if not text:
             return None
         if not text.startswith("/"):
-            raise self.refusal(name, "is no absolute path")
+            raise self.refusal(name, "is not an absolute path")
         return Path(text)
 
     def refusal(self, name: str, why: str) -> ConfigurationError:

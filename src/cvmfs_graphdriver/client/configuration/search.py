@@ -1,4 +1,4 @@
-"""Where configuration comes from: the files of /etc/cvmfs in their order, each value with its file and line.
+"""Where configuration comes from: the files in /etc/cvmfs in order, each value with its file and line.
 
 Owns: the search order, the configuration repository's place in it, and templates (CernVM-FS format
 reference, section 7.1). Must not know: how a file is evaluated (``shell``), what a parameter means.
@@ -24,17 +24,17 @@ __all__ = [
 ]
 
 ConfigRepository = Callable[[str, Path], Path | None]
-"""Given a configuration repository's name and the directory where it should be mounted, returns that
-directory, or another one where it is to be found, or None if it cannot be had."""
+"""Given the name of a configuration repository and its mountpoint, returns the directory with its content,
+which may be another one; None if it is unavailable."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _YES = frozenset({"YES", "ON", "TRUE", "1"})
 
 
 class Configuration(Mapping[str, Setting]):
-    """Every variable that was set, and the values of those that are exported; ``files`` in reading order.
+    """All variables that are set, and the values of the exported ones; ``files`` in reading order.
 
-    ``shared`` is ``etc/cvmfs`` of the configuration repository, if there is one.
+    ``shared`` is ``etc/cvmfs`` in the configuration repository, if there is one.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Configuration(Mapping[str, Setting]):
 
 
 def files_ending(directory: Path, ending: str) -> list[Path]:
-    """Files of a directory by their names' end, in order; none where it cannot be read."""
+    """The files in a directory whose names have this ending, sorted; none if it cannot be read."""
     try:
-        names = sorted(os.listdir(directory))  # Path.glob would compile regular expressions for a while
+        names = sorted(os.listdir(directory))  # Path.glob compiles regular expressions, which is slow
     except OSError:
         return []
     return [directory / name for name in names if name.endswith(ending)]
 
 
 def mounted_config_repository(name: str, directory: Path) -> Path | None:
-    """The configuration repository where it is mounted already; None if it is not."""
+    """The mountpoint of the configuration repository; None if it is not mounted."""
     del name
     return directory if (directory / "etc" / "cvmfs").is_dir() else None
 
@@ -82,15 +82,15 @@ def load_configuration(
     overrides: Mapping[str, str],
     config_repository: ConfigRepository = mounted_config_repository,
 ) -> Configuration:
-    """Evaluate all files that configure ``fqrn``; ``overrides`` win over all of them.
+    """Evaluate all files that configure ``fqrn``; ``overrides`` take precedence over them.
 
-    A name without a dot gets the domain of CVMFS_DEFAULT_DOMAIN.
+    The domain CVMFS_DEFAULT_DOMAIN is appended to a name without a dot.
 
-    Raises ConfigurationError: the name is no repository name, a file cannot be evaluated, or the
-    configuration repository is required and cannot be had.
+    Raises ConfigurationError: the repository name is invalid, a file cannot be evaluated, or the
+    configuration repository is required and unavailable.
     """
     if not _NAME.fullmatch(fqrn):
-        raise ConfigurationError(f"{fqrn!r} is no repository name; one looks like unpacked.cern.ch")
+        raise ConfigurationError(f"{fqrn!r} is not a valid repository name, such as unpacked.cern.ch")
     return _Search(fqrn, etc, config_repository).run(overrides)
 
 
@@ -109,7 +109,7 @@ class _Search:
         self._read(self._etc / "default.conf")
         for path in files_ending(self._etc / "default.d", ".conf"):
             self._read(path)
-        # Only what stands here decides about the configuration repository: it must not replace itself.
+        # Only the files read so far choose the configuration repository: it must not replace itself.
         shared = self._shared_directory()
         self._read(shared / "default.conf" if shared else None)
         self._read(self._etc / "default.local")
@@ -145,7 +145,9 @@ class _Search:
             return None
         if "/" in name or name.startswith("."):
             origin = self._environment.settings["CVMFS_CONFIG_REPOSITORY"].origin
-            raise ConfigurationError(f"{origin}: CVMFS_CONFIG_REPOSITORY={name!r} is no repository name")
+            raise ConfigurationError(
+                f"{origin}: CVMFS_CONFIG_REPOSITORY={name!r} is not a valid repository name"
+            )
         mounted = Path(self._value("CVMFS_MOUNT_DIR")) / name
         directory = self._config_repository(name, mounted)
         if directory is not None:
@@ -153,13 +155,13 @@ class _Search:
             return directory / "etc" / "cvmfs"
         if self._value("CVMFS_CONFIG_REPO_REQUIRED").upper() in _YES:
             raise ConfigurationError(
-                f"{self._fqrn}: the configuration repository {name} is not there, and "
+                f"{self._fqrn}: the configuration repository {name} is unavailable, and "
                 f"CVMFS_CONFIG_REPO_REQUIRED is set; mount it, or configure it so that it can be fetched"
             )
         return None
 
     def _template(self, setting: Setting) -> Setting:
-        # What lies in the configuration repository is named as if that were mounted.
+        # Files name content of the configuration repository as if it were mounted.
         value = setting.value.replace(*self._moved) if self._moved[0] else setting.value
         value = value.replace("@fqrn@", self._fqrn).replace("@org@", self._fqrn.partition(".")[0])
         return setting if value == setting.value else Setting(value, setting.file, setting.line)

@@ -1,6 +1,6 @@
-"""Parameters that change nothing: misspelt ones, and those of the reference client alone.
+"""Parameters that have no effect: misspelt ones, and those that only the reference client supports.
 
-Owns: finding them, and telling of each only once. Must not know: what the others mean.
+Owns: finding them, and warning of each only once. Must not know: what other parameters mean.
 """
 
 import logging
@@ -13,17 +13,17 @@ from cvmfs_graphdriver.shell.environment import Setting
 __all__ = ["Unknown", "unknown_parameters", "warn_of_unknown"]
 
 _INSTANCES = "CVMFS_CACHE_"
-"""What parameters of cache instances begin with, whose names administrators make up."""
+"""The prefix of parameters of cache instances, which administrators name freely."""
 
 _ALIKE = 0.85
-"""How alike two names must be, of which one is taken for a misspelling; they all begin alike."""
+"""How similar an unknown name must be to a parameter to count as a misspelling; all share a prefix."""
 
 _told: set[str] = set()
 _log = logging.getLogger(__name__)
 
 
 class Unknown(NamedTuple):
-    """``meant`` is what was perhaps meant; ``elsewhere``: the reference client knows it."""
+    """``meant`` is the parameter probably meant, if any; ``elsewhere``: the reference client supports it."""
 
     name: str
     setting: Setting
@@ -32,10 +32,10 @@ class Unknown(NamedTuple):
 
 
 def unknown_parameters(settings: Mapping[str, Setting]) -> Iterator[Unknown]:
-    """All ``CVMFS_`` variables that have no meaning here, by name."""
+    """All ``CVMFS_`` variables that have no effect here, by name."""
     for name, setting in sorted(settings.items()):
         if name.startswith("CVMFS_") and name not in PARAMETERS:
-            import difflib  # hardly anybody has such
+            import difflib  # rarely needed
 
             elsewhere = name in KNOWN_WITHOUT_MEANING or name.startswith(_INSTANCES)
             near = [] if elsewhere else difflib.get_close_matches(name, PARAMETERS, 1, _ALIKE)
@@ -43,9 +43,9 @@ def unknown_parameters(settings: Mapping[str, Setting]) -> Iterator[Unknown]:
 
 
 def warn_of_unknown(settings: Mapping[str, Setting]) -> None:
-    """Log each of them, once in the life of this process."""
+    """Log each of them once in the lifetime of this process."""
     for unknown in unknown_parameters(settings):
         if unknown.name not in _told:
             _told.add(unknown.name)
             hint = f"; did you mean {unknown.meant}?" if unknown.meant else ""
-            _log.warning("%s has no meaning here (%s)%s", unknown.name, unknown.setting.origin, hint)
+            _log.warning("%s has no effect here (%s)%s", unknown.name, unknown.setting.origin, hint)

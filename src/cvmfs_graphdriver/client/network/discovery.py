@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from cvmfs_graphdriver.client.addresses import host_of, is_address
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import ConfigurationError, TransferError
 from cvmfs_graphdriver.client.network.failover import Failover, Policy
 from cvmfs_graphdriver.client.network.proxies import DIRECT, ProxyGroups, proxy_groups
@@ -27,7 +27,9 @@ _WPAD = "http://wpad/wpad.dat"
 _log = logging.getLogger(__name__)
 
 
-def find_groups(regular: str, fallback: str, settings: NetworkSettings, counters: Counters) -> ProxyGroups:
+def find_groups(
+    regular: str, fallback: str, settings: NetworkSettings, counters: ClientCounters
+) -> ProxyGroups:
     """The proxy lists as groups, with ``auto`` replaced by the proxies that it stands for.
 
     Raises ConfigurationError: ``auto`` finds no proxy, or a proxy is not a valid URL.
@@ -50,7 +52,7 @@ def find_groups(regular: str, fallback: str, settings: NetworkSettings, counters
     return groups
 
 
-def _from_files(settings: NetworkSettings, counters: Counters) -> str:
+def _from_files(settings: NetworkSettings, counters: ClientCounters) -> str:
     """The proxies that the first usable file names; empty if there is none."""
     for url in settings.pac_urls or ("auto",):
         address = _WPAD if url == "auto" else url
@@ -61,7 +63,7 @@ def _from_files(settings: NetworkSettings, counters: Counters) -> str:
     return ""
 
 
-def _from_file(address: str, settings: NetworkSettings, counters: Counters) -> str:
+def _from_file(address: str, settings: NetworkSettings, counters: ClientCounters) -> str:
     from cvmfs_graphdriver.client.network.pac import find_proxies  # few sites have such files
 
     if not is_address(address):

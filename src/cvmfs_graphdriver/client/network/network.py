@@ -12,7 +12,7 @@ from random import Random
 
 from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import CacheError, TransferError
 from cvmfs_graphdriver.client.network.discovery import find_groups
 from cvmfs_graphdriver.client.network.dns import Resolver
@@ -43,7 +43,7 @@ class Network:
     round_trips: dict[str, float]
     """Seconds that each server took to answer when it was probed; infinite if it did not answer."""
 
-    def __init__(self, settings: NetworkSettings, counters: Counters, identifier: str) -> None:
+    def __init__(self, settings: NetworkSettings, counters: ClientCounters, identifier: str) -> None:
         self._settings = settings
         self._counters = counters
         self._identifier = identifier

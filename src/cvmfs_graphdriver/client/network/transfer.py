@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters, Source, SourceKind
 from cvmfs_graphdriver.client.errors import NotFoundError, UnreachableError
 from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem, Sink
 from cvmfs_graphdriver.client.network.failover import Attempt, Failover, Job
@@ -76,7 +76,7 @@ class Transfer:
         self,
         settings: NetworkSettings,
         failover: Failover,
-        counters: Counters,
+        counters: ClientCounters,
         poll: Callable[[], None] = lambda: None,
         identifier: str = "",
     ) -> None:
@@ -146,7 +146,7 @@ class Transfer:
 
     def failed(self, pending: PendingTransfer, attempt: Attempt, problem: Problem) -> None:
         """Record that an attempt, made here or elsewhere, failed: ``pending`` goes on to its next one."""
-        self._counters.add(f"failure:{problem.failure.name.lower()}")
+        self._counters.add_failure(problem.failure.name)
         pending.problems[_where(attempt)] = problem
         pending.attempt = pending.job.failed(attempt, problem.failure, time.monotonic())
 
@@ -206,8 +206,10 @@ def _where(attempt: Attempt) -> str:
     return attempt.host if attempt.proxy == DIRECT else f"{attempt.host} through {attempt.proxy.name}"
 
 
-def _source(attempt: Attempt) -> str:
-    return f"host {attempt.host}" if attempt.proxy == DIRECT else f"proxy {attempt.proxy.name}"
+def _source(attempt: Attempt) -> Source:
+    if attempt.proxy == DIRECT:
+        return Source(SourceKind.HOST, attempt.host)
+    return Source(SourceKind.PROXY, attempt.proxy.name)
 
 
 def _summary(path: str, problems: Mapping[str, Problem]) -> CvmfsGraphdriverError:

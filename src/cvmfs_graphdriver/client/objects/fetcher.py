@@ -12,7 +12,7 @@ from functools import partial
 
 from cvmfs_graphdriver.client.cache.arrival import Download, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.network.transfer import Transfer
 from cvmfs_graphdriver.repository.digest import Digest
 
@@ -67,7 +67,7 @@ class Claim:
 class Fetcher:
     """Gives descriptors of cached objects; safe for any number of threads."""
 
-    def __init__(self, transfer: Transfer, cache: Cache, counters: Counters) -> None:
+    def __init__(self, transfer: Transfer, cache: Cache, counters: ClientCounters) -> None:
         self._transfer = transfer
         self._cache = cache
         self._counters = counters
@@ -87,7 +87,7 @@ class Fetcher:
         if descriptor is not None:
             self._counters.add_hit(os.fstat(descriptor).st_size)
             return descriptor
-        self._counters.add("misses")
+        self._counters.add(Count.MISSES)
         while True:
             mine: Future[None] = Future()
             with self._lock:

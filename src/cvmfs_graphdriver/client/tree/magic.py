@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network.proxies import DIRECT
 from cvmfs_graphdriver.client.network.transfer import Transfer
@@ -43,7 +43,7 @@ class Subject(Protocol):
     """What of a client the attributes tell."""
 
     settings: RepositorySettings
-    counters: Counters
+    counters: ClientCounters
     log: RecentLog
     manifests: Manifests
     cache: Cache
@@ -215,7 +215,7 @@ def _lhash(ask: _Question) -> str | None:
 
 
 def _hitrate(ask: _Question) -> str:
-    hits, misses = ask.client.counters["hits"], ask.client.counters["misses"]
+    hits, misses = ask.client.counters[Count.HITS], ask.client.counters[Count.MISSES]
     return f"{100 * hits / (hits + misses):.3f}" if hits + misses else "n/a"
 
 
@@ -234,7 +234,7 @@ def _metainfo(ask: _Question) -> bytes | str:
 
 def _speed(ask: _Question) -> str:
     seconds = ask.client.counters.transfer_seconds
-    return str(int(ask.client.counters["bytes_received"] / 1024 / seconds)) if seconds else "n/a"
+    return str(int(ask.client.counters[Count.BYTES_RECEIVED] / 1024 / seconds)) if seconds else "n/a"
 
 
 def _host(transfer: Transfer | None) -> str:
@@ -258,8 +258,8 @@ def _pubkeys(ask: _Question) -> bytes:
     return b"".join(key.pem for key in ask.client.manifests.public_keys)
 
 
-def _counter(name: str) -> Answer:
-    return lambda ask: str(ask.client.counters[name])
+def _counter(count: Count) -> Answer:
+    return lambda ask: str(ask.client.counters[count])
 
 
 def _of_regular(answer: Callable[[Node], str]) -> Answer:
@@ -282,10 +282,10 @@ _ANYWHERE: dict[str, Answer] = {
     "user.maxfd": lambda _: str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
     "user.ncleanup24": lambda ask: str(ask.client.cleanups(24 * 3600.0)),
     "user.nclg": lambda ask: str(len(ask.client.catalogs.open_mounts())),
-    "user.ndiropen": _counter("directory_opens"),
-    "user.ndownload": _counter("downloads"),
-    "user.nioerr": _counter("io_errors"),
-    "user.nopen": _counter("opens"),
+    "user.ndiropen": _counter(Count.DIRECTORY_OPENS),
+    "user.ndownload": _counter(Count.DOWNLOADS),
+    "user.nioerr": _counter(Count.IO_ERRORS),
+    "user.nopen": _counter(Count.OPENS),
     "user.pid": lambda _: str(os.getpid()),
     "user.proxy": lambda ask: ask.client.transfer.failover.current_proxy.url,
     "user.proxy_list": lambda ask: _proxy_list(ask.client.transfer),
@@ -295,14 +295,14 @@ _ANYWHERE: dict[str, Answer] = {
     "user.repo_metainfo": _metainfo,
     "user.revision": lambda ask: str(ask.revision.number),
     "user.root_hash": lambda ask: str(ask.revision.root),
-    "user.rx": lambda ask: str(ask.client.counters["bytes_received"] // 1024),
+    "user.rx": lambda ask: str(ask.client.counters[Count.BYTES_RECEIVED] // 1024),
     "user.speed": _speed,
     "user.tag": lambda ask: ask.client.settings.revision.tag,
     "user.timeout": lambda ask: str(int(ask.client.transfer.timeout)),
     "user.timeout_direct": lambda ask: str(int(ask.client.transfer.timeout_direct)),
     "user.timestamp_last_ioerr": lambda ask: str(int(ask.client.counters.last_io_error)),
     "user.uptime": lambda ask: str(int(time.monotonic() - ask.client.started) // 60),
-    "user.useddirp": _counter("directories_open"),
+    "user.useddirp": lambda _: "0",  # the kernel opens directories on its own: no handle is ever held
     "user.usedfd": lambda _: str(len(os.listdir("/proc/self/fd"))),
     "user.version": lambda _: f"{__version__}.0",
 }

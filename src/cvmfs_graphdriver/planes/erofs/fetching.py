@@ -11,6 +11,7 @@ import threading
 
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.client import Client
+from cvmfs_graphdriver.client.counters import Count
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.tree.revision import Node, Revision
 from cvmfs_graphdriver.planes.erofs.links import Links
@@ -41,7 +42,7 @@ class Fetching:
         """
         name = ObjectName(wanted.digest)
         for _ in range(_TRIES):
-            self._client.counters.add("opens")
+            self._client.counters.add(Count.OPENS)
             os.close(self._client.open_object(Wanted(name, wanted.size, compression=wanted.compression)))
             try:
                 self._links.add(wanted, self._cache.path(wanted.digest))

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import StaleInodeError
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
 from cvmfs_graphdriver.client.tree.revision import Node
@@ -70,7 +70,7 @@ class RevisionFilesystem:
         tree: Tree,
         presentation: Presentation,
         statfs: Callable[[], StatFs],
-        counters: Counters,
+        counters: ClientCounters,
         pages: Pages,
     ) -> None:
         self._counters = counters
@@ -207,7 +207,7 @@ class RevisionFilesystem:
         return wire.entry(node.inode, self._attributes(node), entry_ttl=ttl)
 
     def _open(self, node: Node) -> OpenFile:
-        self._counters.add("opens")
+        self._counters.add(Count.OPENS)
         self._feeder.opened(node)
         return self._tree.open(node)
 
@@ -226,7 +226,7 @@ class RevisionFilesystem:
         directory = tree.node(ROOT_NODE) if inode == ROOT_NODE else self._node(inode)
         if not directory.entry.is_directory:
             raise RefusalError(errno.ENOTDIR)
-        self._counters.add("directory_opens")
+        self._counters.add(Count.DIRECTORY_OPENS)
         children = tree.children(directory)
         ttl = _ROOT_NAME_TTL if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode

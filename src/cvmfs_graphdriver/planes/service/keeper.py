@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cvmfs_graphdriver.client.configuration.settings import load_settings
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.errors import ClientError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.errors import MountError

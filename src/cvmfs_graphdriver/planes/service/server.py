@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from cvmfs_graphdriver.client.administration.talk import Talk
 from cvmfs_graphdriver.client.administration.talk_socket import serve_talk
 from cvmfs_graphdriver.client.client import Client
-from cvmfs_graphdriver.client.config_repository import fetched_config_repository
-from cvmfs_graphdriver.client.configuration.settings import PresentationSettings, load_settings
+from cvmfs_graphdriver.client.config_repository import fetched_config_repository, load_settings
+from cvmfs_graphdriver.client.configuration.settings import PresentationSettings
 from cvmfs_graphdriver.client.errors import ClientError, RevisionError
 from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError

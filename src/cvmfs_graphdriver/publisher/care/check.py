@@ -33,6 +33,7 @@ from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.history import TRUNK, History
 from cvmfs_graphdriver.repository.manifest import Manifest
+from cvmfs_graphdriver.repository.paths import shown
 from cvmfs_graphdriver.repository.reflog import ReferenceKind, Reflog
 from cvmfs_graphdriver.repository.trust.chain import TrustChain
 from cvmfs_graphdriver.repository.trust.keys import PublicKey
@@ -172,7 +173,7 @@ class RepositoryCheck:
         known = self._seen_catalogs.get((reference.digest.raw, reference.path))
         if known is not None:
             return known
-        what = f"catalog {ObjectName(reference.digest, Suffix.CATALOG)} of {_shown(reference.path)}"
+        what = f"catalog {ObjectName(reference.digest, Suffix.CATALOG)} of {shown(reference.path)}"
         try:
             content = read_object(self._storage, ObjectName(reference.digest, Suffix.CATALOG))
         except CvmfsGraphdriverError as error:
@@ -211,10 +212,10 @@ class RepositoryCheck:
             entry = catalog.lookup(reference.path)
             if entry is None:
                 findings.append(
-                    f"{what} refers to a catalog at {_shown(reference.path)}, where there is no entry"
+                    f"{what} refers to a catalog at {shown(reference.path)}, where there is no entry"
                 )
             elif not entry.flags & LISTED_ELSEWHERE:
-                findings.append(f"{what}: {_shown(reference.path)} is not marked as a mountpoint")
+                findings.append(f"{what}: {shown(reference.path)} is not marked as a mountpoint")
             if entry is not None and EntryFlag.BIND_MOUNTPOINT in entry.flags:
                 continue  # an old revision, which is checked through its tag
             below = self._check_catalog(reference, findings)
@@ -240,7 +241,7 @@ class RepositoryCheck:
             for entry in catalog.listing(directory, hidden=True):
                 path = directory + b"/" + entry.name
                 walked += 1
-                here = f"{what}: {_shown(path)}"
+                here = f"{what}: {shown(path)}"
                 findings.extend(f"{here} {finding}" for finding in _check_entry(entry))
                 chunks: Sequence[Chunk] = ()
                 try:
@@ -326,7 +327,3 @@ def _check_entry(entry: DirectoryEntry) -> Iterator[str]:
         parse_xattrs(entry.xattr)
     except CvmfsGraphdriverError as error:
         yield f"has unreadable extended attributes: {error}"
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace") or "/"

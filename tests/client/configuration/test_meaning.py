@@ -1,11 +1,13 @@
-"""Settings made of parameters: types, units, defaults, refusals that say where."""
+"""What parameters mean: types, units, defaults, and refusals that say where."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
+from cvmfs_graphdriver.client.configuration.meaning import settings_of
+from cvmfs_graphdriver.client.configuration.search import load_configuration
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 
@@ -15,7 +17,7 @@ MINIMUM = "CVMFS_SERVER_URL=http://one/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\nCVMFS_PU
 
 def _load(tmp_path: Path, text: str) -> RepositorySettings:
     (tmp_path / "default.local").write_text(text)
-    return load_settings(FQRN, tmp_path)
+    return settings_of(load_configuration(FQRN, tmp_path, {}), tmp_path)
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -119,18 +121,18 @@ def test_single_client_profile_needs_no_proxy(tmp_path: Path) -> None:
         ("CVMFS_SERVER_URL=", "no server is configured; set CVMFS_SERVER_URL"),
         ("CVMFS_HTTP_PROXY=", "no proxy is configured; set CVMFS_HTTP_PROXY"),
         ("CVMFS_PUBLIC_KEY=", "no public key is configured; put the repository's key into"),
-        ("CVMFS_SERVER_URL='http://a;ftp://b'", r"names 'ftp://b', which is no http.*default.local:4\)"),
-        ("CVMFS_TIMEOUT=soon", r"CVMFS_TIMEOUT='soon' is no number from 0 on .*default.local:4\)"),
-        ("CVMFS_TIMEOUT=-1", "no number from 0"),
-        ("CVMFS_TIMEOUT=nan", "no number from 0"),
-        ("CVMFS_QUOTA_LIMIT=1e99", "no number from -1"),
-        ("CVMFS_QUOTA_LIMIT=-2", "no number from -1"),
-        ("CVMFS_CACHE_BASE=relative", "no absolute path"),
+        ("CVMFS_SERVER_URL='http://a;ftp://b'", r"names 'ftp://b', which is not an http.*default.local:4\)"),
+        ("CVMFS_TIMEOUT=soon", r"CVMFS_TIMEOUT='soon' must be a number of at least 0 .*default.local:4\)"),
+        ("CVMFS_TIMEOUT=-1", "must be a number of at least 0"),
+        ("CVMFS_TIMEOUT=nan", "must be a number of at least 0"),
+        ("CVMFS_QUOTA_LIMIT=1e99", "must be a number of at least -1"),
+        ("CVMFS_QUOTA_LIMIT=-2", "must be a number of at least -1"),
+        ("CVMFS_CACHE_BASE=relative", "not an absolute path"),
         ("CVMFS_ROOT_HASH=xyz", "no digest"),
-        ("CVMFS_REPOSITORY_DATE=yesterday", "no date"),
-        ("CVMFS_IPFAMILY_PREFER=5", "neither 4 nor 6"),
-        ("CVMFS_MAGIC_XATTRS_VISIBILITY=maybe", "none of rootonly"),
-        ("CVMFS_XATTR_PRIVILEGED_GIDS=root", "no list of numbers"),
+        ("CVMFS_REPOSITORY_DATE=yesterday", "not a date"),
+        ("CVMFS_IPFAMILY_PREFER=5", "must be 4 or 6"),
+        ("CVMFS_MAGIC_XATTRS_VISIBILITY=maybe", "must be rootonly"),
+        ("CVMFS_XATTR_PRIVILEGED_GIDS=root", "not a list of numbers"),
     ],
 )
 def test_refusals_say_what_and_where(text: str, message: str, tmp_path: Path) -> None:

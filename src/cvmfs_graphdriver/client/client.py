@@ -146,8 +146,8 @@ class Client:
             capacity=self._capacity,
             memory=settings.cache.metadata_memory,
         )
-        if self.cache.quota is not None:
-            self.cache.quota.on_pressure.append(self.catalogs.detach)
+        if self.cache.eviction is not None:
+            self.cache.eviction.on_pressure.append(self.catalogs.detach)
 
     @property
     def transfer(self) -> Transfer:
@@ -222,13 +222,13 @@ class Client:
 
     def cleanups(self, seconds: float) -> int:
         """How many times this process made room in the cache in the last ``seconds``; -1 without a quota."""
-        quota = self.cache.quota
+        quota = self.cache.eviction
         return -1 if quota is None else quota.evictions_since(time.monotonic() - seconds)
 
     @property
     def is_cache_filling(self) -> bool:
         """Whether objects may have to go soon."""
-        quota = self.cache.quota
+        quota = self.cache.eviction
         return quota is not None and quota.used > _FILLING * quota.limit
 
     def close(self) -> None:
@@ -336,7 +336,7 @@ class Client:
 
     def _capacity(self) -> tuple[int, int]:
         """Bytes that the cache may hold, and how many of them are free."""
-        quota = self.cache.quota
+        quota = self.cache.eviction
         if quota is None:
             return 0, 0
         return quota.limit, max(0, quota.limit - quota.used)

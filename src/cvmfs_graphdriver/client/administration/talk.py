@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
-from cvmfs_graphdriver.client.cache.eviction import Quota
+from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
@@ -108,8 +108,8 @@ class Talk:
 
     # Cache
 
-    def _quota(self) -> Quota:
-        quota = self._client.cache.quota
+    def _quota(self) -> Eviction:
+        quota = self._client.cache.eviction
         if quota is None:
             raise _UsageError("this cache has no quota")
         return quota

@@ -232,7 +232,7 @@ class Prefetcher:
         def task() -> None:
             self._waiting.discard(claim)
             try:
-                claim.fetch(lambda download: transfer.finish(errand, download))
+                claim.fetch(lambda arrival: transfer.finish(errand, arrival))
             except CvmfsGraphdriverError:
                 return
             arrived(claim.path)

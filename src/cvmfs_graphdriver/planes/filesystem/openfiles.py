@@ -41,7 +41,7 @@ class OpenFiles:
             dropped.close()
         return file
 
-    def let_go(self) -> Collection[int]:
+    def close_evicted(self) -> Collection[int]:
         """Close what has left the cache and was not read since the last call: its room must become free.
 
         Returns what was read since then.

@@ -34,7 +34,7 @@ from cvmfs_graphdriver.planes.filesystem.attributes import attributes_of
 from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
 from cvmfs_graphdriver.planes.filesystem.listing import Listing, Listings
 from cvmfs_graphdriver.planes.filesystem.openfiles import OpenFiles
-from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.planes.walk.feeder import Feeder, Pages
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -56,8 +56,8 @@ _ROOT_OFFSET_BITS = 32
 class Presentation(NamedTuple):
     """How entries look to users, and how many files may be open."""
 
-    uids: IdMap = UNCHANGED
-    gids: IdMap = UNCHANGED
+    uids: OwnerMap = UNCHANGED
+    gids: OwnerMap = UNCHANGED
     world_readable: bool = False
     open_files: int = 1024
 
@@ -98,9 +98,9 @@ class RevisionFilesystem:
         self._feeder.close()
         self._files.close()
 
-    def let_go(self) -> None:
+    def close_evicted(self) -> None:
         """Close files that have left the cache and that nobody reads; they can be fetched again."""
-        self._kernel_pages.add(self._files.let_go())
+        self._kernel_pages.add(self._files.close_evicted())
         self._kernel_pages.add(self._feeder.take_given())
 
     def to_be_asked_for(self) -> Collection[int]:

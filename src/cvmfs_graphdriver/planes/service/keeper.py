@@ -35,7 +35,7 @@ from cvmfs_graphdriver.kernel.fuse.refusing import Refusing
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
 from cvmfs_graphdriver.planes.errors import ServerError
-from cvmfs_graphdriver.planes.service.process import log_as_told
+from cvmfs_graphdriver.planes.service.process import configure_logging
 from cvmfs_graphdriver.planes.service.request import MountRequest, parse_answer
 from cvmfs_graphdriver.planes.service.server import serve_repository
 
@@ -220,7 +220,7 @@ class _Keeper:
         request = self._request
         try:
             settings = load_settings(request.fqrn, request.etc, request.overrides)
-            log_as_told(settings.operation)
+            configure_logging(settings.operation)
         except ClientError:
             return _STARTING
         network = settings.network

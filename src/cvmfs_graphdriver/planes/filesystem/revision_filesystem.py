@@ -18,12 +18,12 @@ import errno
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import StaleInodeError
+from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
 from cvmfs_graphdriver.client.tree.revision import Node
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
@@ -81,7 +81,7 @@ class RevisionFilesystem:
         self._listings = Listings(_LISTED)
         self._feeder = Feeder(lambda: self._tree, pages)
         self._lock = threading.Lock()
-        self._trees: OrderedDict[int, Tree] = OrderedDict()
+        self._trees: LeastRecentlyUsed[int, Tree] = LeastRecentlyUsed(_OLD_TREES)
         self._tree = tree
         self.replace(tree)
 
@@ -89,9 +89,7 @@ class RevisionFilesystem:
         """Show a new revision."""
         self._tree = tree
         with self._lock:
-            self._trees[_generation(tree)] = tree
-            while len(self._trees) > _OLD_TREES:
-                self._trees.popitem(last=False)
+            self._trees.put(_generation(tree), tree)
 
     def close(self) -> None:
         """Close all files."""
@@ -218,7 +216,7 @@ class RevisionFilesystem:
         base = 0
         if inode == ROOT_NODE:
             with self._lock:
-                tree = self._trees.get(offset >> _ROOT_OFFSET_BITS, tree)
+                tree = self._trees.get(offset >> _ROOT_OFFSET_BITS) or tree
             base = _generation(tree) << _ROOT_OFFSET_BITS
         return self._listings.get((inode, base), lambda: self._pack(tree, inode, base))
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, load_settings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
+from cvmfs_graphdriver.client.configuration.settings import load_settings
 from cvmfs_graphdriver.client.network.dns import Addresses, Resolver, decode_answer, encode_question
 from cvmfs_graphdriver.client.network.proxies import ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.network.proxy_names import ProxyNames

@@ -15,8 +15,9 @@ from pathlib import Path
 from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.configuration.search import Configuration, load_configuration
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, RepositorySettings, settings_of
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, settings_of
 from cvmfs_graphdriver.client.configuration.unknown import unknown_parameters
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.network.dns import Resolver

@@ -13,7 +13,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from cvmfs_graphdriver.client.addresses import host_of, is_address
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import Counters
 from cvmfs_graphdriver.client.errors import CacheError, ConfigurationError, TransferError
 from cvmfs_graphdriver.client.network.dns import Resolver

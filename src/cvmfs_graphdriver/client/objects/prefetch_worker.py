@@ -7,7 +7,6 @@ client's business, too.
 
 import contextlib
 import os
-import pickle
 import time
 from collections import deque
 from typing import Any, NamedTuple
@@ -157,8 +156,7 @@ def main() -> None:
     """The worker process."""
     channel = Channel.of_child()
     with contextlib.suppress(EOFError, BrokenPipeError):
-        setup: Setup = pickle.loads(channel.receive())  # noqa: S301 - from a process of our own
-        _Worker(channel, setup).run()
+        _Worker(channel, Setup.of_message(channel.receive())).run()
     os._exit(0)  # every file was closed; taking the interpreter down would only take time
 
 

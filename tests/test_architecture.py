@@ -78,7 +78,7 @@ def test_every_room_has_its_floor() -> None:
 
 def test_the_rule_itself() -> None:
     assert violation(f"{PACKAGE}.client.cache", f"{PACKAGE}.repository.digest") is None
-    assert violation(f"{PACKAGE}.client.cache", f"{PACKAGE}.client.quota") is None
+    assert violation(f"{PACKAGE}.client.cache", f"{PACKAGE}.client.counters") is None
     assert violation(f"{PACKAGE}.client.cache", f"{PACKAGE}.publisher.storage")  # sideways
     assert violation(f"{PACKAGE}.client.cache", f"{PACKAGE}.planes.plane")  # upwards
     assert violation(f"{PACKAGE}.errors", f"{PACKAGE}.kernel.errors")

@@ -73,8 +73,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
         for node in walk(revision, revision.top):
             if node.entry.is_regular:
                 read(revision, node)
-        assert client.cache.quota is not None
-        client.cache.quota.flush()
+        assert client.cache.eviction is not None
+        client.cache.eviction.flush()
         yield Site(client, revision, server, tmp_path / "etc")
 
 

@@ -72,6 +72,6 @@ def test_killed_at_random_instants_during_cold_reads(tmp_path: Path) -> None:
                     break
                 time.sleep(0.02)
             assert not left
-            assert client.cache.quota is not None
+            assert client.cache.eviction is not None
             there = {digest for digest, _ in client.cache.objects()}
-            assert {record.digest for record in client.cache.quota.records()} == there
+            assert {record.digest for record in client.cache.eviction.records()} == there

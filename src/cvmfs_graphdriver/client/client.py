@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cvmfs_graphdriver.client.breadcrumb import Breadcrumb
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.cache.eviction import Quota
+from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
 from cvmfs_graphdriver.client.counters import ClientCounters
@@ -147,8 +147,8 @@ class Client:
             capacity=self._capacity,
             memory=settings.cache.metadata_memory,
         )
-        if self.cache.quota is not None:
-            self.cache.quota.on_pressure.append(self.catalogs.detach)
+        if self.cache.eviction is not None:
+            self.cache.eviction.on_pressure.append(self.catalogs.detach)
 
     @property
     def transfer(self) -> Transfer:
@@ -229,10 +229,10 @@ class Client:
 
         Returns False if it does not fit. Raises what ``mount`` raises; CacheError: the cache has no quota.
         """
-        quota = self.quota
+        eviction = self.eviction
         with closing(self._mounted().open(file)) as content:
             content.fetch_all()
-        kept = [quota.pin(digest.text) for digest in _objects(file)]
+        kept = [eviction.pin(digest.text) for digest in _objects(file)]
         return all(kept)
 
     def evict(self, file: Node) -> bool:
@@ -240,25 +240,25 @@ class Client:
 
         Returns False if a process holds some of it. Raises CacheError: the cache has no quota, or is damaged.
         """
-        gone = [self.quota.evict(digest.text) for digest in _objects(file)]
+        gone = [self.eviction.evict(digest.text) for digest in _objects(file)]
         return all(gone)
 
     @property
-    def quota(self) -> Quota:
+    def eviction(self) -> Eviction:
         """The manager of the cache. Raises CacheError: the cache has no quota."""
-        if self.cache.quota is None:
+        if self.cache.eviction is None:
             raise CacheError("this cache has no quota")
-        return self.cache.quota
+        return self.cache.eviction
 
     def cleanups(self, seconds: float) -> int:
         """How often this process evicted objects in the last ``seconds``; -1 without a quota."""
-        quota = self.cache.quota
+        quota = self.cache.eviction
         return -1 if quota is None else quota.evictions_since(time.monotonic() - seconds)
 
     @property
     def is_cache_filling(self) -> bool:
         """Whether objects may have to be evicted soon."""
-        quota = self.cache.quota
+        quota = self.cache.eviction
         return quota is not None and quota.used > _FILLING * quota.limit
 
     def close(self) -> None:
@@ -371,7 +371,7 @@ class Client:
 
     def _capacity(self) -> tuple[int, int]:
         """The limit of the cache, and how much of it is free, in bytes."""
-        quota = self.cache.quota
+        quota = self.cache.eviction
         if quota is None:
             return 0, 0
         return quota.limit, max(0, quota.limit - quota.used)

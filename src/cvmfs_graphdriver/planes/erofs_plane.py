@@ -34,7 +34,7 @@ from cvmfs_graphdriver.planes.erofs.images import Images, Made
 from cvmfs_graphdriver.planes.erofs.links import link_directories
 from cvmfs_graphdriver.planes.erofs.trigger import CATALOG_XATTR, DATA, FAIL, FETCH
 from cvmfs_graphdriver.planes.errors import PlaneError
-from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, load_id_map
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, load_owner_map
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
@@ -315,8 +315,8 @@ def _tree(layer: _Layer, number: int, notes: list[tuple[int, str, int]], held: E
         catalog(b"", layer.described),
         nested,
         shown.variables,
-        load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED,
-        load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED,
+        load_owner_map(shown.uid_map) if shown.uid_map else UNCHANGED,
+        load_owner_map(shown.gid_map) if shown.gid_map else UNCHANGED,
     )
 
 

@@ -45,7 +45,7 @@ Running = tuple[Talk, Client, Revision, Server]
 def test_answers(running: Running, tmp_path: Path) -> None:
     talk, client, revision, server = running
     host = f"{server.url}/cvmfs/kitchen.test.org"
-    used, pinned = client.cache.quota.usage() if client.cache.quota else (0, 0)
+    used, pinned = client.cache.eviction.usage() if client.cache.eviction else (0, 0)
     for command, answer in {
         "revision": "7\n",
         "pid": f"{os.getpid()}\n",
@@ -85,7 +85,7 @@ def test_answers(running: Running, tmp_path: Path) -> None:
 
 def test_changes(running: Running) -> None:
     talk, client, revision, server = running
-    transfer, quota = client.transfer, client.cache.quota
+    transfer, quota = client.transfer, client.cache.eviction
     assert quota is not None
     for command in (
         "cache limit set 2000",

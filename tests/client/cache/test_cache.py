@@ -1,4 +1,4 @@
-"""The cache directory: whole files or none, quota, crashes, a full disk."""
+"""The cache directory: whole files or none, eviction, crashes, a full disk."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.cache.eviction import Quota
+from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.cache.ledger import Kind, Ledger, Record
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.digest import Digest
@@ -41,10 +41,10 @@ def _files(directory: Path) -> set[str]:
 
 
 @contextmanager
-def _with_quota(directory: Path, limit: int) -> Iterator[tuple[Cache, Quota]]:
+def _with_limit(directory: Path, limit: int) -> Iterator[tuple[Cache, Eviction]]:
     with closing(Cache(directory, limit)) as cache:
-        assert cache.quota is not None
-        yield cache, cache.quota
+        assert cache.eviction is not None
+        yield cache, cache.eviction
 
 
 def test_an_object_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_an_object_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_wrong_size_goes_to_the_quarantine(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, MEGABYTE) as (cache, quota):
+    with _with_limit(tmp_path, MEGABYTE) as (cache, eviction):
         digest = _put(cache, b"content")
         os.truncate(cache.path(digest), 3)
         assert _get(cache, digest, 7) is None
         assert (tmp_path / "quarantaine" / digest.text).read_bytes() == b"con"
-        assert quota.records() == []
+        assert eviction.records() == []
         cache.quarantine(digest)
 
 
@@ -115,95 +115,95 @@ def test_directories_that_cannot_be_used(tmp_path: Path) -> None:
         cache.open(digest)
 
 
-# Quota
+# Eviction
 
 
 def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, 10 * MEGABYTE) as (cache, quota):
+    with _with_limit(tmp_path, 10 * MEGABYTE) as (cache, eviction):
         digests = [_put(cache, bytes([number]) * 900_000) for number in range(11)]
         assert _get(cache, digests[0]) is not None
         assert _get(cache, digests[2]) is not None
-        left = quota.shrink(5 * MEGABYTE)
+        left = eviction.shrink(5 * MEGABYTE)
         assert left <= 5 * MEGABYTE
         assert _files(tmp_path) == {digests[n].text for n in (0, 2, 8, 9, 10)}
-        assert quota.usage() == (5 * 900_000, 0)
-        assert quota.evictions_since(time.monotonic() - 60) == 1
-        assert quota.evictions_since(time.monotonic() + 1) == 0
+        assert eviction.usage() == (5 * 900_000, 0)
+        assert eviction.evictions_since(time.monotonic() - 60) == 1
+        assert eviction.evictions_since(time.monotonic() + 1) == 0
 
 
 def test_the_janitor_keeps_the_limit_by_itself(tmp_path: Path) -> None:
     gone: list[str] = []
-    with _with_quota(tmp_path, 2 * MEGABYTE) as (cache, quota):
-        quota.on_evict.append(gone.extend)
+    with _with_limit(tmp_path, 2 * MEGABYTE) as (cache, eviction):
+        eviction.on_evict.append(gone.extend)
         digests = [_put(cache, bytes([number]) * 300_000) for number in range(9)]
         for _ in range(200):
-            if gone and quota.used <= quota.limit:  # it counts after it has told what has gone
+            if gone and eviction.used <= eviction.limit:  # it counts after it has told what has gone
                 break
             time.sleep(0.02)
-        assert quota.used <= quota.limit
+        assert eviction.used <= eviction.limit
         there = _files(tmp_path)
         assert there == {digest.text for digest in digests[9 - len(there) :]}
         assert set(gone) == {digest.text for digest in digests} - there
 
 
 def test_volatile_objects_go_before_all_others(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, 10 * MEGABYTE) as (cache, quota):
+    with _with_limit(tmp_path, 10 * MEGABYTE) as (cache, eviction):
         old = _put(cache, b"o" * MEGABYTE)
         volatile = _put(cache, b"v" * MEGABYTE, volatile=True)
         assert _get(cache, volatile) is not None
-        quota.shrink(MEGABYTE)
+        eviction.shrink(MEGABYTE)
         assert _files(tmp_path) == {old.text}
 
 
 def test_held_and_pinned_objects_stay(tmp_path: Path) -> None:
     pressure: list[int] = []
-    with _with_quota(tmp_path, 4 * MEGABYTE) as (cache, quota):
-        quota.on_pressure.append(lambda: pressure.append(1))
+    with _with_limit(tmp_path, 4 * MEGABYTE) as (cache, eviction):
+        eviction.on_pressure.append(lambda: pressure.append(1))
         held = _put(cache, b"h" * MEGABYTE, kind=Kind.CATALOG, path="a catalog")
         pinned = _put(cache, b"p" * MEGABYTE)
         other = _put(cache, b"o" * MEGABYTE)
-        assert quota.pin(pinned.text)
-        assert not quota.pin("absent")
+        assert eviction.pin(pinned.text)
+        assert not eviction.pin("absent")
         descriptor = cache.hold(held)
         assert descriptor is not None
-        quota.limit = 2 * MEGABYTE
-        quota.shrink(0)
+        eviction.limit = 2 * MEGABYTE
+        eviction.shrink(0)
         assert _files(tmp_path) == {held.text, pinned.text}
-        assert quota.usage() == (2 * MEGABYTE, MEGABYTE)
+        assert eviction.usage() == (2 * MEGABYTE, MEGABYTE)
         assert pressure
-        assert not quota.evict(held.text)
-        assert quota.evict(pinned.text)
+        assert not eviction.evict(held.text)
+        assert eviction.evict(pinned.text)
         os.close(descriptor)
-        quota.shrink(0)
+        eviction.shrink(0)
         assert _files(tmp_path) == set()
         assert cache.hold(other) is None
 
 
 def test_big_objects_get_room_first(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, 40 * MEGABYTE) as (cache, quota):
+    with _with_limit(tmp_path, 40 * MEGABYTE) as (cache, eviction):
         for number in range(3):
             _put(cache, bytes([number]) * 9 * MEGABYTE)
-        quota.flush()
+        eviction.flush()
         with store(cache, Digest.of(b"big"), size=26 * MEGABYTE) as incoming:
-            assert quota.used <= 14 * MEGABYTE
+            assert eviction.used <= 14 * MEGABYTE
             incoming.write(b"big")
 
 
 def test_what_is_open_can_be_read_after_it_was_evicted(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, MEGABYTE) as (cache, quota):
+    with _with_limit(tmp_path, MEGABYTE) as (cache, eviction):
         digest = _put(cache, b"content")
         descriptor = cache.open(digest)
         assert descriptor is not None
-        assert quota.evict(digest.text)
+        assert eviction.evict(digest.text)
         with os.fdopen(descriptor, "rb") as file:
             assert file.read() == b"content"
 
 
 def test_ledger_knows_what_each_object_is(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, MEGABYTE) as (cache, quota):
+    with _with_limit(tmp_path, MEGABYTE) as (cache, eviction):
         one = _put(cache, b"content", path="file /a, object")
         two = _put(cache, b"x" * 5, path="catalog of /", kind=Kind.CATALOG)
-        records = quota.records()
+        records = eviction.records()
         assert [(r.digest, r.size, r.path, r.kind) for r in records] == [
             (one.text, 7, "file /a, object", Kind.REGULAR),
             (two.text, 5, "catalog of /", Kind.CATALOG),
@@ -230,8 +230,8 @@ cache.close()
 """
     processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
-    with _with_quota(tmp_path, 10_000_000) as (_, quota):
-        assert {record.digest for record in quota.records()} == _files(tmp_path)
+    with _with_limit(tmp_path, 10_000_000) as (_, eviction):
+        assert {record.digest for record in eviction.records()} == _files(tmp_path)
         assert len(_files(tmp_path)) == 150
         assert not list(tmp_path.glob("txn/*"))
 
@@ -257,31 +257,31 @@ def put(data, die=False):
 
 
 def test_after_a_crash_the_ledger_is_made_to_agree(tmp_path: Path) -> None:
-    _crash(tmp_path, "put(b'first'); cache.quota.flush(); put(b'second'); put(b'third', die=True)")
+    _crash(tmp_path, "put(b'first'); cache.eviction.flush(); put(b'second'); put(b'third', die=True)")
     first, second = Digest.of(b"first"), Digest.of(b"second")
     assert _files(tmp_path) == {first.text, second.text}
-    with _with_quota(tmp_path, MEGABYTE) as (_, quota):
+    with _with_limit(tmp_path, MEGABYTE) as (_, eviction):
         for _ in range(100):
-            if len(quota.records()) == 2:
+            if len(eviction.records()) == 2:
                 break
             time.sleep(0.02)
-        assert {record.digest for record in quota.records()} == {first.text, second.text}
-        assert quota.usage() == (11, 0)
+        assert {record.digest for record in eviction.records()} == {first.text, second.text}
+        assert eviction.usage() == (11, 0)
         os.unlink(tmp_path / first.text[:2] / first.text[2:])
     _crash(tmp_path, "put(b'fourth', die=True)")
-    with _with_quota(tmp_path, MEGABYTE) as (_, quota):
+    with _with_limit(tmp_path, MEGABYTE) as (_, eviction):
         for _ in range(100):
-            if len(quota.records()) == 1:
+            if len(eviction.records()) == 1:
                 break
             time.sleep(0.02)
-        assert {record.digest for record in quota.records()} == {second.text}
+        assert {record.digest for record in eviction.records()} == {second.text}
     assert not list(tmp_path.glob("janitor.*"))
 
 
 def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     _crash(tmp_path, "put(b'half', die=True)")
     assert len(list(tmp_path.glob("txn/*"))) == 1
-    with _with_quota(tmp_path, MEGABYTE) as (cache, _), store(cache, Digest.of(b"mine")) as incoming:
+    with _with_limit(tmp_path, MEGABYTE) as (cache, _), store(cache, Digest.of(b"mine")) as incoming:
         incoming.write(b"mine")
         for _ in range(100):
             if len(list(tmp_path.glob("txn/*"))) == 1:
@@ -291,17 +291,17 @@ def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
 
 
 def test_damaged_ledgers_are_begun_anew(tmp_path: Path) -> None:
-    with _with_quota(tmp_path, MEGABYTE) as (cache, _):
+    with _with_limit(tmp_path, MEGABYTE) as (cache, _):
         digest = _put(cache, b"content")
     for damage in (b"", b"no database" * 1000, (tmp_path / "cachedb").read_bytes()[:4096]):
         (tmp_path / "cachedb").write_bytes(damage)
-        with _with_quota(tmp_path, MEGABYTE) as (cache, quota):
+        with _with_limit(tmp_path, MEGABYTE) as (cache, eviction):
             for _ in range(100):
                 with suppress(CacheError):
-                    if quota.records():
+                    if eviction.records():
                         break
                 time.sleep(0.02)
-            assert [record.digest for record in quota.records()] == [digest.text]
+            assert [record.digest for record in eviction.records()] == [digest.text]
             assert _get(cache, digest) == b"content"
 
 
@@ -323,15 +323,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_a_disk_that_is_full_before_the_quota_is(small_disk: Path) -> None:
-    with _with_quota(small_disk / "cache", 100 * MEGABYTE) as (cache, quota):
+    with _with_limit(small_disk / "cache", 100 * MEGABYTE) as (cache, eviction):
         digests = [_put(cache, os.urandom(400_000)) for _ in range(40)]
-        assert quota.evictions_since(0) >= 1
+        assert eviction.evictions_since(0) >= 1
         there = _files(small_disk / "cache")
         assert digests[-1].text in there
         assert 1 < len(there) < 20
     # Somebody else has filled it: an error, nothing half-written, and all is well when there is room again.
-    with _with_quota(small_disk / "cache", 100 * MEGABYTE) as (cache, quota):
-        quota.shrink(0)
+    with _with_limit(small_disk / "cache", 100 * MEGABYTE) as (cache, eviction):
+        eviction.shrink(0)
         with (small_disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(b"x" * 4096)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, load_settings
-from cvmfs_graphdriver.client.counters import Counters
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
+from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.client.network.discovery import find_groups
 from tests.support.fixtures import Server, serve
@@ -41,7 +42,7 @@ def _settings(*urls: str) -> NetworkSettings:
 
 
 def _find(regular: str, *urls: str, fallback: str = "") -> list[str]:
-    groups = find_groups(regular, fallback, _settings(*urls), Counters())
+    groups = find_groups(regular, fallback, _settings(*urls), ClientCounters())
     return ["|".join(proxy.url for proxy in group) for group in groups.groups]
 
 

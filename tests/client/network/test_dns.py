@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.config_repository import load_settings
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.network.dns import Addresses, Resolver
 from cvmfs_graphdriver.client.network.proxies import ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.network.proxy_names import ProxyNames

@@ -62,15 +62,15 @@ def test_what_the_kernel_serves_by_itself_stays_in_the_cache(repository: Publish
         filesystem = RevisionFilesystem(
             client.mount(), Presentation(), lambda: StatFs(0, 0, 0, 0), client.counters, NoPages()
         )
-        quota = client.cache.quota
-        assert quota is not None
+        eviction = client.cache.eviction
+        assert eviction is not None
 
         def read(name: str) -> None:
             time.sleep(0.01)
             subprocess.run(["cat", target / "d" / name], check=True, stdout=subprocess.DEVNULL)
 
         def used_last() -> list[str]:
-            paths = [record.path for record in quota.records() if record.size in {40_000, 60_000}]
+            paths = [record.path for record in eviction.records() if record.size in {40_000, 60_000}]
             return [Path(path.partition(",")[0]).name for path in paths]
 
         with mounted(filesystem, target) as server, closing(filesystem):
@@ -79,23 +79,23 @@ def test_what_the_kernel_serves_by_itself_stays_in_the_cache(repository: Publish
             read("much")  # which nobody sees
             assert used_last() == ["much", "seldom"]
             for _ in range(2):
-                filesystem.let_go()
+                filesystem.close_evicted()
                 due = filesystem.to_be_asked_for()
                 for inode in due:
                     server.invalidate_inode(inode)
             assert set(due) == {(target / "d" / name).stat().st_ino for name in ("much", "seldom")}
             read("much")
             assert used_last() == ["seldom", "much"]
-            quota.shrink(quota.used - 1)
+            eviction.shrink(eviction.used - 1)
             assert used_last() == ["much"]
 
 
 @pytest.mark.root
 def test_a_cache_is_filling_when_three_quarters_are_used(repository: Published) -> None:
     with closing(Client(repository.settings())) as client:
-        assert client.cache.quota is not None
+        assert client.cache.eviction is not None
         client.mount()
-        client.cache.quota.limit = 4 * client.cache.quota.used
+        client.cache.eviction.limit = 4 * client.cache.eviction.used
         assert not client.is_cache_filling
-        client.cache.quota.limit = client.cache.quota.used
+        client.cache.eviction.limit = client.cache.eviction.used
         assert client.is_cache_filling

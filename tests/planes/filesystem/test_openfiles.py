@@ -68,17 +68,17 @@ def test_readers_of_dropped_files_get_their_bytes(tmp_path: Path) -> None:
     files.close()
 
 
-def test_what_was_evicted_and_is_not_read_is_let_go(tmp_path: Path) -> None:
+def test_what_was_evicted_and_is_not_read_is_closed(tmp_path: Path) -> None:
     opener = Opener(tmp_path)
     files = OpenFiles(5)
     for number in (1, 2, 3):
         files.get(number, opener(number))
     opener.paths[1].unlink()
     opener.paths[2].unlink()
-    files.let_go()
+    files.close_evicted()
     assert len(files) == 3, "all were used a moment ago"
     assert files.get(2, opener(2)).pread(1, 0) == b"2"
-    files.let_go()
+    files.close_evicted()
     assert opener.opened == [1, 2, 3]
     assert files.get(2, opener(2)).pread(1, 0) == b"2"
     assert len(files) == 2, "nobody reads the first, and the third is in its place"

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.errors import ConfigurationError
-from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap, load_id_map
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap, load_owner_map
 
 
-def load(tmp_path: Path, text: str | bytes) -> IdMap:
+def load(tmp_path: Path, text: str | bytes) -> OwnerMap:
     path = tmp_path / "map"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load_id_map(path)
+    return load_owner_map(path)
 
 
 def test_a_map(tmp_path: Path) -> None:
@@ -30,4 +30,4 @@ def test_other_lines_are_refused(tmp_path: Path, text: str | bytes) -> None:
 
 def test_a_missing_map_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
-        load_id_map(tmp_path / "none")
+        load_owner_map(tmp_path / "none")

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import signal
 import threading
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
-from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.request import MountRequest, receive_answer, refusal
 from cvmfs_graphdriver.planes.service.spawn import spawn
 from tests.support.fixtures import Server, UnpackedRepository, serve, unpack
 from tests.support.mounts import end, mounted, pids_serving, wait_until
@@ -128,7 +128,7 @@ def test_refusals(repository: UnpackedRepository, server: Server, tmp_path: Path
     repository.settings(server.url, tmp_path)
     target = tmp_path / "mnt"
     request = MountRequest(repository.fqrn, target, tmp_path / "etc")
-    with pytest.raises(MountPointError, match="no directory"):
+    with pytest.raises(MountPointError, match="not a directory"):
         spawn(request)
     target.mkdir()
     with pytest.raises(ServerError, match="no.such.repository") as caught:
@@ -151,10 +151,19 @@ def test_a_dead_mount_is_refused_with_advice(
 
 
 def test_requests_survive_the_pipe(tmp_path: Path) -> None:
-    request = MountRequest("x.y.z", tmp_path, overrides={"CVMFS_X": "ü\n"}, whiteouts=True, threads=5)
-    assert request.dump().count(b"\n") == 1
-    assert json.loads(request.dump())["fqrn"] == "x.y.z"
-    assert MountRequest.parse(request.dump()) == request
+    target = tmp_path / os.fsdecode(b"\xff\n")
+    request = MountRequest("x.y.z", target, overrides={"CVMFS_X": "ü\n"}, whiteouts=True, threads=5)
+    ours, theirs = Channel.pair()
+    ours.send(request.message())
+    assert MountRequest.of_message(theirs.receive()) == request
+    theirs.send(refusal(ValueError("no reason"), 5))
+    with pytest.raises(ServerError, match="no reason") as caught:
+        receive_answer("x.y.z", ours)
+    assert caught.value.reason_code == 5
+    theirs.close()
+    with pytest.raises(ServerError, match="died at once"):
+        receive_answer("x.y.z", ours)
+    ours.close()
 
 
 @pytest.fixture

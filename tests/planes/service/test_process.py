@@ -13,7 +13,7 @@ import pytest
 from cvmfs_graphdriver.client.configuration.operation import OperationSettings
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.planes.service import process
-from cvmfs_graphdriver.planes.service.process import log_as_told
+from cvmfs_graphdriver.planes.service.process import configure_logging
 from cvmfs_graphdriver.planes.service.request import MountRequest
 from cvmfs_graphdriver.planes.service.spawn import spawn
 from tests.support.mounts import end, pids_serving, wait_until
@@ -66,7 +66,7 @@ def test_to_the_systems_log_in_its_form(tmp_path: Path, monkeypatch: pytest.Monk
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system, nothing_set_up() as root:
         system.bind(str(place))
         system.settimeout(10)
-        log_as_told(
+        configure_logging(
             OperationSettings(None, tmp_path / "log", logging.WARNING, 3, "mine", None, None, frozenset())
         )
         root.info("not this")
@@ -82,7 +82,7 @@ def test_without_a_systems_log_to_a_file_and_all_to_another(
     monkeypatch.setattr(process, "_SYSTEM_LOG", str(tmp_path / "nothing"))
     log, debug = tmp_path / "log", tmp_path / "debug"
     with nothing_set_up() as root:
-        log_as_told(OperationSettings(None, log, logging.INFO, None, "mine", debug, None, frozenset()))
+        configure_logging(OperationSettings(None, log, logging.INFO, None, "mine", debug, None, frozenset()))
         root.debug("a detail")
         root.info("news")
     assert [line.split(") ")[1] for line in log.read_text().splitlines()] == ["news"]
@@ -93,7 +93,7 @@ def test_a_terminal_is_left_alone() -> None:
     terminal = logging.NullHandler()
     with nothing_set_up() as root:
         root.addHandler(terminal)
-        log_as_told(DEFAULTS)
+        configure_logging(DEFAULTS)
         assert root.handlers == [terminal]
 
 

@@ -19,7 +19,7 @@ def imported_with(module: str) -> set[str]:
     [
         # The figures are milliseconds that it would cost, on a machine on which a mount takes 120.
         (
-            f"{OURS}.planes.keeper",
+            f"{OURS}.planes.service.keeper",
             {
                 "cryptography.x509",  # 23
                 "cryptography.hazmat.primitives.serialization",  # 10
@@ -36,14 +36,17 @@ def imported_with(module: str) -> set[str]:
                 "pacparser",
                 "pycares",
                 f"{OURS}.client.network.pac",
-                f"{OURS}.client.metrics",
-                f"{OURS}.client.status",
+                f"{OURS}.client.administration.metrics",
+                f"{OURS}.client.administration.status",
                 f"{OURS}.kernel.overlay",
-                f"{OURS}.planes.trigger",
+                f"{OURS}.planes.erofs.trigger",
                 f"{OURS}.repository.history",
             },
         ),
-        (f"{OURS}.cli.mount", {f"{OURS}.planes.keeper", f"{OURS}.client", f"{OURS}.repository", "pycurl"}),
+        (
+            f"{OURS}.cli.mount",
+            {f"{OURS}.planes.service.keeper", f"{OURS}.client", f"{OURS}.repository", "pycurl"},
+        ),
     ],
 )
 def test_what_is_not_needed_for_a_mount_is_not_imported(module: str, spared: set[str]) -> None:

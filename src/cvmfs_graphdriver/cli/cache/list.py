@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.cache.opened import open_quota
+from cvmfs_graphdriver.cli.cache.opened import open_eviction
 from cvmfs_graphdriver.cli.options import etc_option, json_option
 from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 
@@ -25,13 +25,13 @@ def command(repository: str, etc: Path, *, catalogs: bool, pinned: bool, as_json
     What was not used for the longest time, and goes first, comes first: when it was used, its size in bytes,
     its digest, and what it was fetched for.
     """
-    with open_quota(repository, etc) as quota:
+    with open_eviction(repository, etc) as eviction:
         records = [
             record
-            for record in quota.records()
+            for record in eviction.records()
             if (record.kind is Kind.CATALOG or not catalogs) and (record.pinned or not pinned)
         ]
-        limit = quota.limit
+        limit = eviction.limit
     if as_json:
         click.echo(json.dumps([_value(record) for record in records], indent=2))
         return

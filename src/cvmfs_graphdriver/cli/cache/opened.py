@@ -8,12 +8,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cvmfs_graphdriver.client.cache.cache import Cache
-from cvmfs_graphdriver.client.cache.eviction import Quota
+from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.errors import CacheError
 
-__all__ = ["open_cache", "open_client", "open_quota"]
+__all__ = ["open_cache", "open_client", "open_eviction"]
 
 
 @contextmanager
@@ -27,12 +27,12 @@ def open_cache(repository: str, etc: Path) -> Iterator[Cache]:
 
 
 @contextmanager
-def open_quota(repository: str, etc: Path) -> Iterator[Quota]:
+def open_eviction(repository: str, etc: Path) -> Iterator[Eviction]:
     """What manages that cache."""
     with open_cache(repository, etc) as cache:
-        if cache.quota is None:
+        if cache.eviction is None:
             raise CacheError(f"the cache {cache.directory} has no limit, so nobody manages it")
-        yield cache.quota
+        yield cache.eviction
 
 
 @contextmanager

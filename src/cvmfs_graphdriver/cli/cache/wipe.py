@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.cache.opened import open_quota
+from cvmfs_graphdriver.cli.cache.opened import open_eviction
 from cvmfs_graphdriver.cli.options import etc_option
 
 __all__ = ["command"]
@@ -19,9 +19,9 @@ def command(repository: str, etc: Path, *, yes: bool) -> None:
 
     What is pinned stays, and so do the catalogs that a mounted repository has open.
     """
-    with open_quota(repository, etc) as quota:
-        before = quota.usage()[0]
+    with open_eviction(repository, etc) as eviction:
+        before = eviction.usage()[0]
         if not yes:
-            click.confirm(f"Remove {before} bytes from {quota.directory}?", abort=True, err=True)
-        left = quota.shrink(0)
+            click.confirm(f"Remove {before} bytes from {eviction.directory}?", abort=True, err=True)
+        left = eviction.shrink(0)
     click.echo(f"{before - left} bytes removed, {left} left", err=True)

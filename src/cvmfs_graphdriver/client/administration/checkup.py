@@ -16,8 +16,9 @@ from cvmfs_graphdriver.client.addresses import host_of
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository
 from cvmfs_graphdriver.client.configuration.meaning import settings_of
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.configuration.search import Configuration, load_configuration
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, RepositorySettings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import unknown_parameters
 from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.network.dns import Resolver

@@ -89,7 +89,7 @@ def status_of(client: Client, mountpoint: str) -> Status:
     manifest = client.confirmed_manifest or (revision.manifest if revision else None)
     failover = client.transfer.failover
     groups = failover.groups
-    quota = client.cache.quota
+    quota = client.cache.eviction
     used, pinned = quota.usage() if quota else (0, 0)
     return Status(
         fqrn=client.settings.fqrn,

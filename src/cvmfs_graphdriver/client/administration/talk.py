@@ -54,7 +54,7 @@ class Talk:
             "cache list": lambda _: self._cache_list(lambda record: record.kind is Kind.REGULAR),
             "cache list pinned": lambda _: self._cache_list(lambda record: record.pinned),
             "cache list catalogs": lambda _: self._cache_list(lambda record: record.kind is Kind.CATALOG),
-            "cache limit get": lambda _: f"{self._client.quota.limit // _MEGABYTE}\n",
+            "cache limit get": lambda _: f"{self._client.eviction.limit // _MEGABYTE}\n",
             "cache limit set": self._cache_limit_set,
             "cleanup": self._cleanup,
             "cleanup rate": lambda minutes: f"{client.cleanups(60 * _number(minutes))}\n",
@@ -108,7 +108,7 @@ class Talk:
     # Cache
 
     def _cache_size(self, _: str) -> str:
-        used, pinned = self._client.quota.usage()
+        used, pinned = self._client.eviction.usage()
         return (
             f"Current cache size is {used // _MEGABYTE}MB ({used} Bytes), "
             f"pinned: {pinned // _MEGABYTE}MB ({pinned} Bytes)\n"
@@ -116,18 +116,20 @@ class Talk:
 
     def _cache_list(self, wanted: Callable[[Record], bool]) -> str:
         return "".join(
-            f"{record.path or record.digest}\n" for record in self._client.quota.records() if wanted(record)
+            f"{record.path or record.digest}\n"
+            for record in self._client.eviction.records()
+            if wanted(record)
         )
 
     def _cache_limit_set(self, text: str) -> None:
         megabytes = _number(text)
         if megabytes < _LEAST_LIMIT:
             raise _UsageError(f"the limit must be at least {_LEAST_LIMIT} MB")
-        self._client.quota.limit = int(megabytes) * _MEGABYTE
+        self._client.eviction.limit = int(megabytes) * _MEGABYTE
 
     def _cleanup(self, text: str) -> str:
         target = int(_number(text) * _MEGABYTE)
-        left = self._client.quota.shrink(target)
+        left = self._client.eviction.shrink(target)
         return _OK if left <= target else "Not fully cleaned (there might be pinned chunks)\n"
 
     def _evict(self, path: str) -> str:

@@ -15,7 +15,7 @@ from cvmfs_graphdriver.repository.compression import Decompressor
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
-__all__ = ["Download", "Wanted"]
+__all__ = ["Arrival", "Wanted"]
 
 
 class Wanted(NamedTuple):
@@ -57,7 +57,7 @@ class Wanted(NamedTuple):
         )
 
 
-class Download:
+class Arrival:
     """A sink that verifies and decompresses into the cache; ends by ``commit``, ``keep`` or ``abandon``."""
 
     def __init__(self, wanted: Wanted, cache: Cache) -> None:

@@ -1,8 +1,10 @@
 """The cache: decompressed objects as files, each complete and verified before it gets its name.
 
 Owns: the layout below the cache directory (CernVM-FS format reference, section 9.1) and how a file appears
-there. Must not know: the network, catalogs, trust, which objects go (``quota``). Processes may share a cache
-directory: names are digests and files appear by rename, so two that store the same object do no harm.
+there. Must not know: the network, catalogs, trust, which objects go (``eviction``).
+
+Several processes may share a cache directory: names are digests and files appear by rename, so two processes
+that store the same object do no harm.
 """
 
 import errno
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from cvmfs_graphdriver.client.cache.eviction import Quota, objects_in
+from cvmfs_graphdriver.client.cache.eviction import Eviction, objects_in
 from cvmfs_graphdriver.client.cache.ledger import Record
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
@@ -110,7 +112,7 @@ class Cache:
                 (directory / name).mkdir(mode=self._directory_mode, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cannot use the cache directory {directory}: {error.strerror}") from error
-        self.quota = None if limit is None else Quota(directory, limit)
+        self.eviction = None if limit is None else Eviction(directory, limit)
         """What keeps the cache small; None if nobody does."""
 
     def path(self, digest: Digest) -> str:
@@ -169,8 +171,8 @@ class Cache:
 
     def note_use(self, digest: Digest) -> None:
         """The object was used, perhaps without being opened here: it shall not be the next to go."""
-        if self.quota is not None:
-            self.quota.note_use(digest.text)
+        if self.eviction is not None:
+            self.eviction.note_use(digest.text)
 
     def quarantine(self, digest: Digest) -> None:
         """Take a damaged object out of the way, and keep it for inspection. Raises CacheError."""
@@ -180,16 +182,16 @@ class Cache:
             return
         except OSError as error:
             raise CacheError(f"cannot move {digest} to the quarantine: {error.strerror}") from error
-        if self.quota is not None:
-            self.quota.note_gone(digest.text)
+        if self.eviction is not None:
+            self.eviction.note_gone(digest.text)
 
     def begin(self, record: Record) -> Incoming:
         """Begin to write an object: it appears with ``commit``, whole, else never. Raises CacheError.
 
         ``record`` says which, and what is known of it. Who begins it closes it in any case.
         """
-        if self.quota is not None and record.size >= _RESERVE_FROM:
-            self.quota.make_room(record.size)
+        if self.eviction is not None and record.size >= _RESERVE_FROM:
+            self.eviction.make_room(record.size)
         temporary = f"{self._root}/{_TRANSACTIONS}/{record.digest}.{os.getpid()}.{next(self._numbers)}"
         try:
             try:
@@ -212,8 +214,8 @@ class Cache:
 
     def note_stored(self, record: Record) -> None:
         """An object is there now, perhaps because another process of ours has put it there."""
-        if self.quota is not None:
-            self.quota.note_stored(record)
+        if self.eviction is not None:
+            self.eviction.note_stored(record)
 
     def forget_writer(self, process: int) -> None:
         """Remove what a process of ours that has ended left half written."""
@@ -229,10 +231,10 @@ class Cache:
 
     def close(self) -> None:
         """Leave everything in order."""
-        if self.quota is not None:
-            self.quota.close()
+        if self.eviction is not None:
+            self.eviction.close()
 
     def _make_room(self) -> None:
         """The disk is full before the quota is: half of what is there goes."""
-        if self.quota is not None:
-            self.quota.halve()
+        if self.eviction is not None:
+            self.eviction.halve()

@@ -22,7 +22,7 @@ from typing import IO
 from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
 from cvmfs_graphdriver.client.errors import CacheError
 
-__all__ = ["Quota", "objects_in"]
+__all__ = ["Eviction", "objects_in"]
 
 _PERIOD = 1.0
 _BATCH = 500
@@ -33,7 +33,7 @@ _REMEMBERED = 10_000
 _log = logging.getLogger(__name__)
 
 
-class Quota:
+class Eviction:
     """The janitor of one cache directory with ``limit`` bytes."""
 
     def __init__(self, directory: Path, limit: int) -> None:

@@ -3,7 +3,7 @@
 Owns: reading every object again. An object is right if its content has the checksum that the ledger has; one
 that the ledger does not know is right if it has its digest when it is compressed as stock servers do that.
 What is wrong goes to the quarantine; what nobody can prove is removed, since it can be fetched again. Must
-not know: quotas, the network.
+not know: limits, the network.
 """
 
 import zlib
@@ -43,8 +43,8 @@ class Checked:
 
 def check_cache(cache: Cache) -> Iterator[Checked]:
     """Check every object, and take away what is not right. Raises CacheError."""
-    quota = cache.quota
-    records = {record.digest: record for record in quota.records()} if quota else {}
+    eviction = cache.eviction
+    records = {record.digest: record for record in eviction.records()} if eviction else {}
     for text, size in list(cache.objects()):
         record = records.get(text)
         try:
@@ -54,8 +54,8 @@ def check_cache(cache: Cache) -> Iterator[Checked]:
         verdict = _judge(cache, digest, record.crc32 if record else -1)
         if verdict is Verdict.WRONG:
             cache.quarantine(digest)
-        elif verdict is Verdict.UNPROVEN and quota is not None:
-            quota.evict(text)
+        elif verdict is Verdict.UNPROVEN and eviction is not None:
+            eviction.evict(text)
         yield Checked(text, size, record.path if record else "", verdict)
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.configuration.operation import operation_of
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
 from cvmfs_graphdriver.client.configuration.reader import SettingReader
 from cvmfs_graphdriver.client.configuration.search import Configuration, files_ending
 from cvmfs_graphdriver.client.configuration.settings import (
     CacheSettings,
-    NetworkSettings,
     PresentationSettings,
     RepositorySettings,
     RevisionSettings,

@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.configuration.operation import OperationSettings
 from cvmfs_graphdriver.client.configuration.search import Configuration
 from cvmfs_graphdriver.repository.digest import Digest
 
 __all__ = [
     "CacheSettings",
-    "NetworkSettings",
     "PresentationSettings",
     "RepositorySettings",
     "RevisionSettings",
@@ -28,38 +28,6 @@ class TrustSettings(NamedTuple):
 
     public_keys: tuple[Path, ...]
     blacklists: tuple[Path, ...]
-
-
-class NetworkSettings(NamedTuple):
-    """How to reach servers; times in seconds, proxies in the syntax of format reference, section 8.1."""
-
-    servers: tuple[str, ...]
-    proxies: str
-    fallback_proxies: str
-    pac_urls: tuple[str, ...]
-    shard: bool
-    proxy_reset_after: float
-    host_reset_after: float
-    timeout: float
-    timeout_direct: float
-    max_retries: int
-    backoff_init: float
-    backoff_max: float
-    low_speed_limit: int
-    failover_indefinitely: bool
-    follow_redirects: bool
-    send_info_header: bool
-    http_tracing: bool
-    http_tracing_headers: tuple[str, ...]
-    use_geoapi: bool
-    proxy_template: str
-    prefer_ip_family: int
-    max_addresses_per_proxy: int
-    dns_server: str
-    dns_retries: int
-    dns_timeout: float
-    dns_min_ttl: float
-    dns_max_ttl: float
 
 
 class CacheSettings(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import pycurl
 
 from cvmfs_graphdriver import __version__
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.network.failover import Attempt, Failure, classify_status
 from cvmfs_graphdriver.client.network.proxies import DIRECT, Proxy
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError

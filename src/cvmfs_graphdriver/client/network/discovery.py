@@ -11,7 +11,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from cvmfs_graphdriver.client.addresses import host_of, is_address
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import ConfigurationError, TransferError
 from cvmfs_graphdriver.client.network.failover import Failover, Policy

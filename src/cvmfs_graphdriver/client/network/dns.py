@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.addresses import place_of_nameserver
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 
 __all__ = ["Addresses", "Resolver"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from cvmfs_graphdriver.client.addresses import host_of
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import CacheError, TransferError
 from cvmfs_graphdriver.client.network.discovery import find_groups

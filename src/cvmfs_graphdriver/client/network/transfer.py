@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import ClientCounters, Source, SourceKind
 from cvmfs_graphdriver.client.errors import NotFoundError, UnreachableError
 from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem, Sink

@@ -1,7 +1,7 @@
 """An object by its name: from the cache, else from the network into the cache, verified on the way.
 
-Owns: one download per object however many threads ask. Must not know: catalogs, paths, FUSE, what makes an
-object right (``download``).
+Owns: one transfer per object, however many threads ask. Must not know: catalogs, paths, FUSE, what makes an
+object right (``arrival``).
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
-from cvmfs_graphdriver.client.cache.arrival import Download, Wanted
+from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.network.transfer import Transfer
@@ -35,18 +35,18 @@ class Claim:
         """Where it is, or will be, in the cache."""
         return self._cache.path(self.wanted.name.digest)
 
-    def carry_out(self, deliver: Callable[[Download], None]) -> int:
-        """Let ``deliver`` fill a download; returns a descriptor of the object.
+    def carry_out(self, deliver: Callable[[Arrival], None]) -> int:
+        """Let ``deliver`` fill an arrival; returns a descriptor of the object.
 
         Raises what that raises; CacheError. The claim has ended in any case.
         """
         try:
-            download = Download(self.wanted, self._cache)
+            arrival = Arrival(self.wanted, self._cache)
             try:
-                deliver(download)
-                descriptor = download.keep()
+                deliver(arrival)
+                descriptor = arrival.keep()
             except BaseException:
-                download.abandon()
+                arrival.abandon()
                 raise
         except BaseException as error:
             self.end(error)
@@ -54,7 +54,7 @@ class Claim:
         self.end(None)
         return descriptor
 
-    def fetch(self, deliver: Callable[[Download], None]) -> None:
+    def fetch(self, deliver: Callable[[Arrival], None]) -> None:
         """The same without a descriptor."""
         os.close(self.carry_out(deliver))
 
@@ -147,7 +147,7 @@ class Fetcher:
             claim.end(None)
             return descriptor
         return claim.carry_out(
-            lambda download: transfer.fetch(wanted.location, download, key=wanted.key, span=wanted.span)
+            lambda arrival: transfer.fetch(wanted.location, arrival, key=wanted.key, span=wanted.span)
         )
 
     def _claim(self, wanted: Wanted, future: Future[None]) -> Claim:

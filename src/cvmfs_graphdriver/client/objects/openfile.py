@@ -8,10 +8,10 @@ been cut off in the cache.
 import bisect
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from cvmfs_graphdriver.client.errors import CacheError, ClientError
+from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.client.objects.descriptor import Descriptor
 from cvmfs_graphdriver.repository.catalog.entry import Chunk
 
@@ -37,7 +37,7 @@ class OpenFile:
         self._fetch = fetch
         self._prefetch = prefetch
         self._lock = threading.Lock()
-        self._held: OrderedDict[int, Descriptor] = OrderedDict()
+        self._held: LeastRecentlyUsed[int, Descriptor] = LeastRecentlyUsed(_HELD)
         self._position = 0
         self._ahead = 0
 
@@ -82,7 +82,7 @@ class OpenFile:
     def is_evicted(self) -> bool:
         """Whether an open piece has left the cache, so that its bytes stay on the disk for us alone."""
         with self._lock:
-            held = list(self._held.values())
+            held = [descriptor for _, descriptor in self._held]
         return any(os.fstat(each.number).st_nlink == 0 for each in held)
 
     def close(self) -> None:
@@ -102,8 +102,8 @@ class OpenFile:
             if os.preadv(held.number, [buffer[:wanted]], within) == wanted:
                 return wanted
             with self._lock:
-                if self._held.get(index) is held:
-                    del self._held[index]
+                if self._held.peek(index) is held:
+                    self._held.pop(index)
         raise CacheError(f"object {piece.digest} is cut off in the cache, and again after fetching it anew")
 
     def _open(self, index: int) -> Descriptor:
@@ -113,10 +113,11 @@ class OpenFile:
                 return held
         opened = Descriptor(self._fetch(self._pieces[index]))
         with self._lock:
-            held = self._held.setdefault(index, opened)
-            while len(self._held) > _HELD:
-                self._held.popitem(last=False)
-        return held
+            held = self._held.get(index)
+            if held is not None:
+                return held
+            self._held.put(index, opened)
+        return opened
 
     def _read_ahead(self, index: int, start: int, end: int) -> None:
         """Who reads on where the last reader stopped will want the next pieces, too."""

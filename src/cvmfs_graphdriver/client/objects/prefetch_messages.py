@@ -1,19 +1,20 @@
-"""What a client and the process that fetches for it ahead of readers say to each other.
+"""What a client and the process that fetches ahead for it tell each other.
 
-Owns: the messages, on top of ``kernel.channel``: first a pickled ``Setup``; then orders, each a pair of a
-``Route`` and a list of ``Order``; what comes back is lists of ``Result``. All but the first are sent as plain
-tuples. Must not know: who says it when.
+Owns: the messages, which ``kernel.channel`` carries as plain tuples: first one ``Setup``, then orders, each a
+pair of a ``Route`` and a list of ``Order``; the replies are lists of ``Result``. Must not know: who sends
+them and when.
 """
 
+import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
-from cvmfs_graphdriver.client.configuration.settings import NetworkSettings
+from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 
 __all__ = ["CACHE", "Order", "Result", "Route", "Setup"]
 
 CACHE = "cache"
-"""What a ``Result`` has as ``failure`` if the object could not be written to the cache."""
+"""The ``failure`` of a ``Result`` if the object could not be written to the cache."""
 
 
 class Setup(NamedTuple):
@@ -24,9 +25,19 @@ class Setup(NamedTuple):
     cache: Path
     alien: bool
 
+    def message(self) -> tuple[object, ...]:
+        """The setup as a channel can send it."""
+        return tuple(self.settings), self.identifier, os.fspath(self.cache), self.alien
+
+    @classmethod
+    def of_message(cls, message: tuple[Any, ...]) -> Self:
+        """The setup in a message."""
+        settings, identifier, cache, alien = message
+        return cls(NetworkSettings(*settings), identifier, Path(cache), alien)
+
 
 class Route(NamedTuple):
-    """How objects are to be fetched: an ``Attempt``'s values, and limits."""
+    """How to fetch objects: the values of an ``Attempt``, its time limit, and how many transfers at once."""
 
     host: str
     proxy: tuple[str, str]
@@ -36,7 +47,7 @@ class Route(NamedTuple):
 
 
 class Order(NamedTuple):
-    """One object; the values are those of ``Wanted``, and ``number`` is what the result has."""
+    """One object: ``number`` identifies it in the result, the other values are those of ``Wanted``."""
 
     number: int
     name: str
@@ -47,11 +58,12 @@ class Order(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of an order. ``received`` bytes came in ``seconds``.
+    """The outcome of an order: ``received`` bytes came in ``seconds``.
 
-    ``failure`` is the name of a ``Failure``, with ``detail`` for people; "" for none: then the object is in
-    the cache with ``size`` bytes and a checksum. ``CACHE``: it could not be written there. ``missing`` and
-    ``wrong`` are those of ``Problem``, where ``wrong`` says that the bytes are not what they should be.
+    If ``failure`` is empty, the object is in the cache, with ``size`` bytes and a checksum. Otherwise it is
+    the name of a ``Failure``, or ``CACHE`` if the object could not be written there, and ``detail`` explains
+    it to people. ``missing`` is that of ``Problem``; ``wrong`` says that the bytes are not what they should
+    be.
     """
 
     number: int

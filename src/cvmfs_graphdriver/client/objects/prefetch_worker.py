@@ -7,14 +7,13 @@ client's business, too.
 
 import contextlib
 import os
-import pickle
 import time
 from collections import deque
 from typing import Any, NamedTuple
 
 import pycurl
 
-from cvmfs_graphdriver.client.cache.arrival import Download, Wanted
+from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem
 from cvmfs_graphdriver.client.network.failover import Attempt
@@ -36,7 +35,7 @@ _REPORT = 16
 
 class _Flight(NamedTuple):
     number: int
-    download: Download
+    arrival: Arrival
     attempt: Attempt
     connection: CurlConnection
     started: float
@@ -74,7 +73,7 @@ class _Worker:
                     time.sleep(_MOMENT)
         finally:
             for flight in self._flights.values():
-                flight.download.abandon()
+                flight.arrival.abandon()
 
     def _accept(self, message: Any) -> None:
         values, orders = message
@@ -93,14 +92,14 @@ class _Worker:
                 path=order.path,
             )
             try:
-                download = Download(wanted, self._cache)
+                arrival = Arrival(wanted, self._cache)
             except CvmfsGraphdriverError as error:
                 self._results.append(_unstored(order.number, error))
                 continue
-            download.begin()
+            arrival.begin()
             connection = self._idle.pop() if self._idle else CurlConnection(self._settings, self._identifier)
-            connection.prepare(attempt, wanted.location, download, None, route.timeout)
-            flight = _Flight(order.number, download, attempt, connection, time.monotonic())
+            connection.prepare(attempt, wanted.location, arrival, None, route.timeout)
+            flight = _Flight(order.number, arrival, attempt, connection, time.monotonic())
             self._flights[connection.handle] = flight
             self._multi.add_handle(connection.handle)
 
@@ -118,24 +117,24 @@ class _Worker:
         return count
 
     def _concluded(self, flight: _Flight, number: int, text: str) -> Result:
-        download, connection = flight.download, flight.connection
+        arrival, connection = flight.arrival, flight.connection
         try:
-            problem = connection.conclude(flight.attempt, download, number, text)
+            problem = connection.conclude(flight.attempt, arrival, number, text)
             if problem is None:
-                download.commit()
+                arrival.commit()
         except CvmfsGraphdriverError as error:
-            download.abandon()
+            arrival.abandon()
             return _unstored(flight.number, error)
         seconds = time.monotonic() - flight.started
         if problem is not None:
             return _failed(flight, problem, seconds)
         return Result(
-            flight.number, "", "", False, False, connection.received, seconds, download.size, download.crc32
+            flight.number, "", "", False, False, connection.received, seconds, arrival.size, arrival.crc32
         )
 
 
 def _failed(flight: _Flight, problem: Problem, seconds: float) -> Result:
-    flight.download.abandon()
+    flight.arrival.abandon()
     return Result(
         flight.number,
         problem.failure.name,
@@ -157,8 +156,7 @@ def main() -> None:
     """The worker process."""
     channel = Channel.of_child()
     with contextlib.suppress(EOFError, BrokenPipeError):
-        setup: Setup = pickle.loads(channel.receive())  # noqa: S301 - from a process of our own
-        _Worker(channel, setup).run()
+        _Worker(channel, Setup.of_message(channel.receive())).run()
     os._exit(0)  # every file was closed; taking the interpreter down would only take time
 
 

@@ -166,15 +166,13 @@ class Prefetcher:
     def _running(self) -> "Child | None":
         """The worker, started if there is none; None if there can be none."""
         if self._worker is None and not self._closing and len(self._deaths) < _DEATHS:
-            # A mount does not wait for these to be imported.
-            import pickle
-
+            # A mount should not wait for this to be imported.
             from cvmfs_graphdriver.kernel.child import Child
 
             setup = Setup(self._transfer.settings, self._transfer.identifier, self._cache, self._alien)
             with suppress(KernelError, BrokenPipeError):
                 self._worker = worker = Child(_WORKER)
-                worker.channel.send(pickle.dumps(setup))
+                worker.channel.send(setup.message())
                 self._thread = threading.Thread(
                     target=self._receive, args=(worker,), name="prefetcher", daemon=True
                 )

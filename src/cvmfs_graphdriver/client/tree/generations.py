@@ -1,7 +1,8 @@
-"""A bounded memory of what was used recently.
+"""A bounded cache for many threads that needs no lock.
 
-Owns: forgetting. Must not know: what is remembered. It works without a lock: what two threads do at once is
-at worst forgotten.
+Owns: forgetting. Must not know: what is remembered. Nodes are looked up so often that the lock and the
+bookkeeping of an LRU cache (``client.lru``) would cost more than they gain. If two threads change it at the
+same time, an entry may be forgotten, which does no harm.
 """
 
 from typing import Generic, TypeVar

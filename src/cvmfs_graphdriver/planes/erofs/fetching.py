@@ -33,8 +33,8 @@ class Fetching:
         self._client = client
         self._cache = client.cache
         self._links = Links(self._cache.directory, client.settings.fqrn)
-        if self._cache.quota is not None:
-            self._cache.quota.on_evict.append(self._links.evicted)
+        if self._cache.eviction is not None:
+            self._cache.eviction.on_evict.append(self._links.evicted)
 
     def fetch(self, wanted: StoredObject) -> None:
         """See that the object is in the cache and can be found. Raises TransferError, RepositoryError,
@@ -49,9 +49,9 @@ class Fetching:
             except FileNotFoundError:
                 continue  # evicted since
             except OSError as error:
-                if error.errno != errno.ENOSPC or self._cache.quota is None:
+                if error.errno != errno.ENOSPC or self._cache.eviction is None:
                     raise CacheError(f"cannot link to {name} in the cache: {error.strerror}") from error
-                self._cache.quota.halve()
+                self._cache.eviction.halve()
             else:
                 return
         raise CacheError(f"object {name} disappears from the cache as soon as it is there")

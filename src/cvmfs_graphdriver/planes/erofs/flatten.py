@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cvmfs_graphdriver.kernel.erofs import Directory, Inode
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_MARK, escape_xattr, hidden_by, is_mark, is_whiteout
 from cvmfs_graphdriver.planes.erofs.objectnames import InodeName, StoredObject, redirect_to
-from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.catalog.entry import LISTED_ELSEWHERE, DirectoryEntry
 from cvmfs_graphdriver.repository.catalog.variables import expand_variables
@@ -53,8 +53,8 @@ class LayerTree:
     top: CatalogAt
     nested: Callable[[bytes], CatalogAt]
     variables: Mapping[str, str]
-    uids: IdMap = UNCHANGED
-    gids: IdMap = UNCHANGED
+    uids: OwnerMap = UNCHANGED
+    gids: OwnerMap = UNCHANGED
 
 
 def flatten(layers: Sequence[LayerTree]) -> Directory:

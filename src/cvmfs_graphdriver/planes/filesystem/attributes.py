@@ -5,7 +5,7 @@ Owns: sizes, blocks, link counts, times and owners of what is presented. Must no
 
 from cvmfs_graphdriver.client.tree.revision import Node
 from cvmfs_graphdriver.kernel.fuse.wire import Attributes
-from cvmfs_graphdriver.planes.filesystem.ownership import IdMap
+from cvmfs_graphdriver.planes.filesystem.ownership import OwnerMap
 
 __all__ = ["attributes_of"]
 
@@ -14,7 +14,7 @@ _WORLD_SEARCHABLE = 0o555
 
 
 def attributes_of(
-    node: Node, target: bytes, uids: IdMap, gids: IdMap, *, world_readable: bool = False
+    node: Node, target: bytes, uids: OwnerMap, gids: OwnerMap, *, world_readable: bool = False
 ) -> Attributes:
     """The attributes of a node; ``target`` is what a symbolic link points to, as users see it.
 

@@ -7,9 +7,9 @@ from.
 import bisect
 import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.kernel.fuse import wire
 
 __all__ = ["Listing", "Listings"]
@@ -56,23 +56,16 @@ class Listings:
     """The listings used last, up to a number of entries in all; safe for any number of threads."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int], Listing] = OrderedDict()
-        self._entries = 0
+        self._kept: LeastRecentlyUsed[tuple[int, int], Listing] = LeastRecentlyUsed(limit, len)
 
     def get(self, key: tuple[int, int], make: Callable[[], Listing]) -> Listing:
         """The listing kept under ``key``, made now if there is none."""
         with self._lock:
             listing = self._kept.get(key)
             if listing is not None:
-                self._kept.move_to_end(key)
                 return listing
         listing = make()
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = listing
-                self._entries += len(listing)
-            while self._entries > self._limit and len(self._kept) > 1:
-                self._entries -= len(self._kept.popitem(last=False)[1])
+            self._kept.put(key, listing)
         return listing

@@ -6,9 +6,9 @@ from it gives its descriptors back when the reader is done.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 
+from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
 
 __all__ = ["OpenFiles"]
@@ -18,9 +18,8 @@ class OpenFiles:
     """The files used last; safe for any number of threads."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
         self._lock = threading.Lock()
-        self._files: OrderedDict[int, OpenFile] = OrderedDict()
+        self._files: LeastRecentlyUsed[int, OpenFile] = LeastRecentlyUsed(limit)
         self._used: set[int] = set()
 
     def get(self, inode: int, open_file: Callable[[], OpenFile]) -> OpenFile:
@@ -29,45 +28,42 @@ class OpenFiles:
             self._used.add(inode)
             file = self._files.get(inode)
             if file is not None:
-                self._files.move_to_end(inode)
                 return file
         opened = open_file()
         with self._lock:
-            file = self._files.setdefault(inode, opened)
-            surplus = [opened] if file is not opened else []
-            while len(self._files) > self._limit:
-                surplus.append(self._files.popitem(last=False)[1])
+            file = self._files.get(inode)
+            surplus = self._files.put(inode, opened) if file is None else [opened]
         for dropped in surplus:
             dropped.close()
-        return file
+        return opened if file is None else file
 
-    def let_go(self) -> Collection[int]:
+    def close_evicted(self) -> Collection[int]:
         """Close what has left the cache and was not read since the last call: its room must become free.
 
         Returns what was read since then.
         """
         with self._lock:
             used, self._used = self._used, set()
-            files = list(self._files.items())
+            files = list(self._files)
         for inode, file in files:
             if inode not in used and file.is_evicted:
                 with self._lock:
-                    dropped = self._files.get(inode) is file and self._files.pop(inode)
-                if dropped:
+                    dropped = self._files.pop(inode) if self._files.peek(inode) is file else None
+                if dropped is not None:
                     dropped.close()
         return used
 
     def drop(self, inodes: Collection[int]) -> None:
         """Close these files: who reads them next opens them anew."""
         with self._lock:
-            dropped = [self._files.pop(inode) for inode in inodes if inode in self._files]
+            dropped = [file for inode in inodes if (file := self._files.pop(inode)) is not None]
         for file in dropped:
             file.close()
 
     def close(self) -> None:
         """Close all files."""
         with self._lock:
-            files, self._files = list(self._files.values()), OrderedDict()
+            files = self._files.clear()
         for file in files:
             file.close()
 

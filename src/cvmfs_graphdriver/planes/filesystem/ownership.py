@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from cvmfs_graphdriver.client.errors import ConfigurationError
 
-__all__ = ["UNCHANGED", "IdMap", "load_id_map"]
+__all__ = ["UNCHANGED", "OwnerMap", "load_owner_map"]
 
 _LAST = 2**32 - 1
 
 
-class IdMap(NamedTuple):
+class OwnerMap(NamedTuple):
     """From numbers in the repository to numbers here.
 
     ``default`` is for those that are not listed; None leaves them as they are.
@@ -30,10 +30,10 @@ class IdMap(NamedTuple):
         return self.numbers.get(number, number if self.default is None else self.default)
 
 
-UNCHANGED = IdMap()
+UNCHANGED = OwnerMap()
 
 
-def load_id_map(path: Path) -> IdMap:
+def load_owner_map(path: Path) -> OwnerMap:
     """Read a map file. Raises ConfigurationError: it cannot be read, or a line is none of its form."""
     numbers = {}
     default = None
@@ -58,4 +58,4 @@ def load_id_map(path: Path) -> IdMap:
             raise ConfigurationError(
                 f"{path}, line {position}: {line.strip()!r} is not of the form '<id or *> <id>'"
             ) from error
-    return IdMap(numbers, default)
+    return OwnerMap(numbers, default)

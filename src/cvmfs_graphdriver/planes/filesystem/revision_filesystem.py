@@ -18,12 +18,12 @@ import errno
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import StaleInodeError
+from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
 from cvmfs_graphdriver.client.tree.revision import Node
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
@@ -34,7 +34,7 @@ from cvmfs_graphdriver.planes.filesystem.attributes import attributes_of
 from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
 from cvmfs_graphdriver.planes.filesystem.listing import Listing, Listings
 from cvmfs_graphdriver.planes.filesystem.openfiles import OpenFiles
-from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.planes.walk.feeder import Feeder, Pages
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -56,8 +56,8 @@ _ROOT_OFFSET_BITS = 32
 class Presentation(NamedTuple):
     """How entries look to users, and how many files may be open."""
 
-    uids: IdMap = UNCHANGED
-    gids: IdMap = UNCHANGED
+    uids: OwnerMap = UNCHANGED
+    gids: OwnerMap = UNCHANGED
     world_readable: bool = False
     open_files: int = 1024
 
@@ -81,7 +81,7 @@ class RevisionFilesystem:
         self._listings = Listings(_LISTED)
         self._feeder = Feeder(lambda: self._tree, pages)
         self._lock = threading.Lock()
-        self._trees: OrderedDict[int, Tree] = OrderedDict()
+        self._trees: LeastRecentlyUsed[int, Tree] = LeastRecentlyUsed(_OLD_TREES)
         self._tree = tree
         self.replace(tree)
 
@@ -89,18 +89,16 @@ class RevisionFilesystem:
         """Show a new revision."""
         self._tree = tree
         with self._lock:
-            self._trees[_generation(tree)] = tree
-            while len(self._trees) > _OLD_TREES:
-                self._trees.popitem(last=False)
+            self._trees.put(_generation(tree), tree)
 
     def close(self) -> None:
         """Close all files."""
         self._feeder.close()
         self._files.close()
 
-    def let_go(self) -> None:
+    def close_evicted(self) -> None:
         """Close files that have left the cache and that nobody reads; they can be fetched again."""
-        self._kernel_pages.add(self._files.let_go())
+        self._kernel_pages.add(self._files.close_evicted())
         self._kernel_pages.add(self._feeder.take_given())
 
     def to_be_asked_for(self) -> Collection[int]:
@@ -218,7 +216,7 @@ class RevisionFilesystem:
         base = 0
         if inode == ROOT_NODE:
             with self._lock:
-                tree = self._trees.get(offset >> _ROOT_OFFSET_BITS, tree)
+                tree = self._trees.get(offset >> _ROOT_OFFSET_BITS) or tree
             base = _generation(tree) << _ROOT_OFFSET_BITS
         return self._listings.get((inode, base), lambda: self._pack(tree, inode, base))
 

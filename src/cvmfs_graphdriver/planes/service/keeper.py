@@ -1,33 +1,32 @@
 """The process that keeps a mount: it holds the descriptor of ``/dev/fuse`` and starts servers for it.
 
-Owns: a mount's life. The kernel ends a FUSE mount when the last descriptor of it is closed; so this process
-does nothing that could fail: it mounts, starts a server process, waits, and starts the next one if that
-dies. Requests that the dead one had begun are in memory that all servers share. Who reads a file meanwhile
-sees a pause; if no server can be started for as long as a transfer may take, an I/O error, until one can.
-It ends when the repository is unmounted. Must not know: how a repository is served.
+Owns: the life of a mount. The kernel ends a FUSE mount when its last descriptor is closed, so this process
+does nothing that could fail: it mounts, starts a server process, waits, and starts another if that one dies.
+Requests that the dead server had begun are in memory shared by all servers. Readers see a pause meanwhile; if
+no server can be started within the time that a transfer may take, they get I/O errors until one can. The
+keeper ends when the repository is unmounted. Must not know: how a repository is served.
 
-As a program (``spawn`` starts it) it reads a request as one line from standard input, and answers on standard
-output with one line of JSON, when the repository is mounted or cannot be.
+As a program (started by ``spawn``) it receives a request from standard input, and sends an answer to standard
+output when the repository is mounted or cannot be.
 """
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.errors import ClientError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.fuse.device import mount_device, open_device, set_readahead
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
@@ -35,8 +34,8 @@ from cvmfs_graphdriver.kernel.fuse.refusing import Refusing
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
 from cvmfs_graphdriver.planes.errors import ServerError
-from cvmfs_graphdriver.planes.service.process import log_as_told
-from cvmfs_graphdriver.planes.service.request import MountRequest, parse_answer
+from cvmfs_graphdriver.planes.service.process import configure_logging
+from cvmfs_graphdriver.planes.service.request import MountRequest, receive_answer, refusal
 from cvmfs_graphdriver.planes.service.server import serve_repository
 
 __all__ = ["keep", "main"]
@@ -44,21 +43,21 @@ __all__ = ["keep", "main"]
 _log = logging.getLogger(__name__)
 
 _READAHEAD = 4 << 20
-_GO = b"1"
-_ANSWER = 65536
+_GO = "go"
 _GLANCE = 1000
-"""Milliseconds between two looks at a server that lives."""
+"""Milliseconds between two checks of a running server."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 _PATIENCE = 10.0
-"""Seconds that a server must have lived for its successor to be started without delay."""
+"""Seconds that a server must have run for its successor to be started without delay."""
 _STARTING = 30.0
-"""Seconds that starting a server may take, where the configuration cannot be read that would say it."""
+"""Seconds that starting a server may take if the configuration, which would say so, cannot be read."""
 
 
 def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
     """Mount, call ``mounted``, and return when the repository has been unmounted.
 
-    Forks: to be called in a process without other threads. Raises MountPointError, ServerError, KernelError.
+    Call it in a process without other threads, since it forks. Raises MountPointError, ServerError,
+    KernelError.
     """
     request.check_target()
     keeper = _Keeper(request)
@@ -83,8 +82,8 @@ def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
 class _Keeper:
     """A device, and the server that answers for it now.
 
-    A server and its keeper talk once, over a pair of sockets: the server says how the file system should be
-    mounted, and the keeper says that it is, and that nobody else serves.
+    A server and its keeper talk once, over a channel: the server says how to mount the file system, and the
+    keeper says that it is mounted and that no other server is running.
     """
 
     def __init__(self, request: MountRequest) -> None:
@@ -94,18 +93,17 @@ class _Keeper:
         self._server = 0
         self._refuser = 0
         self._lingering: list[int] = []
-        self._ours, self._theirs = socket.socketpair()
+        self._ours, self._theirs = Channel.pair()
 
     def start(self) -> dict[str, Any]:
-        """Fork the first server; returns the options that it wants the file system mounted with."""
+        """Fork the first server; returns the options to mount the file system with."""
         self._fork()
         self._theirs.close()
-        with self._ours.makefile("rb") as answers:
-            return parse_answer(self._request.fqrn, answers.readline())
+        return receive_answer(self._request.fqrn, self._ours)
 
     def release(self) -> None:
         """Let the first server serve."""
-        self._ours.sendall(_GO)
+        self._ours.send(_GO)
         self._ours.close()
 
     def watch(self) -> None:
@@ -126,7 +124,7 @@ class _Keeper:
     def _replace(self, code: int, delay: float, deadline: float) -> float:
         """Start servers until one serves, or the file system is unmounted; returns the delay before the last.
 
-        From the ``deadline`` on who waits for an answer gets an error.
+        From the ``deadline`` on, requests are answered with errors.
         """
         while True:
             _log.error(
@@ -134,7 +132,7 @@ class _Keeper:
             )
             time.sleep(delay)
             delay = min(2 * delay or _FIRST_DELAY, _LONGEST_DELAY)
-            self._ours, self._theirs = socket.socketpair()
+            self._ours, self._theirs = Channel.pair()
             self._fork()
             self._theirs.close()
             failure = self._await(deadline)
@@ -149,7 +147,7 @@ class _Keeper:
             code = failure
 
     def _await(self, deadline: float) -> int | None:
-        """Wait for a server to begin; the exit code of one that ended instead."""
+        """Wait for a server to begin; returns its exit code if it ended instead."""
         descriptor = os.pidfd_open(self._server)
         try:
             poll = select.poll()
@@ -162,17 +160,26 @@ class _Keeper:
                     os.kill(self._server, signal.SIGKILL)
                     return os.waitstatus_to_exitcode(os.waitpid(self._server, 0)[1])
                 if self._ours.fileno() in ready:
-                    if "suid" in json.loads(self._ours.recv(_ANSWER) or b"{}"):
+                    if self._is_ready():
                         return None
-                    poll.unregister(self._ours)  # it says why it ends
+                    poll.unregister(self._ours)  # it is about to end
                 if not self._refuser and time.monotonic() >= deadline:
                     self._start_refusing()
         finally:
             os.close(descriptor)
 
+    def _is_ready(self) -> bool:
+        """Whether the server's answer is that it can serve."""
+        try:
+            receive_answer(self._request.fqrn, self._ours)
+        except ServerError:
+            return False
+        return True
+
     def _start_refusing(self) -> None:
         _log.critical(
-            "%s: no server can be started; until one can, who uses it gets I/O errors", self._request.fqrn
+            "%s: cannot start a server; until one starts, all access fails with I/O errors",
+            self._request.fqrn,
         )
         self._refuser = os.fork()
         if self._refuser == 0:
@@ -183,18 +190,18 @@ class _Keeper:
                 os._exit(0)
 
     def _stop_refusing(self) -> None:
-        """What was not answered yet is in memory for the next server."""
+        """Requests that were not answered yet are in memory for the next server."""
         if self._refuser:
             os.kill(self._refuser, signal.SIGKILL)
             os.waitpid(self._refuser, 0)
             self._refuser = 0
 
     def _wait(self) -> int:
-        """Wait for the server's end; returns its exit code, or the negative number of a signal.
+        """Wait for the server to end; returns its exit code, or the negative number of a signal.
 
-        A thread of a server that was killed may still wait, in the kernel, for a page that somebody is
-        reading: until that READ is answered, which is the next server's work. So a server counts as ended
-        when its first thread has.
+        A thread of a killed server may still wait, in the kernel, for a page that somebody is reading, until
+        that READ is answered, which is up to the next server. So a server counts as ended as soon as its
+        first thread has.
         """
         descriptor = os.pidfd_open(self._server)
         try:
@@ -213,14 +220,14 @@ class _Keeper:
             os.close(descriptor)
 
     def _prepare_log(self) -> float:
-        """Log where its servers do. Only now, since reading the configuration takes its time.
+        """Log where the servers do. It is done this late because reading the configuration takes time.
 
-        Returns how many seconds a transfer may take that has to be tried as often as configured.
+        Returns how many seconds a transfer may take with all the retries that are configured.
         """
         request = self._request
         try:
             settings = load_settings(request.fqrn, request.etc, request.overrides)
-            log_as_told(settings.operation)
+            configure_logging(settings.operation)
         except ClientError:
             return _STARTING
         network = settings.network
@@ -228,12 +235,12 @@ class _Keeper:
         return attempt + network.max_retries * (attempt + network.backoff_max)
 
     def unmount(self, *_: object) -> None:
-        """A signal's handler: who uses the file system now may go on, then it ends."""
+        """Handle a signal: unmount; those who are using the file system can go on until they are done."""
         with contextlib.suppress(MountError):
             umount(self._request.target, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
 
     def _is_over(self) -> bool:
-        """Whether the kernel has given the file system up."""
+        """Whether the kernel has ended the file system."""
         poll = select.poll()
         poll.register(self.device, 0)
         return bool(poll.poll(0))
@@ -253,14 +260,14 @@ class _Keeper:
         except CvmfsGraphdriverError as error:
             _log.error("%s", error)
             code = error.exit_code
-            self._tell({"error": str(error), "code": code})
+            self._tell(refusal(error, code))
         except BaseException:  # noqa: BLE001 - the outermost loop of a process
             _log.exception("the server of %s failed", self._request.fqrn)
         finally:
             os._exit(code)
 
     def _prepare(self) -> None:
-        """What a server must not have in common with its keeper."""
+        """Let go of what a server must not share with its keeper."""
         self._ours.close()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -268,14 +275,16 @@ class _Keeper:
         threading.excepthook = _die
 
     def _ready(self, options: dict[str, bool]) -> None:
-        """Ask the keeper to mount, if it is not, and wait until it has."""
+        """Ask the keeper to mount, if it has not yet, and wait until it has."""
         self._tell(options)
-        if self._theirs.recv(1) != _GO:
+        try:
+            self._theirs.receive()
+        except EOFError:
             os._exit(1)
 
-    def _tell(self, values: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it is told of the beginning alone
-            self._theirs.sendall(json.dumps(values).encode() + b"\n")
+    def _tell(self, answer: Mapping[str, object]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the keeper listens only until the server is ready
+            self._theirs.send(answer)
 
 
 def _is_zombie(process: int) -> bool:
@@ -284,26 +293,20 @@ def _is_zombie(process: int) -> bool:
 
 
 def _die(failure: threading.ExceptHookArgs) -> None:
-    """A thread that ends by an error would be missing for ever: better a new server."""
+    """A thread that died would be missing for ever: better a new server."""
     _log.critical("thread %s failed", failure.thread, exc_info=failure.exc_value)
     os._exit(1)
 
 
 def main() -> None:
     """The program."""
-    gc.freeze()  # what was imported stays; ``spawn`` has let nobody look through it yet
+    gc.freeze()  # imported modules stay; ``spawn`` has switched the collector off until here
     gc.enable()
-    request = MountRequest.parse(sys.stdin.buffer.readline())
-    answers = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-
-    def answer(values: dict[str, Any]) -> None:
-        os.write(answers, json.dumps(values).encode() + b"\n")
-        os.close(answers)
-
+    channel = Channel.of_child()
+    request = MountRequest.of_message(channel.receive())
     try:
-        keep(request, lambda: answer({}))
+        keep(request, lambda: channel.send({}))
     except CvmfsGraphdriverError as error:
         code = error.reason_code if isinstance(error, ServerError) else error.exit_code
-        answer({"error": str(error), "code": code})
+        channel.send(refusal(error, code))
         sys.exit(code)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from cvmfs_graphdriver.client.configuration.operation import OperationSettings
 
-__all__ = ["log_as_told", "run_as_told"]
+__all__ = ["configure_logging", "configure_process"]
 
 _SYSTEM_LOG = "/dev/log"
 _FILE_SIZE = 500_000
 _log = logging.getLogger(__name__)
 
 
-def log_as_told(settings: OperationSettings) -> None:
+def configure_logging(settings: OperationSettings) -> None:
     """Log where the settings say, unless somebody set up logging before, for a terminal."""
     root = logging.getLogger()
     if root.handlers:
@@ -32,7 +32,7 @@ def log_as_told(settings: OperationSettings) -> None:
     root.setLevel(logging.DEBUG if settings.debug_log else settings.level)
 
 
-def run_as_told(settings: OperationSettings) -> None:
+def configure_process(settings: OperationSettings) -> None:
     """Choose the cores, and how early the kernel ends this process when memory runs out."""
     try:
         if settings.cores:

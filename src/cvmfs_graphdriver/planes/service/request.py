@@ -1,26 +1,31 @@
-"""What to mount, where and how: the one message from whoever wants a mount to the process that keeps it.
+"""What to mount, where and how, and the answer: what is said once, at the beginning of a mount.
 
-Owns: its form as one line of JSON, and that of the answer. Must not know: who sends it.
+Owns: the request as a message of ``kernel.channel``, and the meaning of an answer. Must not know: who sends
+them.
+
+An answer is a dictionary. It has ``error``, a text, and ``code``, an exit status, if the repository cannot be
+mounted; otherwise the options of the mount, if it is a server that answers.
 """
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
+from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
 
-__all__ = ["MountRequest", "parse_answer"]
+__all__ = ["MountRequest", "receive_answer", "refusal"]
 
 
 class MountRequest(NamedTuple):
     """Mount the repository ``fqrn`` at ``target``.
 
-    ``etc`` is where its configuration lies, ``overrides`` win over it. ``whiteouts``: show layers as
-    overlayfs wants to see them; ``triggers``: fetch files for whoever looks for them in the directories of
-    ``trigger``; ``suid``: setuid bits count (also if the configuration says no).
-    ``threads`` is how many requests can wait for the network at once without holding up others.
+    ``etc`` is the directory of its configuration, which ``overrides`` take precedence over. ``whiteouts``:
+    show layers in the form that overlayfs needs; ``triggers``: add the fetch trigger
+    (``planes.erofs.trigger``); ``suid``: honour setuid bits even if the configuration does not. ``threads``
+    is how many requests can wait for the network at once without delaying others.
     """
 
     fqrn: str
@@ -37,29 +42,34 @@ class MountRequest(NamedTuple):
         target = self.target
         try:
             if not target.is_dir():
-                raise MountPointError(f"cannot mount at {target}: it is no directory; make it first")
+                raise MountPointError(f"cannot mount at {target}: it is not a directory; create it first")
         except OSError as error:
             raise MountPointError(
                 f"cannot mount at {target}: {error.strerror}; if something is mounted there, unmount it first"
             ) from error
 
-    def dump(self) -> bytes:
-        """One line of JSON."""
-        values = {**self._asdict(), "overrides": dict(self.overrides)}
-        return json.dumps(values, default=str).encode() + b"\n"
+    def message(self) -> dict[str, object]:
+        """The request as a channel can send it."""
+        values = {**self._asdict(), "target": os.fspath(self.target), "etc": os.fspath(self.etc)}
+        return {**values, "overrides": dict(self.overrides)}
 
     @classmethod
-    def parse(cls, line: bytes) -> Self:
-        """The request in a line made by ``dump``."""
-        values = json.loads(line)
-        return cls(**{**values, "target": Path(values["target"]), "etc": Path(values["etc"])})
+    def of_message(cls, message: Mapping[str, Any]) -> Self:
+        """The request in a message."""
+        return cls(**{**message, "target": Path(message["target"]), "etc": Path(message["etc"])})
 
 
-def parse_answer(fqrn: str, line: bytes) -> dict[str, Any]:
-    """The values in an answer. Raises ServerError: it tells of an error, or nothing at all."""
-    if not line:
-        raise ServerError(f"{fqrn} cannot be mounted: its server died at once; see its log")
-    values: dict[str, Any] = json.loads(line)
-    if "error" in values:
-        raise ServerError(values["error"], values["code"])
-    return values
+def refusal(error: Exception, code: int) -> dict[str, object]:
+    """The answer that the repository cannot be mounted."""
+    return {"error": str(error), "code": code}
+
+
+def receive_answer(fqrn: str, channel: Channel) -> dict[str, Any]:
+    """Wait for the answer. Raises ServerError: it is a refusal, or there is none."""
+    try:
+        answer: dict[str, Any] = channel.receive()
+    except EOFError:
+        raise ServerError(f"cannot mount {fqrn}: its server died at once; see its log") from None
+    if "error" in answer:
+        raise ServerError(answer["error"], answer["code"])
+    return answer

@@ -26,9 +26,9 @@ from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
 from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
 from cvmfs_graphdriver.kernel.heap import share_one_heap
-from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, IdMap, load_id_map
+from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap, load_owner_map
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
-from cvmfs_graphdriver.planes.service.process import log_as_told, run_as_told
+from cvmfs_graphdriver.planes.service.process import configure_logging, configure_process
 from cvmfs_graphdriver.planes.service.request import MountRequest
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.planes.walk.page_cache import PageCache
@@ -62,8 +62,8 @@ def serve_repository(
     """
     find = fetched_config_repository(request.etc, request.overrides)
     settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
-    log_as_told(settings.operation)
-    run_as_told(settings.operation)
+    configure_logging(settings.operation)
+    configure_process(settings.operation)
     look_for_garbage_seldom()
     share_one_heap()
     client = Client(settings)
@@ -154,10 +154,10 @@ class _Service:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         wanted = self._client.settings.cache.open_files
         if shown.claim_ownership:
-            uids, gids = IdMap(default=os.getuid()), IdMap(default=os.getgid())
+            uids, gids = OwnerMap(default=os.getuid()), OwnerMap(default=os.getgid())
         else:
-            uids = load_id_map(shown.uid_map) if shown.uid_map else UNCHANGED
-            gids = load_id_map(shown.gid_map) if shown.gid_map else UNCHANGED
+            uids = load_owner_map(shown.uid_map) if shown.uid_map else UNCHANGED
+            gids = load_owner_map(shown.gid_map) if shown.gid_map else UNCHANGED
         return Presentation(
             uids=uids,
             gids=gids,
@@ -192,7 +192,7 @@ class _Service:
         """What is needed because the kernel never says that it uses a file, nor that it has done with one."""
         asked = time.monotonic()
         while not self._stop.wait(_SWEEP):
-            self._filesystem.let_go()
+            self._filesystem.close_evicted()
             if self._client.is_cache_filling and time.monotonic() - asked > _UNSEEN:
                 asked = time.monotonic()
                 for inode in self._filesystem.to_be_asked_for():

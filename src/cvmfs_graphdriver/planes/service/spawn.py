@@ -1,27 +1,29 @@
 """Starting the process that keeps a mount.
 
-Owns: how that program is called, so that it is ready soon. Must not know: what it does. Apart from
-``keeper``, since who starts one should not wait for what that imports.
+Owns: the command that starts it, made to be ready soon. Must not know: what it does. It is not part of
+``keeper``, so that callers need not wait for what that imports.
 """
 
 import subprocess
+from contextlib import suppress
 from typing import IO, cast
 
+from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.child import interpreter
-from cvmfs_graphdriver.planes.service.request import MountRequest, parse_answer
+from cvmfs_graphdriver.planes.service.request import MountRequest, receive_answer
 
 __all__ = ["spawn"]
 
 _KEEPER = "cvmfs_graphdriver.planes.service.keeper"
-# It forks at once, while there is little to copy: whoever spawned it need not wait for its end. Looking for
-# garbage in what is being imported would take a tenth of the time.
+# It forks at once, while there is little to copy, so that the caller need not wait for it to end. Collecting
+# garbage while it imports modules would take a tenth of the time.
 _PROGRAM = f"import gc, os; os.fork() and os._exit(0); gc.disable(); from {_KEEPER} import main; main()"
 
 
 def spawn(request: MountRequest) -> None:
     """Start a keeper in the background and wait until the repository is mounted.
 
-    Raises MountPointError: the target is no place for it; ServerError: what the keeper says.
+    Raises MountPointError: the target is not suitable; ServerError: what the keeper reports.
     """
     request.check_target()
     words, environment = interpreter()
@@ -34,7 +36,8 @@ def spawn(request: MountRequest) -> None:
         start_new_session=True,
         env=environment,
     ) as process:
-        with cast("IO[bytes]", process.stdin) as pipe:
-            pipe.write(request.dump())
-        answer = cast("IO[bytes]", process.stdout).readline()
-    parse_answer(request.fqrn, answer)
+        stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+        channel = Channel(stdout.fileno(), stdin.fileno())
+        with suppress(BrokenPipeError):  # then there is no answer either
+            channel.send(request.message())
+        receive_answer(request.fqrn, channel)

@@ -9,10 +9,11 @@ Only some of the files that were guessed need be reported when they are read: th
 them. For one thread at a time.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.client.tree.revision import Node
 
 __all__ = ["ReadAhead"]
@@ -78,7 +79,7 @@ class ReadAhead:
     def __init__(self, children: Callable[[Node], Sequence[Node]], node: Callable[[int], Node]) -> None:
         self._children = children
         self._node = node
-        self._directories: OrderedDict[int, _Directory] = OrderedDict()
+        self._directories: LeastRecentlyUsed[int, _Directory] = LeastRecentlyUsed(_DIRECTORIES)
         self._expected: dict[int, _Walk] = {}
         self._streak = 0
         self._previous = 0
@@ -148,9 +149,8 @@ class ReadAhead:
         return False
 
     def _remember(self, inode: int) -> _Directory:
-        directory = self._directories[inode] = _Directory(self._children(self._node(inode)))
-        while len(self._directories) > _DIRECTORIES:
-            self._directories.popitem(last=False)
+        directory = _Directory(self._children(self._node(inode)))
+        self._directories.put(inode, directory)
         return directory
 
     def _files_behind(self, node: Node, *, deep: bool) -> Iterator[Node]:

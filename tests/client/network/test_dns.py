@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_graphdriver.client.configuration.settings import NetworkSettings, load_settings
 from cvmfs_graphdriver.client.network.dns import Addresses, Resolver, decode_answer, encode_question
 from cvmfs_graphdriver.client.network.proxies import ProxyGroups, proxy_groups
 from cvmfs_graphdriver.client.network.proxy_names import ProxyNames
+from tests.support.mutations import generated
 from tests.support.nameserver import Reply, answer, name_server, records
 
 
@@ -96,7 +97,7 @@ def test_names_that_are_none(name: str) -> None:
         encode_question(1, name, 1)
 
 
-@settings(max_examples=500, deadline=None)
+@generated
 @given(data=st.binary(max_size=80))
 def test_any_datagram_is_decoded_or_refused(data: bytes) -> None:
     for datagram in (data, b"\x00\x07\x81\x80\x00\x01\x00\x02\x00\x00\x00\x00" + data):

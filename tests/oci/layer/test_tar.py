@@ -19,6 +19,7 @@ from cvmfs_graphdriver.oci.errors import LayerFormatError
 from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.layer.tar import TarReader
 from tests.support.images import tar_of
+from tests.support.mutations import generated
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -387,7 +388,7 @@ def _odd_archives() -> Iterator[bytes]:
     yield tar_of({"s": _member("s", pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": "99"})})
 
 
-@settings(max_examples=500)
+@generated
 @given(st.sampled_from(list(_odd_archives())), st.data())
 def test_damage_anywhere_is_refused_or_harmless(archive: bytes, data: st.DataObject) -> None:
     damaged = bytearray(archive)

@@ -45,7 +45,7 @@ fuzz: venv  ## The fuzz tests, with 100 000 inputs each instead of 5 000
 
 NEWER_DOCKER := build/docker-26.1
 ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_end/test_truth.py \
-	tests/end_to_end/test_lazy.py tests/end_to_end/test_crowd.py
+	tests/end_to_end/test_crowd.py
 
 $(NEWER_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root trixie $@

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.changes import size_of
 from cvmfs_graphdriver.layers.errors import ApplyError
-from tests.support.trees import SAME, directories, listing, make_tree, overlay, pack, tar_of
+from tests.support.tars import tar_of
+from tests.support.trees import SAME, directories, listing, make_tree, overlay, pack
 
 pytestmark = pytest.mark.root
 

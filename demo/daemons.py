@@ -236,11 +236,15 @@ class DockerEngine:
     def install_plugin(
         self, tarball: Path, etc: Path, *, name: str = "cvmfs", settings: Sequence[str] = ()
     ) -> None:
-        """Make, set and enable the plugin in the running daemon."""
+        """Create, set and enable the plugin in the running daemon."""
+        self.create_plugin(tarball, name=name)
+        self.enable_plugin(etc, name=name, settings=settings)
+
+    def create_plugin(self, tarball: Path, *, name: str = "cvmfs") -> None:
+        """Create the plugin in the running daemon."""
         with tempfile.TemporaryDirectory(dir=self.directory) as plugin:
             subprocess.run(["tar", "--extract", "--file", tarball, "--directory", plugin], check=True)
             self.docker("plugin", "create", name, plugin)
-        self.enable_plugin(etc, name=name, settings=settings)
 
     def enable_plugin(self, etc: Path, *, name: str = "cvmfs", settings: Sequence[str] = ()) -> None:
         """Set and enable a plugin that is there."""

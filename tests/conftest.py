@@ -9,6 +9,7 @@ import pytest
 
 from demo.installation import HERE, Installation
 from demo.seaweed import Seaweed, seaweed
+from tests.support.engines import Plugins
 
 # What a shell starts in the background ignores these, and so would the programs that tests start.
 for _number in (signal.SIGINT, signal.SIGQUIT):
@@ -25,6 +26,13 @@ def installation(request: pytest.FixtureRequest) -> Installation:
     """The Docker to test with: this system's, or that of ``--docker-root``."""
     root: Path | None = request.config.getoption("--docker-root")
     return HERE if root is None else Installation(root)
+
+
+@pytest.fixture(scope="session")
+def plugins() -> Iterator[Plugins]:
+    """Starts engines with our plugin."""
+    with tempfile.TemporaryDirectory(prefix="plugins-", dir="/var/tmp") as place:
+        yield Plugins(Path(place))
 
 
 @pytest.fixture(scope="session")

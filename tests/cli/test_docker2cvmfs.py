@@ -18,9 +18,10 @@ from cvmfs_graphdriver.oci.image.thin import ThinImage
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.storage.upstream import create_storage
 from demo.seaweed import Seaweed
-from tests.support.images import CONFIG, TestLayer, push, skopeo, tar_of, write_layout
+from tests.support.images import CONFIG, TestLayer, push, skopeo, write_layout
 from tests.support.registry import PASSWORD, USERNAME, RegistryServer, free_port, run_registry
 from tests.support.storage_site import FQRN, Site
+from tests.support.tars import tar_of
 
 _LAYERS = [
     TestLayer(tar_of({"etc": None, "etc/a": b"one", "etc/b": b"two"})),

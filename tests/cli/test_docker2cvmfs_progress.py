@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.images import TestLayer, tar_of, write_layout
+from tests.support.images import TestLayer, write_layout
+from tests.support.tars import tar_of
 
 _PROGRAM = Path(sys.executable).with_name("docker2cvmfs")
 _LAYERS = [TestLayer(tar_of({"a": os.urandom(300_000)})), TestLayer(tar_of({"b": b"1"}))]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.images import TestLayer, push, skopeo, tar_of, write_layout
+from tests.support.images import TestLayer, push, skopeo, write_layout
 from tests.support.registry import PASSWORD, USERNAME, RegistryServer, run_registry
 from tests.support.storage_site import FQRN, Site
+from tests.support.tars import tar_of
 
 _PROGRAM = Path(sys.executable).with_name("docker2cvmfs")
 _BASE = TestLayer(tar_of({"base": b"base"}))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from demo.daemons import DockerEngine, plugin_tarball
+from demo.daemons import DockerEngine
 from demo.installation import Installation
+from tests.support.engines import Plugins
 from tests.support.layer_life import Life, LifeInDocker, LifeInProtocol
 from tests.support.plugin_process import running_plugin
-from tests.support.project import PROJECT
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +28,10 @@ def stock(scratch: Path, installation: Installation) -> Iterator[DockerEngine]:
 
 
 @pytest.fixture(scope="session")
-def ours(scratch: Path, installation: Installation) -> Iterator[DockerEngine]:
+def ours(scratch: Path, plugins: Plugins, installation: Installation) -> Iterator[DockerEngine]:
     """A dockerd with our plugin."""
     (scratch / "etc").mkdir()
-    with DockerEngine(scratch, "ours", installation) as running:
-        running.start_with_plugin(plugin_tarball(PROJECT), scratch / "etc")
+    with plugins.engine(scratch, "ours", scratch / "etc", installation=installation) as running:
         yield running
 
 

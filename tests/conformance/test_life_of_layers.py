@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from demo.daemons import DaemonError, DockerEngine
+from tests.support.tars import Content, tar_of
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -40,32 +41,13 @@ APPLETS = (
 )
 
 
-def archive(*members: tuple[str, bytes | str | None]) -> bytes:
-    """A tar stream: bytes are a file, None a directory, a text a symbolic link."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.mtime, info.mode = 1_700_000_000, 0o755
-            if content is None:
-                info.type = tarfile.DIRTYPE
-                tar.addfile(info)
-            elif isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                tar.addfile(info)
-            else:
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
 @pytest.fixture(scope="session")
 def base(engine: DockerEngine) -> str:
     """An image with a shell and a few files."""
     shell = shutil.which("busybox")
     if shell is None:
         pytest.fail("busybox-static is missing: run scripts/install-packages")
-    members: list[tuple[str, bytes | str | None]] = [("bin", None), ("bin/busybox", Path(shell).read_bytes())]
+    members: list[tuple[str, Content]] = [("bin", None), ("bin/busybox", Path(shell).read_bytes())]
     members += [(f"bin/{name}", "busybox") for name in APPLETS]
     members += [
         ("d", None),
@@ -75,7 +57,7 @@ def base(engine: DockerEngine) -> str:
         ("d/sub/deep", b"deep\n"),
         ("f", b"file\n"),
     ]
-    engine.docker("import", "-", "base:1", stdin=archive(*members))
+    engine.docker("import", "-", "base:1", stdin=tar_of(*members))
     return "base:1"
 
 
@@ -155,7 +137,7 @@ def test_a_file_becomes_a_directory_and_back(engine: DockerEngine, container: Co
 def test_a_chain_as_deep_as_docker_allows(engine: DockerEngine, base: str) -> None:
     """125 layers, each with a file of its own and another version of one that all have."""
     saved = engine.docker_bytes("save", base)
-    layers = [archive((f"layer{number}", b"%d" % number), ("top", b"%d" % number)) for number in range(124)]
+    layers = [tar_of((f"layer{number}", b"%d" % number), ("top", b"%d" % number)) for number in range(124)]
     engine.docker("load", stdin=_with_layers(saved, layers, "tower:1"))
     assert len(json.loads(engine.docker("inspect", "tower:1"))[0]["RootFS"]["Layers"]) == 125
     assert (
@@ -174,12 +156,12 @@ def _with_layers(saved: bytes, layers: list[bytes], name: str) -> bytes:
     config["history"] += [{"created_by": "a layer"} for _ in layers]
     names = [f"{number}.tar" for number in range(len(layers) + 1)]
     document = [{"Config": "config.json", "RepoTags": [name], "Layers": names}]
-    members: list[tuple[str, bytes | str | None]] = [
+    members: list[tuple[str, Content]] = [
         ("config.json", json.dumps(config).encode()),
         ("manifest.json", json.dumps(document).encode()),
         *zip(names, [bottom, *layers], strict=True),
     ]
-    return archive(*members)
+    return tar_of(*members)
 
 
 def test_save_and_load_keep_every_layer(engine: DockerEngine, container: Container) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from tests.support.plugin_process import Plugin, RefusedError, running_plugin
-from tests.support.trees import tar_of
+from tests.support.tars import tar_of
 
 pytestmark = pytest.mark.root
 

@@ -25,8 +25,9 @@ from cvmfs_graphdriver.publisher.errors import BusyError
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
 from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
-from tests.support.images import TestLayer, tar_of, write_layout
+from tests.support.images import TestLayer, write_layout
 from tests.support.storage_site import FQRN, Site
+from tests.support.tars import tar_of
 from tests.support.watcher import Watcher
 
 _LAYOUT = DirectoryLayout(b"/layers")

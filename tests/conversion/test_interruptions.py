@@ -33,10 +33,11 @@ from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 from demo.disks import BLOCK, loop_disk
 from demo.seaweed import Seaweed
 from tests.publisher.storage.test_s3 import S3Site
-from tests.support.images import TestLayer, push, tar_of, write_layout
+from tests.support.images import TestLayer, push, write_layout
 from tests.support.project import PROJECT
 from tests.support.registry import run_registry
 from tests.support.storage_site import FQRN, Site
+from tests.support.tars import tar_of
 from tests.support.watcher import Watcher
 
 KILLS = int(os.environ.get("KILLS", "5"))

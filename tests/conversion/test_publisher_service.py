@@ -27,7 +27,7 @@ from cvmfs_graphdriver.publisher.storage.bucket import Bucket
 from cvmfs_graphdriver.publisher.storage.upstream import create_storage, storage_at
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from demo.seaweed import Seaweed
-from tests.support.layer_tars import tar_of
+from tests.support.tars import tar_of
 
 FQRN = "images.example.org"
 KILLS = int(os.environ.get("KILLS", "8"))

@@ -13,7 +13,8 @@ from cvmfs_graphdriver.oci.errors import OciError, UnsupportedImageError
 from cvmfs_graphdriver.oci.image.layout import LayoutImage
 from cvmfs_graphdriver.oci.image.model import MediaType
 from cvmfs_graphdriver.oci.image.source import load_image
-from tests.support.images import TestLayer, tar_of, write_layout
+from tests.support.images import TestLayer, write_layout
+from tests.support.tars import tar_of
 from tests.support.watcher import Watcher
 
 _LAYERS = [

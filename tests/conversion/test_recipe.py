@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.conversion.errors import RecipeError
 from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
 from cvmfs_graphdriver.oci.image.reference import ImageReference
+from tests.support.mutations import generated
 
 _RECIPE = """\
 version: 1
@@ -122,6 +123,7 @@ def test_a_recipe_runs_nothing() -> None:
         _parse("version: !!python/object/apply:os.system ['true']\n")
 
 
+@generated
 @given(st.text(alphabet="version:1 input\n-[]{}&*!'\"#%@|>?\t", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(RecipeError):

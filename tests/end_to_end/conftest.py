@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from demo.daemons import DockerEngine, plugin_tarball
+from demo.daemons import DockerEngine
 from demo.images import build_image, push_image
 from demo.installation import Installation
 from demo.stage import Conversion, Stage, stage
+from tests.support.engines import Plugins
 from tests.support.project import PROJECT
 
 
@@ -48,8 +49,7 @@ def stock(scene: Scene, installation: Installation) -> Iterator[DockerEngine]:
 
 
 @pytest.fixture(scope="session")
-def ours(scene: Scene, installation: Installation) -> Iterator[DockerEngine]:
+def ours(scene: Scene, plugins: Plugins, installation: Installation) -> Iterator[DockerEngine]:
     """Docker with our plugin as its storage driver."""
-    with DockerEngine(scene.stage.scratch, "ours", installation) as engine:
-        engine.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
+    with plugins.engine(scene.stage.scratch, "ours", scene.stage.etc, installation=installation) as engine:
         yield engine

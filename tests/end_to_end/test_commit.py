@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.daemons import DockerEngine, plugin_tarball
+from demo.daemons import DockerEngine
 from demo.installation import Installation
 from demo.seaweed import KEY, SECRET, Seaweed
 from demo.stage import FQRN
 from tests.end_to_end.conftest import Scene
-from tests.support.project import PROJECT
+from tests.support.engines import Plugins
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -37,7 +37,7 @@ def publisher(scene: Scene, s3: Seaweed) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def committer(
-    scene: Scene, s3: Seaweed, publisher: str, installation: Installation
+    scene: Scene, s3: Seaweed, publisher: str, plugins: Plugins, installation: Installation
 ) -> Iterator[DockerEngine]:
     """A node whose plugin has been told of the publisher."""
     config = scene.stage.scratch / "minio"
@@ -51,10 +51,10 @@ def committer(
         "PublishStatusURL": f"{publisher}/status",
     }
     (config / "config.json").write_text(json.dumps(values))
-    with DockerEngine(scene.stage.scratch, "committer", installation) as engine:
-        engine.start_with_plugin(
-            plugin_tarball(PROJECT), scene.stage.etc, settings=[f"minio_ext_config.source={config}"]
-        )
+    settings = [f"minio_ext_config.source={config}"]
+    with plugins.engine(
+        scene.stage.scratch, "committer", scene.stage.etc, installation=installation, settings=settings
+    ) as engine:
         yield engine
 
 

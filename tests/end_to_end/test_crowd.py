@@ -1,4 +1,7 @@
-"""Fifty containers of one thin image at once, whose files nobody has fetched yet."""
+"""A node that has fetched nothing starts thin containers: one, and fifty at once.
+
+They fetch what they read, and little else.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -6,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
-from demo.daemons import DockerEngine, plugin_tarball
+from demo.daemons import DockerEngine
+from demo.images import COMMAND
 from demo.installation import Installation
 from tests.end_to_end.conftest import Scene
-from tests.support.project import PROJECT
+from tests.support.engines import Plugins
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -18,10 +22,24 @@ _SUMS = "sha256sum /usr/bin/* /usr/sbin/*"
 
 
 @pytest.fixture(scope="module")
-def engine(scene: Scene, installation: Installation) -> Iterator[DockerEngine]:
-    with DockerEngine(scene.stage.scratch, "crowd", installation) as made:
-        made.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
+def engine(scene: Scene, plugins: Plugins, installation: Installation) -> Iterator[DockerEngine]:
+    with plugins.engine(scene.stage.scratch, "crowd", scene.stage.etc, installation=installation) as made:
         yield made
+
+
+def test_starting_fetches_at_most_a_tenth_of_the_image(
+    engine: DockerEngine, scene: Scene, stock: DockerEngine
+) -> None:
+    """The same answer as on stock Docker, for a tenth of the bytes; a second start fetches nothing."""
+    expected = stock.run(scene.normal, *COMMAND)
+    engine.docker("pull", "--quiet", scene.thin)
+    _, before = scene.stage.fetched()
+    assert engine.run(scene.thin, *COMMAND) == expected
+    _, after = scene.stage.fetched()
+    assert 0 < after - before <= scene.compressed_bytes / 10
+    assert engine.run(scene.thin) == expected  # the image's own command
+    _, again = scene.stage.fetched()
+    assert again - after < 20_000  # a manifest, perhaps
 
 
 def test_fifty_containers_at_once(engine: DockerEngine, scene: Scene, stock: DockerEngine) -> None:

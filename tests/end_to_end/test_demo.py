@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.conftest import Scene
+from tests.support.images import TestLayer, push, write_layout
 from tests.support.project import PROJECT
+from tests.support.tars import tar_of
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -30,11 +33,21 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="module")
+def sleeper(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options for the demo: a small image that does not end."""
+    layout = tmp_path_factory.mktemp("layout")
+    write_layout(layout, [TestLayer(tar_of({"busybox": Path("/bin/busybox").read_bytes()}))])
+    image = f"{scene.stage.registry}/sleeper:1"
+    push(layout, image)
+    return "--image", image, "--command", "/busybox sleep 600"
+
+
 @contextmanager
-def demo(scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+def demo(scratch: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """The demo as a terminal starts it: in a process group of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "demo"],
+        [sys.executable, "-m", "demo", *options],
         cwd=PROJECT,
         env={**os.environ, "TMPDIR": str(scratch), "COLUMNS": "120"},
         stdin=subprocess.DEVNULL,
@@ -105,8 +118,11 @@ def test_the_demo(scratch: Path) -> None:
         ("running the thin image", signal.SIGINT),
     ],
 )
-def test_nothing_is_left_when_it_is_interrupted(text: str, number: signal.Signals, scratch: Path) -> None:
-    with demo(scratch) as process:
+def test_nothing_is_left_when_it_is_interrupted(
+    text: str, number: signal.Signals, scratch: Path, sleeper: tuple[str, ...]
+) -> None:
+    # The demo's own image is so big that converting it takes a while; the others need not wait for that.
+    with demo(scratch, *(() if text == "converting it" else sleeper)) as process:
         wait_for(text, process)
         time.sleep(1)
         os.killpg(process.pid, number)
@@ -117,8 +133,8 @@ def test_nothing_is_left_when_it_is_interrupted(text: str, number: signal.Signal
         assert [*running(scratch), *scratch.iterdir(), *control_groups(process.pid)] == []
 
 
-def test_no_process_and_no_mount_is_left_when_it_is_killed(scratch: Path) -> None:
-    with demo(scratch) as process:
+def test_no_process_and_no_mount_is_left_when_it_is_killed(scratch: Path, sleeper: tuple[str, ...]) -> None:
+    with demo(scratch, *sleeper) as process:
         wait_for("running the thin image", process)
         time.sleep(1)
         process.kill()

@@ -22,12 +22,11 @@ import pytest
 from cvmfs_graphdriver.graphdriver.init_layers import orphaned_init_layers
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.layers.store import LayerStore, StoredLayer
-from demo.daemons import DaemonError, DockerEngine, plugin_tarball
-from demo.installation import HERE
+from demo.daemons import DaemonError, DockerEngine
 from tests.end_to_end.conftest import Scene
-from tests.support.images import TestLayer, push, tar_of, write_layout
-from tests.support.project import PROJECT
-from tests.support.trees import tar_of as executables
+from tests.support.engines import Plugins
+from tests.support.images import TestLayer, push, write_layout
+from tests.support.tars import tar_of
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -41,7 +40,7 @@ def images(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
     """A small image of three layers, normal and thin."""
     shell = tarfile.TarInfo("bin/sh")
     shell.type, shell.linkname = tarfile.SYMTYPE, "busybox"
-    base = executables(("bin", None), ("bin/busybox", _BUSYBOX.read_bytes()), shell)
+    base = tar_of(("bin", None), ("bin/busybox", _BUSYBOX.read_bytes()), shell)
     more = [
         tar_of({f"d{number}": None, **{f"d{number}/f{n}": os.urandom(3000) for n in range(200)}})
         for number in range(2)
@@ -56,9 +55,8 @@ def images(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
 
 
 @pytest.fixture(scope="module")
-def engine(scene: Scene, images: tuple[str, str]) -> Iterator[DockerEngine]:
-    with DockerEngine(scene.stage.scratch, "killed", HERE) as engine:
-        engine.start_with_plugin(plugin_tarball(PROJECT), scene.stage.etc)
+def engine(scene: Scene, plugins: Plugins) -> Iterator[DockerEngine]:
+    with plugins.engine(scene.stage.scratch, "killed", scene.stage.etc) as engine:
         yield engine
 
 

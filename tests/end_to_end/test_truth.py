@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from demo.daemons import DockerEngine, plugin_tarball
+from demo.daemons import DockerEngine
 from tests.end_to_end.conftest import Scene
-from tests.support.images import TestLayer, skopeo, tar_of, write_layout
+from tests.support.engines import Plugins
+from tests.support.images import TestLayer, skopeo, write_layout
 from tests.support.project import PROJECT
+from tests.support.tars import tar_of
 
 WALKER = (PROJECT / "tests/support/walker.py").read_bytes()
 
@@ -70,10 +72,8 @@ def test_the_thin_image_on_our_driver(scene: Scene, ours: DockerEngine, truth: d
     assert not found, "\n".join(found[:50])
 
 
-def test_the_thin_image_by_fuse_alone(scene: Scene, truth: dict[str, Any]) -> None:
-    with DockerEngine(scene.stage.scratch, "fuse") as engine:
-        tarball = plugin_tarball(PROJECT)
-        engine.start_with_plugin(tarball, scene.stage.etc, settings=["DATA_PLANE=fuse"])
+def test_the_thin_image_by_fuse_alone(scene: Scene, plugins: Plugins, truth: dict[str, Any]) -> None:
+    with plugins.engine(scene.stage.scratch, "fuse", scene.stage.etc, settings=["DATA_PLANE=fuse"]) as engine:
         found = differences(truth, tree(engine, scene.thin))
         assert not found, "\n".join(found[:50])
         assert "Data Plane: fuse (demanded by DATA_PLANE)" in engine.docker("info")

@@ -21,8 +21,8 @@ from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.server import serve
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
-from tests.support.layer_tars import tar_of
 from tests.support.plugin_process import Plugin, RefusedError, running_plugin
+from tests.support.tars import tar_of
 
 pytestmark = pytest.mark.root
 

@@ -22,9 +22,9 @@ from cvmfs_graphdriver.publisher.server import serve
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from demo.seaweed import KEY, SECRET, Seaweed
-from tests.support.layer_tars import tar_of
 from tests.support.plugin_process import Plugin, running_plugin
 from tests.support.storage_site import directory, file
+from tests.support.tars import tar_of
 
 FQRN = "thin.example.org"
 

@@ -25,7 +25,8 @@ from cvmfs_graphdriver.planes.plane import LayerPath
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.support.mounts import end
 from tests.support.published import FQRN, published
-from tests.support.trees import SAME, overlay, pack, tar_of
+from tests.support.tars import tar_of
+from tests.support.trees import SAME, overlay, pack
 
 pytestmark = pytest.mark.root
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import MountFlag, mount, umount
 from cvmfs_graphdriver.kernel.mountinfo import Mount, mount_at, parse_mountinfo, read_mountinfo
+from tests.support.mutations import generated
 
 LINE = (
     rb"36 35 98:0 /mnt1 /mnt\0402\134x\011y rw,noatime shared:4 master:1 - overlay over\040lay "
@@ -45,6 +46,7 @@ def test_other_lines_are_refused(line: bytes) -> None:
         parse_mountinfo(line + b"\n")
 
 
+@generated
 @given(st.binary(max_size=200))
 def test_garbage_raises_nothing_else(table: bytes) -> None:
     with contextlib.suppress(MountError):

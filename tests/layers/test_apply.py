@@ -17,7 +17,8 @@ from cvmfs_graphdriver.layers.changes import size_of
 from cvmfs_graphdriver.layers.errors import ApplyError
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.thin import LayerLocation, ThinImage, ThinLayer
-from tests.support.trees import SAME, directories, listing, make_tree, overlay, pack, tar_of
+from tests.support.tars import tar_of
+from tests.support.trees import SAME, directories, listing, make_tree, overlay, pack
 
 pytestmark = pytest.mark.root
 

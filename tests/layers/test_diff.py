@@ -15,7 +15,8 @@ from cvmfs_graphdriver.layers.apply import apply_layer
 from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.errors import UnmappedOwnerError
 from cvmfs_graphdriver.layers.idmap import IdMap, IdRange, Owners
-from tests.support.trees import SAME, directories, listing, make_tree, pack, tar_of
+from tests.support.tars import tar_of
+from tests.support.trees import SAME, directories, listing, make_tree, pack
 
 pytestmark = pytest.mark.root
 

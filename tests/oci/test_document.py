@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.oci.document import Document
 from cvmfs_graphdriver.oci.errors import ImageFormatError
+from tests.support.mutations import generated
 
 
 def _parse(data: bytes, **options: int) -> Document:
@@ -66,6 +67,7 @@ def test_lists_and_objects_are_typed_to_their_members() -> None:
     assert document.optional_text("n") == ""
 
 
+@generated
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(ImageFormatError):

@@ -111,6 +111,7 @@ def test_big_content_in_small_pieces() -> None:
         assert b"".join([*out, decompressor.finish()]) == noise
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
     good = [compress(TEXT[:500], engine=engine) for engine in Engine] + [compress(b"")]
-    assert survives(lambda data: decompress(data, limit=10_000), good, 100_000) > 20_000
+    assert survives(lambda data: decompress(data, limit=10_000), good) > 0.2

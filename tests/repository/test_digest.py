@@ -88,6 +88,7 @@ def test_pieces_give_the_digest_of_the_whole(data: bytes, size: int) -> None:
         assert Digest(algorithm, hasher.digest()) == Digest.of(data, algorithm)
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
     good = [ObjectName(Digest.of(b"", a), s).text.encode() for a in Algorithm for s in Suffix]
 
@@ -95,4 +96,4 @@ def test_no_input_surprises() -> None:
         text = data.decode("latin-1")
         assert ObjectName.parse(text).text == text
 
-    assert survives(parse, good, 100_000) > 50_000
+    assert survives(parse, good) > 0.5

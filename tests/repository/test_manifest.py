@@ -88,5 +88,6 @@ def test_values_that_have_not_their_form_are_refused(old: str, new: str, message
         Manifest.parse(text.replace(old, new).encode())
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
-    assert survives(Manifest.parse, [FULL.export()], 100_000) > 50_000
+    assert survives(Manifest.parse, [FULL.export()]) > 0.5

@@ -59,5 +59,6 @@ def test_nonsense_is_refused(text: bytes) -> None:
         Metainfo.parse(text)
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
-    assert survives(Metainfo.parse, [FULL.export(), b'{"email": "\\ud800"}'], 100_000) > 10_000
+    assert survives(Metainfo.parse, [FULL.export(), b'{"email": "\\ud800"}']) > 0.1

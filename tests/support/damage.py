@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.mutations import FACTOR, SEED
+from tests.support.mutations import INPUTS, SEED
 
 __all__ = ["FAST", "damaged"]
 
@@ -32,8 +32,8 @@ def _file(content: bytes) -> Iterator[tuple[Path, int]]:
             os.close(descriptor)
 
 
-def damaged(good: bytes, count: int) -> Iterator[Path]:
-    """``count`` times (more if FUZZ says so) the same path, each time of a file with other damage.
+def damaged(good: bytes, count: int = INPUTS) -> Iterator[Path]:
+    """``count`` times the same path, each time of a file with other damage.
 
     What a user writes into it is undone as well.
     """
@@ -42,7 +42,7 @@ def damaged(good: bytes, count: int) -> Iterator[Path]:
     used = [at for at, byte in enumerate(good) if byte]
     heads = [page + at for page in range(0, len(good), size) for at in range(40)] + list(range(100))
     with _file(good) as (path, descriptor):
-        for _ in range(int(count * FACTOR)):
+        for _ in range(count):
             for _ in range(chance.choice((1, 1, 2, 4, 25))):
                 at = chance.choice(heads if chance.random() < 0.3 else used)
                 if chance.random() < 0.5:

@@ -2,10 +2,8 @@
 
 import gzip
 import hashlib
-import io
 import json
 import subprocess
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import zstandard
 
-__all__ = ["CONFIG", "TestLayer", "push", "skopeo", "tar_of", "write_layout"]
+__all__ = ["CONFIG", "TestLayer", "push", "skopeo", "write_layout"]
 
 CONFIG: dict[str, Any] = {
     "Env": ["PATH=/bin", "GREETING=grüß dich"],
@@ -27,25 +25,6 @@ CONFIG: dict[str, Any] = {
     "StopSignal": "SIGINT",
 }
 """A configuration with something of everything that has to survive."""
-
-
-def tar_of(files: Mapping[str, bytes | tarfile.TarInfo | None], form: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar archive: names with content, None for a directory, or whole headers."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, content in files.items():
-            if isinstance(content, tarfile.TarInfo):
-                archive.addfile(content)
-                continue
-            member = tarfile.TarInfo(name)
-            member.mtime = 1_700_000_000
-            if content is None:
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(member)
-            else:
-                member.size, member.mode = len(content), 0o644
-                archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from demo.daemons import DockerEngine
 from tests.support.plugin_process import Plugin
-from tests.support.trees import tar_of
+from tests.support.tars import tar_of
 
 __all__ = ["LOOK", "Life", "LifeInDocker", "LifeInProtocol", "Outcome", "base_layer"]
 

@@ -3,15 +3,20 @@
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["FACTOR", "SEED", "mutations", "survives"]
+__all__ = ["INPUTS", "SEED", "generated", "mutations", "survives"]
 
-# More than the default takes too long for every run: FUZZ=10 gives ten times as many.
-FACTOR = float(os.environ.get("FUZZ", "1"))
-# Always the same inputs, unless other ones are asked for.
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "5000"))
+"""Inputs of each fuzz test; ``make fuzz`` sets 100 000."""
 SEED = int(os.environ.get("FUZZ_SEED", "20261123"))
+"""The inputs are always the same, unless this changes."""
+_Test = TypeVar("_Test", bound=Callable[..., None])
 _PIECES = [
     b"\n",
     b"\0",
@@ -27,10 +32,10 @@ _PIECES = [
 ]
 
 
-def mutations(good: Sequence[bytes], count: int) -> Iterator[bytes]:
-    """``count`` inputs (more if FUZZ says so): bits flipped, cut, doubled, mixed, or noise."""
+def mutations(good: Sequence[bytes], count: int = INPUTS) -> Iterator[bytes]:
+    """``count`` inputs: bits flipped, cut, doubled, mixed, or noise."""
     chance = random.Random(SEED)
-    for _ in range(int(count * FACTOR)):
+    for _ in range(count):
         data = bytearray(chance.choice(good))
         for _ in range(chance.choice((1, 1, 2, 5, 20))):
             at = chance.randrange(len(data) + 1)
@@ -54,8 +59,8 @@ def mutations(good: Sequence[bytes], count: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
-def survives(parse: Callable[[bytes], object], good: Sequence[bytes], count: int) -> int:
-    """Parse that many bad inputs; nothing but our own errors may come out. Says how many were refused."""
+def survives(parse: Callable[[bytes], object], good: Sequence[bytes], count: int = INPUTS) -> float:
+    """Parse bad inputs; nothing but our own errors may come out. Returns the share that was refused."""
     refused = 0
     for data in mutations(good, count):
         try:
@@ -64,4 +69,10 @@ def survives(parse: Callable[[bytes], object], good: Sequence[bytes], count: int
             refused += 1
         except Exception as error:
             raise AssertionError(f"{type(error).__name__} from {data!r}") from error
-    return refused
+    return refused / count
+
+
+def generated(test: _Test) -> _Test:
+    """Fuzz a test by what hypothesis generates: a tenth of the inputs, since each takes ten times as long."""
+    marked: _Test = pytest.mark.fuzz(settings(max_examples=max(1, INPUTS // 10), deadline=None)(test))
+    return marked

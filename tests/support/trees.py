@@ -4,7 +4,6 @@ import io
 import os
 import shutil
 import stat
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from cvmfs_graphdriver.kernel.overlay import mount_overlay
 from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.idmap import Owners
 
-__all__ = ["SAME", "directories", "listing", "make_tree", "overlay", "pack", "tar_of"]
+__all__ = ["SAME", "directories", "listing", "make_tree", "overlay", "pack"]
 
 SAME = Owners()
 """Containers without user namespaces."""
@@ -57,26 +56,6 @@ def pack(root: Path) -> bytes:
     """The tar stream of a layer."""
     out = io.BytesIO()
     write_diff(root, out, SAME)
-    return out.getvalue()
-
-
-def tar_of(*members: tuple[str, bytes | None] | tarfile.TarInfo) -> bytes:
-    """A tar stream: names with content, None for a directory, or whole headers."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-                continue
-            name, content = member
-            info = tarfile.TarInfo(name)
-            info.mtime, info.mode = 1_700_000_000, 0o755
-            if content is None:
-                info.type = tarfile.DIRTYPE
-                tar.addfile(info)
-            else:
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_graphdriver.client.network.geo import SEPARATOR, geo_path, parse_order
-from tests.support.mutations import mutations
+from tests.support.mutations import INPUTS, generated, mutations
 
 
 def test_question() -> None:
@@ -23,6 +23,7 @@ def test_answer() -> None:
             parse_order(bad, 3)
 
 
+@generated
 @given(data=st.binary(max_size=20))
 def test_any_answer_is_an_order_or_refused(data: bytes) -> None:
     try:
@@ -32,13 +33,14 @@ def test_any_answer_is_an_order_or_refused(data: bytes) -> None:
     assert sorted(order) == [0, 1]
 
 
+@pytest.mark.fuzz
 def test_damaged_answers_are_an_order_or_refused() -> None:
     orders = 0
-    for data in mutations([b"2,1,3\n", b"1,2,3", b"3,2,1\n"], 100_000):
+    for data in mutations([b"2,1,3\n", b"1,2,3", b"3,2,1\n"]):
         try:
             order = parse_order(data, 3)
         except ValueError:
             continue
         assert sorted(order) == [0, 1, 2]
         orders += 1
-    assert 100 < orders < 90_000
+    assert INPUTS / 1000 < orders < INPUTS * 0.9

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_graphdriver.kernel.errors import FuseError
@@ -17,7 +17,7 @@ from cvmfs_graphdriver.kernel.fuse.inflight import InFlight
 from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import Attributes, InitFlag, StatFs
 from tests.support.memory_filesystem import MemoryFilesystem
-from tests.support.mutations import mutations
+from tests.support.mutations import generated, mutations
 
 ATTRIBUTES = Attributes(7, stat.S_IFREG | 0o600, size=5)
 
@@ -94,7 +94,7 @@ def check_reply(server: tuple[Server, InFlight, int], opcode: int, node: int, bo
     assert -4096 < error <= 0
 
 
-@settings(max_examples=2000, deadline=None)
+@generated
 @given(opcode=st.sampled_from(ANSWERED), node=st.integers(0, 2**64 - 1), body=st.binary(max_size=300))
 def test_any_request_gets_one_well_formed_reply(
     server: tuple[Server, InFlight, int], opcode: int, node: int, body: bytes
@@ -102,6 +102,7 @@ def test_any_request_gets_one_well_formed_reply(
     check_reply(server, opcode, node, body)
 
 
+@pytest.mark.fuzz
 def test_damaged_requests_get_one_well_formed_reply(server: tuple[Server, InFlight, int]) -> None:
     bodies = [
         b"name\0",
@@ -109,5 +110,5 @@ def test_damaged_requests_get_one_well_formed_reply(server: tuple[Server, InFlig
         struct.pack("=QQI", 1, 0, 4096),
         struct.pack("=I4x", 0) + b"user.a\0",
     ]
-    for number, body in enumerate(mutations(bodies, 100_000)):
+    for number, body in enumerate(mutations(bodies)):
         check_reply(server, ANSWERED[number % len(ANSWERED)], number % 9, body)

@@ -18,7 +18,8 @@ from cvmfs_graphdriver.oci.errors import (
 from cvmfs_graphdriver.oci.image.archive import ArchiveImage
 from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
-from tests.support.images import TestLayer, skopeo, tar_of, write_layout
+from tests.support.images import TestLayer, skopeo, write_layout
+from tests.support.tars import tar_of
 
 _LAYERS = [TestLayer(tar_of({"a": b"1"})), TestLayer(tar_of({"b": b"2"})), TestLayer(tar_of({"a": b"1"}))]
 

@@ -15,7 +15,8 @@ from cvmfs_graphdriver.oci.image.platform import Platform
 from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.oci.verify import read_to_end
-from tests.support.images import TestLayer, tar_of, write_layout
+from tests.support.images import TestLayer, write_layout
+from tests.support.tars import tar_of
 
 _LAYERS = [TestLayer(tar_of({"a": b"1"})), TestLayer(tar_of({"b": b"2"}), "zstd")]
 

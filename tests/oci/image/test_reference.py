@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 from cvmfs_graphdriver.oci.image.reference import ImageReference
+from tests.support.mutations import generated
 
 _HEX = "ab" * 32
 
@@ -75,6 +76,7 @@ def test_a_default_registry_replaces_docker_hub() -> None:
     assert str(ImageReference.parse("a", default_host="localhost:5000")) == "localhost:5000/a:latest"
 
 
+@generated
 @given(st.text(max_size=80))
 def test_any_text_is_a_reference_or_refused(text: str) -> None:
     try:

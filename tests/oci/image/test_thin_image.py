@@ -13,7 +13,8 @@ from cvmfs_graphdriver.oci.image.model import Image
 from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.oci.image.thin import LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.image.thin_image import ManifestFormat, pack_thin_image
-from tests.support.images import CONFIG, TestLayer, skopeo, tar_of, write_layout
+from tests.support.images import CONFIG, TestLayer, skopeo, write_layout
+from tests.support.tars import tar_of
 
 _THIN = ThinImage(
     (ThinLayer(ContentDigest("sha256", "a" * 64), LayerLocation("r.example.org", b"/layers/a")),),

@@ -6,11 +6,12 @@ import tracemalloc
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_graphdriver.oci.errors import LayerFormatError
 from cvmfs_graphdriver.oci.layer.compression import Encoding, decompressed, detect
+from tests.support.mutations import generated
 
 _DATA = random.Random(7).randbytes(300_000) + b"a" * 700_000 + bytes(100_000)
 _SKIPPABLE = b"\x53\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"abcd"
@@ -133,7 +134,7 @@ def test_a_window_that_is_too_large_is_refused() -> None:
         _read(b"\x28\xb5\x2f\xfd" + huge_window + b"\x01\x00\x00")
 
 
-@settings(max_examples=300)
+@generated
 @given(st.sampled_from([gzip.compress(b"hello" * 50), _zstd_streamed(b"hello" * 50)]), st.data())
 def test_damage_anywhere_is_refused_or_harmless(blob: bytes, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(blob) - 1))

@@ -7,7 +7,8 @@ from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ContentMismatchError, LayerFormatError
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.oci.verify import DigestReader, Verifier
-from tests.support.images import TestLayer, tar_of
+from tests.support.images import TestLayer
+from tests.support.tars import tar_of
 
 _TAR = tar_of({"a": None, "a/b": b"hello", ".wh.c": b"", "a/.wh..wh..opq": b""})
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from cvmfs_graphdriver.oci.errors import LayerFormatError
 from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.layer.tar import TarReader
-from tests.support.images import tar_of
+from tests.support.mutations import generated
+from tests.support.tars import tar_of
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -383,11 +384,11 @@ def test_the_standard_library_agrees(
 
 def _odd_archives() -> Iterator[bytes]:
     yield tar_of({"a" * 150: b"x" * 900, "d": None, "l": _member("l", type=tarfile.SYMTYPE, linkname="a")})
-    yield tar_of({"a" * 150: b"x" * 900, "b": b""}, tarfile.GNU_FORMAT)
+    yield tar_of({"a" * 150: b"x" * 900, "b": b""}, form=tarfile.GNU_FORMAT)
     yield tar_of({"s": _member("s", pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": "99"})})
 
 
-@settings(max_examples=500)
+@generated
 @given(st.sampled_from(list(_odd_archives())), st.data())
 def test_damage_anywhere_is_refused_or_harmless(archive: bytes, data: st.DataObject) -> None:
     damaged = bytearray(archive)

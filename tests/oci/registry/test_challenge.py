@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_graphdriver.oci.registry.challenge import Challenge, parse_challenges
+from tests.support.mutations import generated
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ def test_challenges_are_read_as_the_grammar_has_them(header: str, expected: list
     assert parse_challenges(header) == expected
 
 
+@generated
 @given(st.text(alphabet='Basic earr="\\, \t', max_size=300))
 def test_any_header_is_read_to_some_end(header: str) -> None:
     parse_challenges(header)

@@ -31,7 +31,7 @@ from cvmfs_graphdriver.oci.registry.credentials import Credentials, DockerConfig
 from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
 from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 from cvmfs_graphdriver.oci.verify import read_to_end
-from tests.support.images import TestLayer, push, skopeo, tar_of, write_layout
+from tests.support.images import TestLayer, push, skopeo, write_layout
 from tests.support.misbehaving_server import run_server
 from tests.support.registry import (
     PASSWORD,
@@ -42,6 +42,7 @@ from tests.support.registry import (
     run_registry,
     run_token_server,
 )
+from tests.support.tars import tar_of
 
 _LAYERS = (
     TestLayer(tar_of({"a": b"1" * 100_000, "b": None})),

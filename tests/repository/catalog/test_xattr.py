@@ -44,7 +44,6 @@ def test_broken_blobs_are_refused(blob: bytes) -> None:
         parse_xattrs(blob)
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
-    assert (
-        survives(parse_xattrs, [encode_xattrs(TWO), encode_xattrs({b"n" * 255: b"v" * 255})], 100_000) > 1000
-    )
+    assert survives(parse_xattrs, [encode_xattrs(TWO), encode_xattrs({b"n" * 255: b"v" * 255})]) > 0.01

@@ -49,6 +49,7 @@ def test_broken_frames_are_refused(data: bytes) -> None:
         Letter.parse(data)
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
     good = [encode_letter(b"Cx\nD1\n", algorithm, lambda _: b"signature") for algorithm in Algorithm]
-    assert survives(lambda data: Letter.parse(data).digest_matches(), good, 100_000) > 50_000
+    assert survives(lambda data: Letter.parse(data).digest_matches(), good) > 0.5

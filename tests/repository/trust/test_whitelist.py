@@ -53,5 +53,6 @@ def test_lines_that_have_not_their_form_are_refused(old: str, new: str) -> None:
         Whitelist.parse(LIST.export().decode().replace(old, new, 1).encode())
 
 
+@pytest.mark.fuzz
 def test_no_input_surprises() -> None:
-    assert survives(Whitelist.parse, [LIST.export()], 100_000) > 20_000
+    assert survives(Whitelist.parse, [LIST.export()]) > 0.2

@@ -41,6 +41,11 @@ demo: demo-packages plugin $(DOCKER_ROOT)  ## Convert an image and run it thin i
 plugin: venv  ## Build the Docker plugin: build/plugin/ and build/cvmfs-graphdriver-plugin-VERSION.tar.gz
 	scripts/build-plugin
 
+.PHONY: docs-cli
+docs-cli: venv  ## Write docs/cli.md from the help of the commands
+	$(BIN)/python scripts/generate-cli-docs >docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
+
 .PHONY: lint
 lint: venv  ## Run ruff and mypy --strict
 	$(BIN)/ruff check .

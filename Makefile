@@ -1,46 +1,63 @@
-# make demo: the main job, end to end.   make test: every test.   Each installs what it needs.
+# make demo: the main job, end to end.   make test: every test.   Each installs what it needs, and removes nothing.
 .DEFAULT_GOAL := help
-# Debian's, which the plugin has too.
+# What apt would do is checked before anything else is made.
+.NOTPARALLEL:
+# Debian's Python, as in the plugin.
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 COMMAND ?=
+# The root directory of another Docker for the demo. build/docker-26.1 is made if it does not exist.
+DOCKER_ROOT ?=
 
 .PHONY: help
-help:  ## Say what can be made
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml scripts/install-packages
-	scripts/install-packages
+	scripts/install-packages plugin
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 .PHONY: venv
-venv: $(VENV)/.installed  ## Install the system packages and the virtual environment
+venv: $(VENV)/.installed  ## Create the virtual environment
 	@$(BIN)/python -m compileall -q src  # every mount would do it where PYTHONDONTWRITEBYTECODE is set
 
+.PHONY: demo-packages
+demo-packages:
+	@scripts/install-packages plugin demo $(if $(DOCKER_ROOT),,docker)
+
+.PHONY: test-packages
+test-packages:
+	@scripts/install-packages plugin demo docker test
+
 .PHONY: demo
-demo: venv plugin  ## Convert an image and run it thin in a Docker of its own (IMAGE=… COMMAND=… for another)
-	$(BIN)/python -m demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
+demo: demo-packages plugin $(DOCKER_ROOT)  ## Convert an image and run it thin in a Docker of its own (IMAGE=… COMMAND=… DOCKER_ROOT=…)
+	$(BIN)/python -m demo $(if $(DOCKER_ROOT),--docker-root '$(DOCKER_ROOT)') $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
 
 .PHONY: plugin
 plugin: venv  ## Build the Docker plugin: build/plugin/ and build/cvmfs-graphdriver-plugin-VERSION.tar.gz
 	scripts/build-plugin
 
+.PHONY: docs-cli
+docs-cli: venv  ## Write docs/cli.md from the help of the commands
+	$(BIN)/python scripts/generate-cli-docs >docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
+
 .PHONY: lint
-lint: venv  ## ruff and mypy --strict
+lint: venv  ## Run ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint plugin  ## All tests
+test: test-packages lint plugin  ## Run all tests
 	scripts/run-tests $(BIN)/python --durations 20
 
 .PHONY: fuzz
-fuzz: venv  ## The fuzz tests, with 100 000 inputs each instead of 5 000
+fuzz: venv  ## Run the fuzz tests with 100 000 inputs each instead of 5 000
 	FUZZ_INPUTS=100000 $(BIN)/python -m pytest --timeout 0 --durations 10 -m fuzz
 
 NEWER_DOCKER := build/docker-26.1
@@ -51,22 +68,22 @@ $(NEWER_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root trixie $@
 
 .PHONY: test-matrix
-test-matrix: plugin $(NEWER_DOCKER)  ## The tests of what Docker does, with Docker 20.10 and with 26.1
+test-matrix: test-packages plugin $(NEWER_DOCKER)  ## Run the tests of Docker's commands with Docker 20.10 and 26.1
 	$(BIN)/python -m pytest $(ON_DOCKERS)
 	$(BIN)/python -m pytest $(ON_DOCKERS) --docker-root $(NEWER_DOCKER)
 
 .PHONY: reliability
-reliability: venv  ## The tests of faults; writes their table to docs/reliability.md
+reliability: test-packages venv  ## Run the fault-injection tests and write their table to docs/reliability.md
 	KILLS=100 OUTAGE=60 RELIABILITY_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
 .PHONY: endurance
-endurance: plugin  ## kill -9 fifty times each: the driver, dockerd, and both (takes long)
+endurance: test-packages plugin  ## Kill the driver, dockerd, and both, fifty times each (slow)
 	KILLS=50 $(BIN)/python -m pytest --timeout 0 -s tests/end_to_end/test_kill.py
 
 .PHONY: bench
-bench: venv plugin  ## Benchmarks, as ratios against a peer in the same run
+bench: test-packages plugin  ## Run the benchmarks, as ratios against a peer in the same run
 	$(BIN)/python -m benchmarks
 
 .PHONY: clean
-clean:  ## Remove what was built
+clean:  ## Remove build products
 	rm -rf build dist $(VENV)

@@ -22,6 +22,7 @@ from rich.table import Table
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from demo.daemons import DaemonError, DockerEngine, end_on_signals, plugin_tarball
 from demo.images import COMMAND, ImageError, build_image, push_image
+from demo.installation import Installation
 from demo.stage import Stage, stage
 
 __all__ = ["main"]
@@ -71,6 +72,7 @@ def main() -> int:
     )
     parser.add_argument("--image", help="any image of any registry, instead of the one that the demo makes")
     parser.add_argument("--command", help="what to run in it, instead of its own command")
+    parser.add_argument("--docker-root", type=Path, help="the root directory of the Docker to use")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("demo: mounting and Docker need root: run it as root", file=sys.stderr)
@@ -78,7 +80,8 @@ def main() -> int:
     console = Console(stderr=True)
     try:
         with end_on_signals(), _scratch() as scratch:
-            return _show(Path(scratch), arguments.image, arguments.command, console)
+            installation = Installation(arguments.docker_root)
+            return _show(Path(scratch), installation, arguments.image, arguments.command, console)
     except KeyboardInterrupt:
         console.print("demo: interrupted; everything that it started has ended")
         return _INTERRUPTED
@@ -92,10 +95,12 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="cvmfs-demo-", dir=os.environ.get("TMPDIR", "/var/tmp"))
 
 
-def _show(scratch: Path, image: str | None, command: str | None, console: Console) -> int:
+def _show(
+    scratch: Path, installation: Installation, image: str | None, command: str | None, console: Console
+) -> int:
     steps = Steps(console)
     words = shlex.split(command) if command else [] if image else list(COMMAND)
-    with stage(scratch) as here, DockerEngine(scratch, "docker") as docker:
+    with stage(scratch) as here, DockerEngine(scratch, "docker", installation) as docker:
         if image is None:
             image = f"{here.registry}/demo:1"
             steps.say("making an image of four layers from Debian's packages")

@@ -1,7 +1,7 @@
 """Processes that end with us, however we end, and take along whatever they started and mounted.
 
 Owns: the wrapping. The program lives in PID and mount namespaces of its own: when the first process there
-ends, the kernel kills all others and drops their mounts. ``docker-init`` is that first process, and reaps
+ends, the kernel kills all others and drops their mounts. ``tini`` is that first process, and reaps
 orphans; that it gets SIGKILL at our death is what ``setpriv`` and ``unshare`` arrange.
 """
 
@@ -12,5 +12,5 @@ def contained(*command: str) -> list[str]:
     """The command that runs ``command`` so."""
     return [
         *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "slave"),
-        *("--pid", "--mount-proc", "--fork", "--kill-child", "docker-init", "--", *command),
+        *("--pid", "--mount-proc", "--fork", "--kill-child", "tini", "--", *command),
     ]

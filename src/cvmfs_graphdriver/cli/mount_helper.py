@@ -12,7 +12,7 @@ import click
 from cvmfs_graphdriver.cli.mount import mount_request
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 _WRONG_USE, _MOUNT_FAILED = 1, 32
 
@@ -26,7 +26,7 @@ _WRONG_USE, _MOUNT_FAILED = 1, 32
 @click.option("-v", "verbose", is_flag=True, help="Say what was mounted.")
 @click.option("-n", is_flag=True, expose_value=False, hidden=True)
 @click.option("-t", expose_value=False, hidden=True)
-def _command(
+def command(
     repository: str, directory: Path, options: tuple[str, ...], *, sloppy: bool, fake: bool, verbose: bool
 ) -> None:
     """Mount REPOSITORY at DIRECTORY, for mount(8)."""
@@ -43,7 +43,7 @@ def _command(
 def main() -> None:
     """The program."""
     try:
-        _command(prog_name="mount.cvmfs", standalone_mode=False)
+        command(prog_name="mount.cvmfs", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(_WRONG_USE)

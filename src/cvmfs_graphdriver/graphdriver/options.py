@@ -55,7 +55,7 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _check_method(value: str) -> None:
-    """Docs: adr/no-external-mounts.md."""
+    """Docs: adr/0014-no-external-mounts.md."""
     match value.strip().lower():
         case "internal":
             return

@@ -5,7 +5,7 @@ Must not know: digests (they cover the stored bytes, so callers compute them).
 
 Two engines write zlib streams. ``ISAL`` is fast and makes a few per cent more bytes; ``ZLIB`` makes the
 very bytes that stock tools make, so that objects deduplicate against theirs. Every client reads both.
-Either makes equal streams of equal content, fed in equal pieces; docs/adr/isal.md says what that takes.
+Either makes equal streams of equal content, fed in equal pieces; docs/adr/0006-isal.md says what that takes.
 """
 
 import zlib

@@ -3,8 +3,8 @@
 Owns: the sequence of members, and the content of the current one. Must not know: compression, digests,
 images. Follows POSIX.1-2017 (pax) and the GNU tar manual; where readers differ it does as Docker's: global
 headers are skipped, and members of a kind that no file system has are refused. A damaged header in the middle
-is an error, never the end of the archive, and names stay bytes; docs/adr/tar-reader.md says why the standard
-library's module is not used.
+is an error, never the end of the archive, and names stay bytes; docs/adr/0002-tar-reader.md says why the
+standard library's module is not used.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A registry: reading images, writing blobs and manifests (OCI distribution specification 1.1).
 
 Owns: the addresses of manifests, blobs and tags, and the order of mirrors. Documents are verified here, blobs
-while they stream. docs/adr/registry-client.md says why the client is our own. Must not know: what layers
+while they stream. docs/adr/0022-registry-client.md says why the client is our own. Must not know: what layers
 contain, where credentials come from.
 """
 

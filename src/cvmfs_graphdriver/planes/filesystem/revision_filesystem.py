@@ -8,7 +8,7 @@ kernel knows of a node it knows for ever, and a server that has just been starte
 node that its predecessor named. One node is different: the root is always that of the newest revision. The
 kernel is told to forget its attributes and its listing when a new revision is mounted. It keeps the names in
 it for a second only, and is never told to forget a name: an overlay mount above would answer ESTALE for
-good (docs/adr/telling-the-kernel-of-revisions.md).
+good (docs/adr/0004-telling-the-kernel-of-revisions.md).
 
 A directory stream of the root that was begun in an older revision goes on there: the offset of an entry
 says which revision it is from.

@@ -3,7 +3,7 @@
 Owns: who holds it, and when it may be taken over. It is acquired by a conditional write, which succeeds only
 if the object is absent or still what was read before. A holder loses it by dying on this machine, or by not
 writing for ``_LEASE`` seconds of the store's own clock; a holder that finds its lock gone must neither
-publish nor delete. docs/adr/s3-lock.md says why it is our own. Must not know: what the lock protects.
+publish nor delete. docs/adr/0021-s3-lock.md says why it is our own. Must not know: what the lock protects.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ Owns: as much of PEM (RFC 7468), DER (X.690, section 10), SubjectPublicKeyInfo (
 RSAPublicKey (RFC 8017, A.1.1) as are needed to find the two numbers of a key. Must not know: what they
 are used for; nothing here proves anything.
 
-docs/adr/der-reader.md says why no library does it.
+docs/adr/0020-der-reader.md says why no library does it.
 """
 
 import binascii

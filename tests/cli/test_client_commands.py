@@ -121,7 +121,7 @@ def test_config_check_when_all_is_well(site: Site) -> None:
         (
             "CVMFS_SERVER_ULR=x",
             0,
-            r"warning CVMFS_SERVER_ULR \(.*:\d+\) is no parameter - did you mean CVMFS_SERVER_URL",
+            r"warning CVMFS_SERVER_ULR \(.*:\d+\) is not a known parameter - did you mean CVMFS_SERVER_URL",
         ),
         ("CVMFS_TRACEFILE=x", 0, r"ok +CVMFS_TRACEFILE .* has no meaning"),
         ("CVMFS_CLAIM_OWNERSHIP=yes", 0, r"warning CVMFS_CLAIM_OWNERSHIP is set"),
@@ -151,7 +151,7 @@ def test_config_check_of_a_server_that_sends_nonsense(site: Site) -> None:
     (site.server.root / "cvmfs" / FQRN / ".cvmfspublished").write_text("<html>Please log in</html>")
     said = site.run("config", "check", FQRN)
     assert said.code == 21
-    assert "sends nonsense" in said.out
+    assert "sends invalid data" in said.out
     assert "login page" in said.out
 
 

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver metrics``: an endpoint for Prometheus."""
+"""``cvmfs-graphdriver metrics``: a metrics endpoint for Prometheus."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,25 +14,29 @@ __all__ = ["command"]
 
 @click.command("metrics")
 @click.option(
-    "--listen", metavar="HOST:PORT", default="127.0.0.1:9869", show_default=True, help="Where to serve."
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9869",
+    show_default=True,
+    help="Address to listen on.",
 )
 @etc_option
 def command(listen: str, etc: Path) -> None:
-    """Serve metrics of all repositories that are mounted on this machine at /metrics, until Ctrl-C."""
+    """Serve the metrics of all repositories mounted on this machine, at /metrics, until interrupted."""
     host, _, port = listen.rpartition(":")
     if not port.isdigit() or not host:
         raise click.UsageError(f"--listen {listen!r} is not HOST:PORT")
     try:
         server = _Server((host, int(port)), etc)
     except OSError as error:
-        raise click.ClickException(f"cannot listen at {listen}: {error.strerror}") from error
+        raise click.ClickException(f"cannot listen on {listen}: {error.strerror}") from error
     with server:
         click.echo(f"metrics at http://{host}:{server.server_address[1]}/metrics", err=True)
         server.serve_forever()
 
 
 class _Server(ThreadingHTTPServer):
-    """Asks all clients whenever it is asked."""
+    """Asks all running clients on each request."""
 
     daemon_threads = True
 
@@ -56,4 +60,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: object) -> None:
-        """Every question would be a line."""
+        """Do not log requests."""

@@ -121,11 +121,11 @@ def test_config_check_when_all_is_well(site: Site) -> None:
         (
             "CVMFS_SERVER_ULR=x",
             0,
-            r"warning CVMFS_SERVER_ULR \(.*:\d+\) is no parameter - did you mean CVMFS_SERVER_URL",
+            r"warning CVMFS_SERVER_ULR \(.*:\d+\) is not a known parameter - did you mean CVMFS_SERVER_URL",
         ),
-        ("CVMFS_TRACEFILE=x", 0, r"ok +CVMFS_TRACEFILE .* has no meaning"),
+        ("CVMFS_TRACEFILE=x", 0, r"ok +CVMFS_TRACEFILE .* has no effect"),
         ("CVMFS_CLAIM_OWNERSHIP=yes", 0, r"warning CVMFS_CLAIM_OWNERSHIP is set"),
-        ("CVMFS_QUOTA_LIMIT=999999999", 0, r"warning the cache .* has too little room"),
+        ("CVMFS_QUOTA_LIMIT=999999999", 0, r"warning the cache .* is short of space"),
         ("CVMFS_SERVER_URL=", 21, r"error +.*no server is configured"),
         (
             "CVMFS_SERVER_URL=http://127.0.0.1:9/x",
@@ -151,7 +151,7 @@ def test_config_check_of_a_server_that_sends_nonsense(site: Site) -> None:
     (site.server.root / "cvmfs" / FQRN / ".cvmfspublished").write_text("<html>Please log in</html>")
     said = site.run("config", "check", FQRN)
     assert said.code == 21
-    assert "sends nonsense" in said.out
+    assert "sends invalid data" in said.out
     assert "login page" in said.out
 
 
@@ -199,7 +199,7 @@ def test_cache_wipe(site: Site) -> None:
 
 
 def test_cache_fsck(site: Site, tmp_path: Path) -> None:
-    assert site.run("cache", "fsck", FQRN).err.endswith(" of them not right\n")
+    assert site.run("cache", "fsck", FQRN).err.endswith(" of them bad\n")
     node = site.revision.lookup(b"/.cvmfsdirtab")
     assert node is not None
     assert node.entry.digest is not None

@@ -225,7 +225,7 @@ def test_server_that_cannot_be_reached(repository: ResignedRepository, server: S
 def test_wrong_repository_name(repository: ResignedRepository, server: Server) -> None:
     message = _refusal(repository, server, CVMFS_SERVER_URL=f"{server.url}/cvmfs/other.test.org")
     assert "no server has the repository kitchen.test.org" in message
-    assert "check the repository's name and CVMFS_SERVER_URL" in message
+    assert "check the repository name and CVMFS_SERVER_URL" in message
 
 
 def test_cache_directory_that_cannot_be_used(repository: ResignedRepository, server: Server) -> None:

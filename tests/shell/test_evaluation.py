@@ -191,7 +191,7 @@ def test_endless_evaluation_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("cvmfs_graphdriver.shell.bash._SECONDS", 0.2)
     with pytest.raises(ShellError, match="within"):
         evaluate(_prepare(tmp_path, "while :; do :; done"), Environment())
-    with pytest.raises(ShellError, match="without end"):
+    with pytest.raises(ShellError, match="too deeply"):
         evaluate(_prepare(tmp_path, ". ./fragment.conf"), Environment())
 
 

@@ -1,7 +1,7 @@
-"""How every command of ours begins and ends: lazily loaded subcommands, one line for an error, exit codes.
+"""The frame of every command: lazily loaded subcommands, one line per error, exit statuses.
 
-Owns: the group class and the mapping from errors to exit codes (docs/errors.md). Must not know: any
-command. Standard output is data; talk, progress and errors go to standard error.
+Owns: the group class and the mapping from errors to exit statuses (docs/errors.md). Must not know: any
+command. Standard output is for data; messages, progress and errors go to standard error.
 """
 
 import importlib
@@ -18,9 +18,9 @@ __all__ = ["LazyGroup", "run"]
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported only when they are asked for.
+    """A group whose commands are imported only when they are used.
 
-    ``commands_at`` names them: ``{"mount": "cvmfs_graphdriver.cli.mount:command"}``.
+    ``commands_at`` locates them: ``{"mount": "cvmfs_graphdriver.cli.mount:command"}``.
     """
 
     def __init__(self, *args: object, commands_at: Mapping[str, str], **kwargs: object) -> None:
@@ -28,12 +28,12 @@ class LazyGroup(click.Group):
         self._commands_at = dict(commands_at)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands, in the order of the table."""
+        """The names of all commands, in the order of the table."""
         del ctx
         return list(self._commands_at)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command, None if there is none of that name."""
+        """Import and return one command; None if there is no such command."""
         del ctx
         where = self._commands_at.get(cmd_name)
         if where is None:
@@ -41,12 +41,12 @@ class LazyGroup(click.Group):
         module, _, attribute = where.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{where} is no command")
+            raise TypeError(f"{where} is not a command")
         return command
 
 
 def run(command: click.Command, program: str) -> NoReturn:
-    """Run ``command`` as the program's main function: an error of ours is one line and its exit code."""
+    """Run ``command`` as the main function of ``program``; our errors become one line and an exit status."""
     look_for_garbage_seldom()
     try:
         status = command.main(prog_name=program, standalone_mode=False)

@@ -1,4 +1,4 @@
-"""The command ``cvmfs-graphdriver``: the table of its subcommands, each in a file of its own."""
+"""The command ``cvmfs-graphdriver``: the table of its subcommands."""
 
 from typing import NoReturn
 
@@ -34,5 +34,5 @@ def command() -> None:
 
 
 def main() -> NoReturn:
-    """Entry point of the program."""
+    """The entry point of the program."""
     run(command, "cvmfs-graphdriver")

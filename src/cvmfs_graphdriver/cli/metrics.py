@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver metrics``: an endpoint for Prometheus."""
+"""``cvmfs-graphdriver metrics``: a metrics endpoint for Prometheus."""
 
 import socket
 from http import HTTPStatus
@@ -17,18 +17,22 @@ __all__ = ["command"]
 
 @click.command("metrics")
 @click.option(
-    "--listen", metavar="HOST:PORT", default="127.0.0.1:9869", show_default=True, help="Where to serve."
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9869",
+    show_default=True,
+    help="Address to listen on.",
 )
 @etc_option
 def command(listen: str, etc: Path) -> None:
-    """Serve metrics of all repositories that are mounted on this machine at /metrics, until Ctrl-C."""
+    """Serve the metrics of all repositories mounted on this machine, at /metrics, until interrupted."""
     host, _, port = listen.rpartition(":")
     if not port.isdigit() or not host:
         raise click.UsageError(f"--listen {listen!r} is not HOST:PORT")
     try:
         server = _Server(open_listener(host, int(port)), etc)
     except OSError as error:
-        raise click.ClickException(f"cannot listen at {listen}: {error.strerror}") from error
+        raise click.ClickException(f"cannot listen on {listen}: {error.strerror}") from error
     with server:
         click.echo(f"metrics at http://{host}:{server.port}/metrics", err=True)
         server.serve_forever()

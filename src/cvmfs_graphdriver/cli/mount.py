@@ -1,10 +1,11 @@
-"""``cvmfs-graphdriver mount``: a repository as a directory, without Docker."""
+"""``cvmfs-graphdriver mount``: mount a repository, without Docker."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.service.request import MountRequest
 from cvmfs_graphdriver.planes.service.spawn import spawn
@@ -18,7 +19,7 @@ _IGNORED = frozenset(
         *("allow_other", "default_permissions"),
     }
 )
-"""What an fstab line may contain and what is so, or cannot be otherwise, all the same."""
+"""Options of fstab that are accepted and have no effect, because they always or never apply."""
 
 
 @click.command("mount")
@@ -29,18 +30,16 @@ _IGNORED = frozenset(
     "options",
     multiple=True,
     metavar="OPTION[,…]",
-    help="As in fstab: cvmfs_suid (setuid bits count), whiteouts (show layers as overlayfs wants them), "
-    "NAME=VALUE (a parameter, over every configuration file).",
+    help="As in fstab: cvmfs_suid (honour setuid bits), whiteouts (present layers as overlayfs expects), "
+    "NAME=VALUE (a parameter; takes precedence over configuration files).",
 )
+@etc_option
 @click.option(
-    "--config",
-    "etc",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/cvmfs"),
-    show_default=True,
-    help="Where the configuration is.",
+    "-f",
+    "--foreground",
+    is_flag=True,
+    help="Stay in the foreground; unmount on Ctrl-C.",
 )
-@click.option("-f", "--foreground", is_flag=True, help="Stay, log to standard error, unmount on Ctrl-C.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -51,10 +50,10 @@ def command(
     *,
     foreground: bool,
 ) -> None:
-    """Mount REPOSITORY, read-only, at DIRECTORY.
+    """Mount REPOSITORY read-only at DIRECTORY.
 
-    Files are fetched when they are first read, verified, and kept in the cache. It stays mounted until it is
-    unmounted (cvmfs-graphdriver umount DIRECTORY); a new revision appears when the repository has one.
+    Files are fetched and verified when they are first read, and kept in the cache. The repository stays
+    mounted until it is unmounted with cvmfs-graphdriver umount DIRECTORY; new revisions appear by themselves.
 
     Example: cvmfs-graphdriver mount unpacked.cern.ch /cvmfs/unpacked.cern.ch
     """
@@ -67,25 +66,25 @@ def command(
 
 
 def _mount(request: MountRequest, *, foreground: bool) -> None:
-    said = f"{request.fqrn} is mounted at {request.target}"
+    message = f"{request.fqrn} is mounted at {request.target}"
     if not foreground:
         spawn(request)
-        click.echo(said, err=True)
+        click.echo(message, err=True)
         return
     import logging
 
     from cvmfs_graphdriver.planes.service.keeper import keep
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    keep(request, lambda: click.echo(said, err=True))
+    keep(request, lambda: click.echo(message, err=True))
 
 
 def mount_request(
     repository: str, target: Path, options: Iterable[str], etc: Path, *, sloppy: bool = False
 ) -> MountRequest:
-    """What the options of a command line or of fstab ask for.
+    """The mount that the options of a command line or of fstab ask for.
 
-    Raises click.UsageError: one is unknown, unless ``sloppy``.
+    Raises click.UsageError: an option is unknown, unless ``sloppy``.
     """
     overrides = {}
     flags = set()

@@ -1,7 +1,7 @@
-"""``mount.cvmfs``: what mount(8) calls for file systems of the type cvmfs, be it for a line in fstab.
+"""``mount.cvmfs``: the helper that mount(8) calls for file systems of type cvmfs.
 
-Owns: mount(8)'s way of calling a helper, and the codes that it expects (mount(8), "External helpers" and
-"Exit status"). Linked into /sbin, it makes ``mount -t cvmfs REPO DIRECTORY`` work.
+Owns: the command line and the exit statuses that mount(8) specifies ("External helpers" and "Exit status").
+Linked into /sbin, it makes ``mount -t cvmfs REPO DIRECTORY`` and lines in fstab work.
 """
 
 import sys
@@ -22,14 +22,14 @@ _WRONG_USE, _MOUNT_FAILED = 1, 32
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("-o", "options", multiple=True, metavar="OPTION[,…]", help="As for cvmfs-graphdriver mount.")
 @click.option("-s", "sloppy", is_flag=True, help="Ignore unknown options.")
-@click.option("-f", "fake", is_flag=True, help="Check the options, and do not mount.")
-@click.option("-v", "verbose", is_flag=True, help="Say what was mounted.")
+@click.option("-f", "fake", is_flag=True, help="Check the options without mounting.")
+@click.option("-v", "verbose", is_flag=True, help="Report what was mounted.")
 @click.option("-n", is_flag=True, expose_value=False, hidden=True)
 @click.option("-t", expose_value=False, hidden=True)
 def command(
     repository: str, directory: Path, options: tuple[str, ...], *, sloppy: bool, fake: bool, verbose: bool
 ) -> None:
-    """Mount REPOSITORY at DIRECTORY, for mount(8)."""
+    """Mount REPOSITORY at DIRECTORY on behalf of mount(8)."""
     from cvmfs_graphdriver.planes.service.spawn import spawn
 
     etc = Path("/etc/cvmfs")
@@ -41,7 +41,7 @@ def command(
 
 
 def main() -> None:
-    """The program."""
+    """The entry point of the program."""
     try:
         command(prog_name="mount.cvmfs", standalone_mode=False)
     except click.ClickException as error:

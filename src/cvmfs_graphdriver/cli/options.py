@@ -1,6 +1,6 @@
-"""Options that several commands have in common.
+"""Options that several commands share.
 
-Owns: their names and their help. Must not know: any command.
+Owns: their names and help. Must not know: any command.
 """
 
 from collections.abc import Callable
@@ -15,20 +15,20 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def etc_option(function: Function) -> Function:
-    """``--config``: where the configuration is; the argument ``etc``."""
+    """``--config``: the directory of the configuration; passed as ``etc``."""
     option = click.option(
         "--config",
         "etc",
         type=click.Path(path_type=Path),
         default=Path("/etc/cvmfs"),
         show_default=True,
-        help="Where the configuration is.",
+        help="The directory that contains the configuration.",
     )
     return option(function)
 
 
 def json_option(function: Function) -> Function:
-    """``--json``: output for programs; the argument ``as_json``."""
+    """``--json``: output for programs; passed as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
@@ -36,8 +36,8 @@ storage_option = click.option(
     "--storage",
     type=click.Path(path_type=Path),
     metavar="DIR|FILE",
-    help="Where the repository's objects are: a directory (default: /srv/cvmfs/REPO), or in S3 as a file of "
-    "CVMFS_S3_* says.",
+    help="The repository's storage: a directory (default: /srv/cvmfs/REPO), or a file with CVMFS_S3_* "
+    "parameters.",
 )
 
 settings_option = click.option(
@@ -45,5 +45,5 @@ settings_option = click.option(
     "settings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Store content as the stock server would with this server.conf (default: as images need it).",
+    help="Store content as the stock server would with this server.conf (default: as images require).",
 )

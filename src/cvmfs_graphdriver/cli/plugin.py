@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver plugin``: the process inside Docker's plugin container."""
+"""``cvmfs-graphdriver plugin``: the process in Docker's plugin container."""
 
 import logging
 import os
@@ -25,31 +25,31 @@ _LEVELS = ("ERROR", "WARNING", "INFO", "DEBUG")
     type=click.Path(path_type=Path),
     default=Path("/run/docker/plugins/plugin.sock"),
     show_default=True,
-    help="Where Docker finds the plugin.",
+    help="The socket through which Docker calls the plugin.",
 )
 @click.option(
     "--base",
     type=click.Path(path_type=Path),
     default=Path("/mnt"),
     show_default=True,
-    help="The plugin's propagated mount: all layers and mounts lie below it.",
+    help="The plugin's propagated mount, which contains all layers and mounts.",
 )
 @click.option(
     "--etc",
     type=click.Path(path_type=Path),
     default=Path("/cvmfs_ext_config"),
     show_default=True,
-    help="Configuration of CernVM-FS, normally the host's /etc/cvmfs.",
+    help="The configuration of CernVM-FS, normally the host's /etc/cvmfs.",
 )
 @click.option(
     "--commit",
     type=click.Path(path_type=Path),
     default=Path("/minio_ext_config"),
     show_default=True,
-    help="Where config.json may be, which says to whom new layers are handed for publishing.",
+    help="The directory of the optional config.json, which names the publisher of new layers.",
 )
 def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
-    """Serve Docker's graph driver protocol until SIGTERM; for use inside the plugin."""
+    """Serve Docker's graph driver protocol until SIGTERM; for use in the plugin's container."""
     level = os.environ.get("LOG_LEVEL", "").strip().upper() or "INFO"
     if level not in _LEVELS:
         raise DriverOptionError(f"LOG_LEVEL must be error, warning, info or debug, not {level.lower()!r}")
@@ -64,7 +64,7 @@ def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
 
 
 def _choice() -> Choice:
-    """What the administrator has set as DATA_PLANE."""
+    """The data plane chosen by DATA_PLANE. Raises DriverOptionError."""
     text = os.environ.get("DATA_PLANE", "").strip().lower() or Choice.AUTO
     try:
         return Choice(text)
@@ -73,7 +73,7 @@ def _choice() -> Choice:
 
 
 def _number(name: str, default: float) -> float:
-    """What the administrator has set as a whole number, if anything. Raises DriverOptionError."""
+    """The whole number in an environment variable, if it is set. Raises DriverOptionError."""
     text = os.environ.get(name, "").strip()
     if text and not text.isdecimal():
         raise DriverOptionError(f"{name} must be a whole number, not {text!r}")
@@ -81,7 +81,7 @@ def _number(name: str, default: float) -> float:
 
 
 def _overrides(home: Path) -> dict[str, str]:
-    """What the plugin knows better than the host's configuration: its own disk, and what images need."""
+    """Parameters that override the host's configuration: the plugin's disk, and what images require."""
     overrides = {
         "CVMFS_CACHE_BASE": str(home / "cache"),
         "CVMFS_SHARED_CACHE": "yes",
@@ -96,7 +96,7 @@ def _overrides(home: Path) -> dict[str, str]:
 
 
 def _maps(home: Path, owners: Owners) -> dict[str, str]:
-    """Maps of owners, in the form that clients of CernVM-FS read, if containers have user namespaces."""
+    """Maps of owners, in the file format of CernVM-FS clients, if containers have user namespaces."""
     found = {}
     for name, id_map in (("CVMFS_UID_MAP", owners.users), ("CVMFS_GID_MAP", owners.groups)):
         if id_map.ranges:
@@ -104,7 +104,7 @@ def _maps(home: Path, owners: Owners) -> dict[str, str]:
             numbers = (
                 number for each in id_map.ranges for number in range(each.inside, each.inside + each.size)
             )
-            # Who else owns a file of an image is nobody, and not who has that number on this machine.
+            # Other owners become nobody, rather than whoever has that number on this machine.
             lines = [f"{number} {id_map.outward(number)}\n" for number in numbers]
             path.write_text("".join([*lines, f"* {_NOBODY}\n"]))
             found[name] = str(path)

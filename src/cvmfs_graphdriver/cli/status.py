@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver status``: how the repositories are that are mounted on this machine."""
+"""``cvmfs-graphdriver status``: the state of the repositories mounted on this machine."""
 
 import json
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 @click.command("status")
 @click.argument("repositories", nargs=-1)
-@click.option("--prometheus", is_flag=True, help="Print metrics in Prometheus' text form.")
+@click.option("--prometheus", is_flag=True, help="Print metrics in Prometheus' text format.")
 @etc_option
 @json_option
 def command(repositories: tuple[str, ...], etc: Path, *, prometheus: bool, as_json: bool) -> None:
-    """Print the state of REPOSITORIES, or of all that are mounted."""
+    """Print the state of REPOSITORIES, or of all mounted repositories."""
     if repositories:
         statuses = [ask_status(load_settings(name, etc).talk_socket) for name in repositories]
     else:
@@ -73,7 +73,7 @@ def _row(status: Status) -> Sequence[str]:
 
 
 def _size(number: float) -> str:
-    """Bytes for people."""
+    """A size for people."""
     for unit in _UNITS:
         if number < 1000 or unit == _UNITS[-1]:
             break

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver talk``: speak to the client of a mounted repository."""
+"""``cvmfs-graphdriver talk``: send a command to the client of a mounted repository."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
-    help="The talk socket, if it is not where the configuration says.",
+    help="The talk socket, if it differs from the configuration.",
 )
 @etc_option
 def command(repository: str, words: tuple[str, ...], socket: Path | None, etc: Path) -> None:

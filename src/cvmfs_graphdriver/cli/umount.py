@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver umount``: the end of a mount."""
+"""``cvmfs-graphdriver umount``: unmount repositories."""
 
 from pathlib import Path
 
@@ -13,9 +13,7 @@ __all__ = ["command"]
 
 @click.command("umount")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-l", "--lazy", is_flag=True, help="Take it away at once; it ends when nobody uses it any more."
-)
+@click.option("-l", "--lazy", is_flag=True, help="Detach at once; unmounted when no longer in use.")
 def command(directories: tuple[Path, ...], *, lazy: bool) -> None:
     """Unmount the repositories at DIRECTORIES."""
     for directory in directories:

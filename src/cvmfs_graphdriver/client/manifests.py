@@ -129,4 +129,4 @@ def _read_keys(fqrn: str, path: Path) -> list[PublicKey]:
             f"CVMFS_KEYS_DIR"
         ) from error
     except RepositoryError as error:
-        raise ConfigurationError(f"{fqrn}: {path} contains no valid public key: {error}") from error
+        raise ConfigurationError(f"{fqrn}: {path} has no valid public key: {error}") from error

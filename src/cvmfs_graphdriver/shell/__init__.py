@@ -1,1 +1,1 @@
-"""What bash would make of a configuration file."""
+"""Evaluation of configuration files as bash would evaluate them: ``evaluation.evaluate`` is the entry."""

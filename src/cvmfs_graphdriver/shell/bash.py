@@ -1,6 +1,6 @@
-"""A real bash for configuration fragments that go beyond what ``evaluation`` evaluates itself.
+"""A real bash, for configuration fragments that ``evaluation`` cannot evaluate itself.
 
-Owns: running it in an empty environment, without input, for a bounded time, and reading its variables back.
+Owns: running it in an empty environment, without input, for a limited time, and reading its variables back.
 Must not know: the syntax of the shell.
 """
 
@@ -28,7 +28,7 @@ for name in $(compgen -e); do printf '%s\0' "$name"; done
 
 
 def find_bash() -> str | None:
-    """Where bash is, None if there is none."""
+    """The path of bash, None if it is not installed."""
     import shutil  # most configuration needs no bash
 
     return shutil.which("bash")
@@ -42,7 +42,7 @@ def run_bash(bash: str, path: Path, environment: Environment) -> Environment:
     import subprocess
 
     given = {name: setting.value for name, setting in environment.settings.items()}
-    # A variable becomes a shell variable by the environment; what it does not export is told apart below.
+    # Variables are passed in the environment, and those that are not exported are unexported in the script.
     private = " ".join(given.keys() - environment.exported)
     script = f"export -n {private}\n{_SCRIPT}" if private else _SCRIPT
     command = [bash, "--noprofile", "--norc", "-c", script, "bash", f"./{path.name}", " ".join(given)]
@@ -52,7 +52,7 @@ def run_bash(bash: str, path: Path, environment: Environment) -> Environment:
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ShellError(f"{path}: bash has not evaluated it within {_SECONDS} seconds") from None
+        raise ShellError(f"{path}: bash did not finish within {_SECONDS} seconds") from None
     except (OSError, ValueError) as error:
         raise ShellError(f"{path}: cannot run bash to evaluate it: {error}") from error
     variables, separator, exported = process.stdout.partition(b"\0\0")

@@ -1,4 +1,4 @@
-"""The command ``test`` of the shell (POSIX.1-2017, test: its meaning by the number of arguments).
+"""The command ``test`` of the shell (POSIX.1-2017, test: by the number of arguments).
 
 Owns: exit statuses of conditions in configuration fragments. Must not know: variables, syntax.
 """
@@ -14,9 +14,9 @@ _CONNECTIVES = frozenset({"!", "(", ")", "<", ">"})
 
 
 def evaluate_test(arguments: Sequence[str], locate: Callable[[str], Path]) -> int | None:
-    """Exit status: 0 yes, 1 no, 2 nonsense (which also counts as no); None for what is not known here.
+    """The exit status: 0 true, 1 false, 2 invalid (which also counts as false); None: not supported here.
 
-    ``locate`` gives the file that an operand names.
+    ``locate`` returns the path of the file that an operand names.
     """
     match arguments:
         case []:
@@ -43,7 +43,7 @@ def evaluate_test(arguments: Sequence[str], locate: Callable[[str], Path]) -> in
 
 
 def _holds(predicate: Callable[[Path], bool], path: Path) -> bool:
-    """What cannot be looked at counts as absent, as for bash: a name that is too long, for instance."""
+    """As in bash, what cannot be examined is absent, such as a name that is too long."""
     try:
         return predicate(path)
     except (OSError, ValueError):

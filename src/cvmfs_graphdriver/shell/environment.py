@@ -1,6 +1,6 @@
-"""One configured value and where it was set; an environment of them.
+"""A variable's value and where it was set; an environment of variables.
 
-Owns: this vocabulary. Must not know: files, parameters.
+Must not know: files, parameters.
 """
 
 from typing import NamedTuple, Self
@@ -9,7 +9,7 @@ __all__ = ["Environment", "Setting"]
 
 
 class Setting(NamedTuple):
-    """A value and its origin: a file (or what stands for one) and the line in it, 0 if that is not known."""
+    """A value and its origin: a file (or a word such as "default") and the line, 0 if unknown."""
 
     value: str
     file: str
@@ -22,7 +22,7 @@ class Setting(NamedTuple):
 
 
 class Environment:
-    """The variables of a shell, and the names of those that it exports."""
+    """The variables of a shell, and the names of the exported ones."""
 
     def __init__(self, settings: dict[str, Setting] | None = None, exported: set[str] | None = None) -> None:
         self.settings = settings or {}

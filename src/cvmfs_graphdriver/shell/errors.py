@@ -1,4 +1,4 @@
-"""What goes wrong while a configuration file is evaluated.
+"""Errors of the evaluation of configuration files.
 
 Owns: the error of this room. The client turns it into its own ``ConfigurationError``.
 """

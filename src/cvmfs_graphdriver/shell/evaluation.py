@@ -1,10 +1,10 @@
-"""Evaluates configuration fragments as bash would, and remembers which line of which file set each variable.
+"""Evaluates configuration fragments as bash would, and records which line of which file set each variable.
 
 Owns: what the commands of a fragment do (POSIX.1-2017, Shell Command Language: 2.6 word expansions, 2.14
-special built-ins; ``test``). Fragments that go beyond the syntax in ``syntax``, or beyond the commands
-here, are given to a real bash in an empty environment, if there is one. Must not know: what variables mean.
+special built-ins; ``test``). Fragments beyond the syntax in ``syntax``, or beyond the commands here, are
+passed to a real bash in an empty environment, if it is installed. Must not know: what variables mean.
 
-Nothing here runs a program or writes a file; ``test`` and ``source`` look at files.
+Nothing here runs a program or writes a file; ``test`` and ``source`` examine files.
 """
 
 import re
@@ -39,9 +39,9 @@ _DEPTH_LIMIT = 10
 
 
 def evaluate(path: Path, environment: Environment) -> Environment:
-    """The environment after the fragment in ``path``; the one given is left as it is.
+    """The environment after the fragment in ``path``; the given one is not modified.
 
-    Raises ShellError: the file cannot be read, is no shell, or needs a bash and there is none.
+    Raises ShellError: the file cannot be read, is not shell, or needs bash, which is not installed.
     """
     try:
         return _Evaluation(path, environment.copy(), set(), _Budget()).run()
@@ -49,8 +49,7 @@ def evaluate(path: Path, environment: Environment) -> Environment:
         if bash := find_bash():
             return run_bash(bash, path, environment)
         raise ShellError(
-            f"{path}:{error.line}: {error.what} is more shell than is understood without bash; "
-            f"install bash or write it more simply"
+            f"{path}:{error.line}: {error.what} is not supported without bash; install bash or simplify it"
         ) from error
 
 
@@ -61,12 +60,12 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise ShellError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > _SIZE_LIMIT or b"\0" in data:
-        raise ShellError(f"{path} is no configuration file: it is bigger than 1 MiB or has NUL bytes")
+        raise ShellError(f"{path} is not a configuration file: it is larger than 1 MiB or contains NUL bytes")
     return data.decode("utf-8", "surrogateescape")
 
 
 class _Segment(NamedTuple):
-    """A piece of an expanded word; only what came from an unquoted expansion is split into fields."""
+    """A part of an expanded word; only the result of an unquoted expansion is split into fields."""
 
     text: str
     quoted: bool
@@ -74,7 +73,7 @@ class _Segment(NamedTuple):
 
 
 class _Budget:
-    """What all files together may still do: a few lines can double a value, or each other, without end."""
+    """The remaining limits for all files together: a few lines can multiply values or commands endlessly."""
 
     def __init__(self) -> None:
         self.commands = 20_000
@@ -82,7 +81,7 @@ class _Budget:
 
 
 class _Evaluation:
-    """One file being evaluated; ``source`` begins another one with the same environment."""
+    """One file being evaluated; ``source`` starts another one with the same environment."""
 
     def __init__(
         self, path: Path, environment: Environment, readonly: set[str], budget: _Budget, depth: int = 0
@@ -104,7 +103,7 @@ class _Evaluation:
             raise ShellError(f"{self.path}:{error.line}: {error.what}") from error
         return self.environment
 
-    # Commands; each returns its exit status
+    # Commands: each method returns the exit status
 
     def _script(self, script: Script) -> int:
         status = 0
@@ -207,12 +206,12 @@ class _Evaluation:
         if evaluate_test(["-f", arguments[0]], self._path) != 0:
             return 1
         if self.depth == _DEPTH_LIMIT:
-            raise ShellError(f"{self.path}:{self.line}: files source each other without end")
+            raise ShellError(f"{self.path}:{self.line}: files source each other too deeply")
         _Evaluation(path, self.environment, self.readonly, self.budget, self.depth + 1).run()
         return 0
 
     def _path(self, name: str) -> Path:
-        """A file as the fragment names it: relative to the fragment's own directory."""
+        """A file named by the fragment: relative to the fragment's directory."""
         return self.path.parent / name
 
     def _test(self, arguments: list[str]) -> int:
@@ -229,11 +228,11 @@ class _Evaluation:
     # Words
 
     def _text(self, word: Word) -> str:
-        """A word expanded in a place where it is not split, such as the value of an assignment."""
+        """A word expanded without splitting, such as the value of an assignment."""
         return "".join(segment.text for segment in self._segments(word, splits=False))
 
     def _fields(self, words: Iterable[Word | Assignment]) -> Iterator[str]:
-        """The arguments that words of a command expand to."""
+        """The arguments that the words of a command expand to."""
         for word in words:
             if isinstance(word, Assignment):
                 sign = "+=" if word.append else "="
@@ -293,5 +292,5 @@ class _Evaluation:
 
 
 def _split_blanks(text: str) -> list[str]:
-    """``text`` split at blanks; an empty first or last piece says that it begins or ends with some."""
+    """``text`` split at blanks; the first or last part is empty if it begins or ends with blanks."""
     return re.split(r"[ \t\n]+", text)

@@ -1,9 +1,9 @@
-"""The syntax of configuration fragments: the part of the shell language that they are written in.
+"""The syntax of configuration fragments: the subset of the shell language that they use.
 
 Owns: reading text into commands (POSIX.1-2017, Shell Command Language: 2.2 quoting, 2.3 tokens, 2.6.2
 parameter expansion, 2.9 commands). It knows simple commands, ``;`` ``&&`` ``||`` ``!``, ``if``, quotes and
-``$NAME`` ``${NAME}`` ``${NAME:-word}`` and its relatives. Must not know: what a command does. Text beyond
-that raises ``UnsupportedError``: it may be good shell, but is none of ours.
+``$NAME`` ``${NAME}`` ``${NAME:-word}`` and the like. Must not know: what a command does. Text beyond that
+raises ``UnsupportedError``: it may be valid shell, but not of this subset.
 """
 
 import re
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class SyntaxFaultError(Exception):
-    """The text is no shell at all: on ``line`` there is ``what``. Does not leave this room."""
+    """The text is not valid shell: ``what`` is wrong on ``line``. Does not leave this room."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)
@@ -38,18 +38,18 @@ class SyntaxFaultError(Exception):
 
 
 class UnsupportedError(SyntaxFaultError):
-    """The text may be shell, but it is beyond the part that is read here."""
+    """The text may be valid shell, but is beyond the supported subset."""
 
 
 class Literal(NamedTuple):
-    """Text that stands for itself."""
+    """Literal text."""
 
     text: str
     quoted: bool
 
 
 class Expansion(NamedTuple):
-    """``${name<operator>word}``; operators are none, ``-``, ``=``, ``+``, and these after ``:``."""
+    """``${name<operator>word}``; the operator is empty, or ``-``, ``=`` or ``+``, with or without ``:``."""
 
     name: str
     operator: str
@@ -70,7 +70,7 @@ class Assignment(NamedTuple):
 
 
 class Simple(NamedTuple):
-    """A simple command. Arguments that look like assignments are kept as such: some commands assign."""
+    """A simple command. Arguments that look like assignments remain such, for ``export`` and ``readonly``."""
 
     line: int
     assignments: tuple[Assignment, ...]
@@ -78,7 +78,7 @@ class Simple(NamedTuple):
 
 
 class If(NamedTuple):
-    """``if`` and ``elif`` branches as (condition, body), then what ``else`` has."""
+    """``if`` and ``elif`` branches as (condition, body), then the body of ``else``."""
 
     branches: tuple[tuple["Script", "Script"], ...]
     otherwise: "Script"
@@ -115,7 +115,7 @@ _FOREIGN_WORDS = frozenset(
 
 
 def parse(text: str) -> Script:
-    """Read a whole fragment. Raises SyntaxFaultError, and of that UnsupportedError."""
+    """Parse a whole fragment. Raises SyntaxFaultError, or its subclass UnsupportedError."""
     return _Parser(text).script()
 
 
@@ -157,7 +157,7 @@ class _Parser:
         return match.group() if match else ""
 
     def _peek_word(self) -> str:
-        """The next word if it is plain, for recognising reserved words."""
+        """The next word if it is unquoted, for recognising reserved words."""
         self._skip_blanks()
         match = _PLAIN.match(self._text, self._position)
         if match is None or self._text[match.end() : match.end() + 1] in set("\\'\"$`"):
@@ -177,7 +177,7 @@ class _Parser:
         return commands
 
     def _list(self, end: frozenset[str]) -> Iterator[Command]:
-        """Commands up to the end or to a reserved word of ``end``."""
+        """Commands up to the end of the text or a reserved word in ``end``."""
         while True:
             self._skip_separators()
             if self._at_end() or self._peek_word() in end or self._peek_word() in _CLAUSE_WORDS:
@@ -214,7 +214,7 @@ class _Parser:
 
     @contextmanager
     def _nested(self) -> Iterator[None]:
-        """Bound the recursion: text may come from a repository."""
+        """Limit the recursion: the text may come from a repository."""
         if self._depth == _MAX_DEPTH:
             raise SyntaxFaultError(self._line, "it is nested too deeply")
         self._depth += 1
@@ -282,11 +282,11 @@ class _Parser:
     # Words
 
     def _word(self) -> Word:
-        """A word, perhaps empty, up to a blank or an operator outside quotes."""
+        """A word, possibly empty, up to an unquoted blank or operator."""
         return tuple(self._parts(quoted=False, closing=""))
 
     def _parts(self, *, quoted: bool, closing: str) -> Iterator[Literal | Expansion]:
-        """Parts up to an unquoted blank or operator, or up to ``closing``, which is left in place."""
+        """Parts up to an unquoted blank or operator, or up to ``closing``, which is not consumed."""
         start = self._line
         while not self._at_end():
             char = self._text[self._position]
@@ -378,7 +378,7 @@ class _Parser:
 
 
 def _refuse_tilde(word: Word, line: int) -> None:
-    """Refuse what may stand for a home directory: an unquoted tilde at the beginning or after a colon."""
+    """Refuse tilde expansion: an unquoted tilde at the beginning or after a colon."""
     for index, part in enumerate(word):
         text = part.text if isinstance(part, Literal) and not part.quoted else ""
         if (index == 0 and text.startswith("~")) or ":~" in text:

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver cache``: the table of what can be done with a cache."""
+"""``cvmfs-graphdriver cache``: the table of commands for a cache."""
 
 import click
 
@@ -21,4 +21,4 @@ _HERE = "cvmfs_graphdriver.cli.cache"
     },
 )
 def command() -> None:
-    """See and change what is in the cache of a repository; it may be mounted meanwhile."""
+    """Inspect and change the cache of a repository, which may be mounted."""

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver cache evict``: take files out of a cache."""
+"""``cvmfs-graphdriver cache evict``: remove files from a cache."""
 
 import os
 from pathlib import Path
@@ -17,9 +17,9 @@ __all__ = ["command"]
 @click.argument("paths", nargs=-1, required=True)
 @etc_option
 def command(repository: str, paths: tuple[str, ...], etc: Path) -> None:
-    """Take the files at PATHS inside REPOSITORY out of the cache, also if they are pinned.
+    """Remove the files at PATHS in REPOSITORY from the cache, even if they are pinned.
 
-    They are fetched again when somebody reads them; who has them open now goes on reading.
+    They are fetched again when they are next opened; processes that have them open can continue to read.
     """
     with open_client(repository, etc) as client:
         for path in paths:

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver cache fsck``: is what is in a cache what was put there?"""
+"""``cvmfs-graphdriver cache fsck``: check the objects in a cache."""
 
 import json
 from collections import Counter
@@ -20,10 +20,10 @@ __all__ = ["command"]
 @etc_option
 @json_option
 def command(repository: str, etc: Path, *, as_json: bool) -> None:
-    """Read every object in the cache of REPOSITORY again.
+    """Verify every object in the cache of REPOSITORY.
 
-    What is wrong goes to the quarantine (its directory "quarantaine"), what cannot be proven is removed; both
-    are fetched again when somebody needs them. Ends with status 25 if something was wrong.
+    Corrupt objects are moved to its directory "quarantaine", unverifiable ones are removed; both are fetched
+    again when needed. The exit status is 25 if an object was corrupt.
     """
     found: Counter[Verdict] = Counter()
     bad = []
@@ -36,6 +36,6 @@ def command(repository: str, etc: Path, *, as_json: bool) -> None:
                     click.echo(f"{checked.verdict:<9} {checked.digest}  {checked.path}")
     if as_json:
         click.echo(json.dumps({"checked": found.total(), "bad": [asdict(one) for one in bad]}, indent=2))
-    click.echo(f"{found.total()} objects checked, {len(bad)} of them not right", err=True)
+    click.echo(f"{found.total()} objects checked, {len(bad)} of them bad", err=True)
     if found[Verdict.WRONG]:
-        raise CacheError(f"{found[Verdict.WRONG]} objects had changed on the disk: is it failing?")
+        raise CacheError(f"{found[Verdict.WRONG]} objects were corrupt; check the disk")

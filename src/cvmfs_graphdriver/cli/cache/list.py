@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver cache list``: what is in a cache."""
+"""``cvmfs-graphdriver cache list``: list the objects in a cache."""
 
 import json
 from datetime import UTC, datetime
@@ -15,15 +15,15 @@ __all__ = ["command"]
 
 @click.command("list")
 @click.argument("repository")
-@click.option("--catalogs", is_flag=True, help="Only catalogs.")
-@click.option("--pinned", is_flag=True, help="Only what is pinned.")
+@click.option("--catalogs", is_flag=True, help="List only catalogs.")
+@click.option("--pinned", is_flag=True, help="List only pinned objects.")
 @etc_option
 @json_option
 def command(repository: str, etc: Path, *, catalogs: bool, pinned: bool, as_json: bool) -> None:
-    """List what is in the cache of REPOSITORY, which other repositories may share.
+    """List the objects in the cache of REPOSITORY, which other repositories may share.
 
-    What was not used for the longest time, and goes first, comes first: when it was used, its size in bytes,
-    its digest, and what it was fetched for.
+    The least recently used objects, which are evicted first, come first. Columns: last use, size in bytes,
+    digest, and what the object was fetched for.
     """
     with open_eviction(repository, etc) as eviction:
         records = [
@@ -44,7 +44,7 @@ def command(repository: str, etc: Path, *, catalogs: bool, pinned: bool, as_json
 
 
 def _when(record: Record) -> datetime:
-    """A sequence number is the time of the use in nanoseconds; that of volatile objects is less by 2**63."""
+    """The last use: the sequence number in nanoseconds, which is less by 2**63 for volatile objects."""
     return datetime.fromtimestamp((record.sequence + (2**63 if record.volatile else 0)) / 1e9, UTC)
 
 

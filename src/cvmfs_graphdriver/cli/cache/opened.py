@@ -1,6 +1,6 @@
-"""Opening a repository's cache, or a whole client, for one command.
+"""Opening a repository's cache, or a client, for the duration of one command.
 
-Owns: that they are closed again. Must not know: any command.
+Must not know: any command.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ __all__ = ["open_cache", "open_client", "open_eviction"]
 
 @contextmanager
 def open_cache(repository: str, etc: Path) -> Iterator[Cache]:
-    """The cache that the configuration gives to a repository."""
+    """The cache that is configured for a repository."""
     settings = load_settings(repository, etc).cache
     if not settings.directory.is_dir():
-        raise CacheError(f"{repository} has no cache yet: {settings.directory} is not there")
+        raise CacheError(f"{repository} has no cache yet: {settings.directory} does not exist")
     with closing(Cache(settings.directory, settings.quota, alien=settings.alien)) as cache:
         yield cache
 
@@ -31,13 +31,13 @@ def open_eviction(repository: str, etc: Path) -> Iterator[Eviction]:
     """What manages that cache."""
     with open_cache(repository, etc) as cache:
         if cache.eviction is None:
-            raise CacheError(f"the cache {cache.directory} has no limit, so nobody manages it")
+            raise CacheError(f"the cache {cache.directory} has no limit, and is therefore not managed")
         yield cache.eviction
 
 
 @contextmanager
 def open_client(repository: str, etc: Path) -> Iterator[Client]:
-    """A client that has the repository's newest revision, as a mounted one has."""
+    """A client of the repository, with its newest revision."""
     with closing(Client(load_settings(repository, etc))) as client:
         client.mount()
         yield client

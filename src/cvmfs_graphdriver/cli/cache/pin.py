@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver cache pin``: keep files in a cache for ever."""
+"""``cvmfs-graphdriver cache pin``: keep files in a cache."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.argument("paths", nargs=-1, required=True)
 @etc_option
 def command(repository: str, paths: tuple[str, ...], etc: Path) -> None:
-    """Fetch the files at PATHS inside REPOSITORY, and never let them go until they are evicted by name."""
+    """Fetch the files at PATHS in REPOSITORY, and keep them in the cache until they are evicted by name."""
     with open_client(repository, etc) as client:
         for path in paths:
             file = client.regular_file(os.fsencode(path.rstrip("/")))

@@ -12,12 +12,12 @@ __all__ = ["command"]
 
 @click.command("wipe")
 @click.argument("repository")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @etc_option
 def command(repository: str, etc: Path, *, yes: bool) -> None:
     """Remove everything from the cache of REPOSITORY, which other repositories may share.
 
-    What is pinned stays, and so do the catalogs that a mounted repository has open.
+    Pinned objects and the open catalogs of mounted repositories are kept.
     """
     with open_eviction(repository, etc) as eviction:
         before = eviction.usage()[0]

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver config``: the table of what can be asked about a repository's configuration."""
+"""``cvmfs-graphdriver config``: the table of commands for a repository's configuration."""
 
 import click
 
@@ -18,4 +18,4 @@ _HERE = "cvmfs_graphdriver.cli.config"
     },
 )
 def command() -> None:
-    """Show and check how repositories are configured."""
+    """Show and check the configuration of repositories."""

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver config check``: what is wrong, and how to mend it."""
+"""``cvmfs-graphdriver config check``: what is wrong, and how to fix it."""
 
 import json
 import platform
@@ -24,9 +24,9 @@ _DATA_ONLY_LAYERS = (6, 5)
 @etc_option
 @json_option
 def command(repository: str, etc: Path, *, as_json: bool) -> None:
-    """Look at everything that REPOSITORY needs: configuration, keys, cache, proxies, servers, clock, kernel.
+    """Check everything that REPOSITORY needs: configuration, keys, cache, proxies, servers, clock, kernel.
 
-    Ends with status 21 if something is wrong that makes it unusable.
+    The exit status is 21 if an error makes the repository unusable.
     """
     findings = []
     for finding in (*_check_kernel(), *check_repository(repository, etc)):
@@ -47,21 +47,21 @@ def _print(finding: Finding) -> None:
 
 
 def _check_kernel() -> Iterator[Finding]:
-    """What mounting needs of the kernel."""
+    """What mounting requires of the kernel."""
     release = platform.release()
     digits = [int("".join(filter(str.isdigit, part)) or 0) for part in release.split("-")[0].split(".")[:2]]
     version = tuple(digits)
     if version < _OLDEST:
-        yield Finding(Level.ERROR, f"the kernel {release} is too old", "5.4 is the oldest that can be used")
+        yield Finding(Level.ERROR, f"the kernel {release} is too old", "use Linux 5.4 or newer")
     elif version < _DATA_ONLY_LAYERS:
-        yield Finding(Level.OK, f"the kernel {release} has no data-only layers: files go through FUSE")
+        yield Finding(Level.OK, f"the kernel {release} has no data-only layers: files are read through FUSE")
     else:
-        yield Finding(Level.OK, f"the kernel {release} has all that is needed")
+        yield Finding(Level.OK, f"the kernel {release} has all required features")
     if not Path("/dev/fuse").exists():
-        yield Finding(Level.ERROR, "/dev/fuse is not there", "modprobe fuse")
+        yield Finding(Level.ERROR, "/dev/fuse does not exist", "modprobe fuse")
     known = Path("/proc/filesystems").read_text(encoding="ascii").split()
     for name in ("fuse", "overlay"):
         if name not in known:
             yield Finding(
-                Level.WARNING, f"the kernel does not know the file system {name} yet", f"modprobe {name}"
+                Level.WARNING, f"the kernel has not loaded the file system {name}", f"modprobe {name}"
             )

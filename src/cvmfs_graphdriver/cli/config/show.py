@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver config show``: what is configured, and which line of which file says so."""
+"""``cvmfs-graphdriver config show``: the configuration, with the file and line of each value."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ __all__ = ["command"]
 
 @click.command("show")
 @click.argument("repository")
-@click.option("--all", "everything", is_flag=True, help="Show parameters that are at their default, too.")
+@click.option("--all", "everything", is_flag=True, help="Also show parameters that have their default value.")
 @etc_option
 @json_option
 def command(repository: str, etc: Path, *, everything: bool, as_json: bool) -> None:
-    """Print what is configured for REPOSITORY, and the file and line that set it.
+    """Print the configuration of REPOSITORY, with the file and line that set each value.
 
     Example: cvmfs-graphdriver config show unpacked.cern.ch
     """
@@ -44,7 +44,7 @@ def command(repository: str, etc: Path, *, everything: bool, as_json: bool) -> N
 
 
 def _quoted(value: str) -> str:
-    """As a shell would read it."""
+    """``value`` quoted for a shell."""
     if value and all(char.isalnum() or char in "_-+./:@%," for char in value):
         return value
     return "'" + value.replace("'", "'\\''") + "'"

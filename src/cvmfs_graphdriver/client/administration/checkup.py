@@ -1,7 +1,7 @@
-"""Is everything there that a repository needs? What is wrong, and how to mend it.
+"""Checks everything that a repository needs, and says how to fix what is wrong.
 
-Owns: the questions an administrator would ask one after the other: configuration, keys, cache, names,
-servers, trust, clock. Must not know: the kernel, how findings are shown.
+Owns: the checks in the order an administrator would make them: configuration, cache, proxies, servers, clock,
+trust. Must not know: the kernel, how findings are presented.
 """
 
 import os
@@ -48,7 +48,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what it is like, and what to do if that is not good."""
+    """The result of one check, and what to do if it is not good."""
 
     level: Level
     what: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 def check_repository(fqrn: str, etc: Path, now: datetime | None = None) -> Iterator[Finding]:
-    """Look at everything that ``fqrn`` needs; what a later question needs and is missing ends the list."""
+    """Check everything that ``fqrn`` needs; stops where later checks would make no sense."""
     try:
         configuration = load_configuration(fqrn, etc, {}, fetched_config_repository(etc, {}))
         yield from _check_files(configuration, etc)
@@ -73,23 +73,23 @@ def check_repository(fqrn: str, etc: Path, now: datetime | None = None) -> Itera
 
 def _check_files(configuration: Configuration, etc: Path) -> Iterator[Finding]:
     if not configuration.files:
-        yield Finding(Level.WARNING, f"there is no configuration below {etc}")
+        yield Finding(Level.WARNING, f"there are no configuration files in {etc}")
     for path in configuration.files:
         yield Finding(Level.OK, f"{path} is read")
     for unknown in unknown_parameters(configuration):
         where = f"{unknown.name} ({unknown.setting.origin})"
         if unknown.elsewhere:
-            yield Finding(Level.OK, f"{where} has no meaning for this client")
+            yield Finding(Level.OK, f"{where} has no effect on this client")
         else:
             remedy = f"did you mean {unknown.meant}?" if unknown.meant else "remove it"
-            yield Finding(Level.WARNING, f"{where} is no parameter", remedy)
+            yield Finding(Level.WARNING, f"{where} is not a known parameter", remedy)
 
 
 def _check_presentation(settings: RepositorySettings) -> Iterator[Finding]:
     if settings.presentation.claim_ownership:
         yield Finding(
             Level.WARNING,
-            "CVMFS_CLAIM_OWNERSHIP is set: files in containers lose their owners, and setuid its meaning",
+            "CVMFS_CLAIM_OWNERSHIP is set: files in containers lose their owners, setuid bits their effect",
             "set CVMFS_CLAIM_OWNERSHIP=no",
         )
 
@@ -98,7 +98,7 @@ def _check_cache(settings: RepositorySettings) -> Iterator[Finding]:
     directory = settings.cache.directory
     there = next(path for path in (directory, *directory.parents) if path.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding(Level.ERROR, f"{there} cannot be written to", "run as root, or set CVMFS_CACHE_BASE")
+        yield Finding(Level.ERROR, f"{there} is not writable", "run as root, or set CVMFS_CACHE_BASE")
         return
     free = shutil.disk_usage(there).free
     quota = settings.cache.quota
@@ -110,7 +110,7 @@ def _check_cache(settings: RepositorySettings) -> Iterator[Finding]:
         wanted = f"it may grow to {quota // _MEGABYTE} MB"
         yield Finding(
             Level.WARNING,
-            f"the cache {directory} has too little room: {wanted} ({room})",
+            f"the cache {directory} is short of space: {wanted} ({room})",
             "lower CVMFS_QUOTA_LIMIT",
         )
     else:
@@ -132,15 +132,15 @@ def _check_proxies(settings: RepositorySettings) -> Iterator[Finding]:
             continue
         found = resolver.resolve(host_of(name)).found
         if found:
-            yield Finding(Level.OK, f"the proxy {name} is {', '.join(found)}")
+            yield Finding(Level.OK, f"the proxy {name} resolves to {', '.join(found)}")
         else:
             yield Finding(
-                Level.ERROR, f"the proxy {name} does not resolve", "correct CVMFS_HTTP_PROXY, or the DNS"
+                Level.ERROR, f"the proxy {name} does not resolve", "correct CVMFS_HTTP_PROXY or DNS"
             )
 
 
 def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Finding]:
-    """Each server by itself, as the proxies allow."""
+    """Each server by itself, through the configured proxies."""
     newest = 0
     for server in settings.network.servers:
         network = Network(_only(settings, server), ClientCounters(), "")
@@ -149,7 +149,7 @@ def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Find
             whitelist = Whitelist.parse(Letter.parse(network.transfer.get(".cvmfswhitelist", _LIMIT)).body)
         except FormatError as error:
             yield Finding(
-                Level.ERROR, f"{server} sends nonsense: {error}", "is there a login page in between?"
+                Level.ERROR, f"{server} sends invalid data: {error}", "is there a login page in between?"
             )
             continue
         except CvmfsGraphdriverError as error:
@@ -162,7 +162,7 @@ def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Find
             Level.OK, f"{server} has revision {manifest.revision} of {published:%Y-%m-%d %H:%M} UTC"
         )
         if newest > manifest.revision:
-            yield Finding(Level.WARNING, f"{server} is behind: others have revision {newest}")
+            yield Finding(Level.WARNING, f"{server} is outdated: others have revision {newest}")
         newest = max(newest, manifest.revision)
         yield from _check_dates(server, published, whitelist, now)
 
@@ -171,20 +171,20 @@ def _check_dates(server: str, published: datetime, whitelist: Whitelist, now: da
     if max(published, whitelist.created) > now + _SKEW:
         yield Finding(
             Level.ERROR,
-            f"what {server} has was published in the future: this clock is wrong",
+            f"the content of {server} was published in the future: the clock of this machine is wrong",
             "set the clock (NTP)",
         )
     if whitelist.expired(now):
         yield Finding(
             Level.ERROR,
             f"the whitelist at {server} expired on {whitelist.expires:%Y-%m-%d}",
-            "tell the owner",
+            "notify the owner of the repository",
         )
     elif whitelist.expires < now + _SOON:
         yield Finding(
             Level.WARNING,
             f"the whitelist at {server} expires on {whitelist.expires:%Y-%m-%d}",
-            "tell the owner",
+            "notify the owner of the repository",
         )
 
 
@@ -203,7 +203,7 @@ def _check_trust(settings: RepositorySettings) -> Iterator[Finding]:
         return
     finally:
         client.close()
-    yield Finding(Level.OK, f"revision {manifest.revision} is proven")
+    yield Finding(Level.OK, f"revision {manifest.revision} is verified")
 
 
 def _only(settings: RepositorySettings, server: str) -> NetworkSettings:

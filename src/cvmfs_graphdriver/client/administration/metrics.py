@@ -1,7 +1,7 @@
 """The state of running clients as metrics for Prometheus.
 
-Owns: names and kinds of metrics (Prometheus' rules for naming: base units, ``_total`` for what only grows).
-Must not know: where a status comes from, how metrics are served.
+Owns: names and types of metrics (Prometheus' naming rules: base units, ``_total`` for counters). Must not
+know: where a status comes from, how metrics are served.
 """
 
 import math
@@ -30,29 +30,29 @@ def _ratio(status: Status) -> float:
 
 
 _GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
-    "revision": ("Revision that is mounted", lambda status: status.revision),
-    "published_timestamp_seconds": ("When that revision was published", lambda status: status.published),
+    "revision": ("Mounted revision", lambda status: status.revision),
+    "published_timestamp_seconds": ("Publication time of that revision", lambda status: status.published),
     "revision_age_seconds": (
         "Seconds since that revision was published",
         lambda status: max(0.0, time.time() - status.published) if status.published else math.nan,
     ),
-    "cache_hit_ratio": ("Objects found in the cache of all that were wanted", _ratio),
-    "uptime_seconds": ("Seconds since the client began", lambda status: status.uptime),
-    "offline": ("Whether servers cannot be asked or believed", lambda status: bool(status.offline)),
+    "cache_hit_ratio": ("Share of requested objects that were in the cache", _ratio),
+    "uptime_seconds": ("Seconds since the client started", lambda status: status.uptime),
+    "offline": ("Whether the last check for a new revision failed", lambda status: bool(status.offline)),
     "cache_used_bytes": ("Bytes in the cache", lambda status: status.cache_used),
-    "cache_pinned_bytes": ("Bytes in the cache that stay", lambda status: status.cache_pinned),
+    "cache_pinned_bytes": ("Pinned bytes in the cache", lambda status: status.cache_pinned),
     "cache_limit_bytes": (
-        "Bytes that the cache may hold, -1 for no limit",
+        "Maximum size of the cache in bytes, -1 for no limit",
         lambda status: status.cache_limit,
     ),
-    "open_catalogs": ("Catalogs that are open", lambda status: status.open_catalogs),
-    "entries": ("Entries of all catalogs", lambda status: status.entries),
-    "burned_proxies": ("Proxies out of use", lambda status: status.burned_proxies),
+    "open_catalogs": ("Open catalogs", lambda status: status.open_catalogs),
+    "entries": ("Entries in all catalogs", lambda status: status.entries),
+    "burned_proxies": ("Proxies not in use because they failed", lambda status: status.burned_proxies),
 }
 _COUNTERS = {
     "cache_hits": ("Objects found in the cache", Count.HITS),
     "cache_misses": ("Objects not found in the cache", Count.MISSES),
-    "downloads": ("Transfers that succeeded", Count.DOWNLOADS),
+    "downloads": ("Successful transfers", Count.DOWNLOADS),
     "received_bytes": ("Bytes received", Count.BYTES_RECEIVED),
     "opens": ("Files opened", Count.OPENS),
     "directory_opens": ("Directories opened", Count.DIRECTORY_OPENS),
@@ -61,14 +61,14 @@ _COUNTERS = {
 
 
 def metrics_text(statuses: Iterable[Status]) -> bytes:
-    """All metrics of these clients, in Prometheus' text form."""
+    """All metrics of these clients, in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Clients(list(statuses)))
     return generate_latest(registry)
 
 
 class _Clients(Collector):
-    """Gives the metrics of clients; each has the label ``repository``."""
+    """Collects the metrics of clients; each has the label ``repository``."""
 
     def __init__(self, statuses: list[Status]) -> None:
         self._statuses = statuses
@@ -78,7 +78,7 @@ class _Clients(Collector):
         yield from self._counters()
         yield from self._choices()
         latency = HistogramMetricFamily(
-            f"{_PREFIX}_download_seconds", "How long successful transfers took", labels=["repository"]
+            f"{_PREFIX}_download_seconds", "Duration of successful transfers", labels=["repository"]
         )
         for status in self._statuses:
             total = 0
@@ -104,7 +104,7 @@ class _Clients(Collector):
                 counter.add_metric([status.fqrn], float(status.counters[count]))
             yield counter
         failures = CounterMetricFamily(
-            f"{_PREFIX}_transfer_failures", "Attempts of transfers that failed", labels=["repository", "kind"]
+            f"{_PREFIX}_transfer_failures", "Failed attempts of transfers", labels=["repository", "kind"]
         )
         for status in self._statuses:
             for kind, number in status.failures.items():
@@ -126,7 +126,7 @@ class _Clients(Collector):
         yield size
 
     def _choices(self) -> Iterator["Metric"]:
-        """Which server and which proxy are in use, and which proxies are burned: 1, others 0."""
+        """1 for the server and the proxy in use, and for burned proxies, 0 for others."""
         hosts = GaugeMetricFamily(f"{_PREFIX}_host_active", "Servers", labels=["repository", "host"])
         proxies = GaugeMetricFamily(
             f"{_PREFIX}_proxy_active", "Proxies by address", labels=["repository", "group", "proxy"]

@@ -1,6 +1,6 @@
-"""The clients that run on this machine.
+"""The clients that are running on this machine.
 
-Owns: finding their talk sockets and asking them how they are. Must not know: who wants to know.
+Owns: finding their talk sockets and asking for their status. Must not know: who uses the status.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _ANY = "any.repository"
 
 
 def find_sockets(etc: Path) -> list[Path]:
-    """Talk sockets where the configuration below ``etc`` puts them; clients may have left some behind."""
+    """The talk sockets where the configuration in ``etc`` places them, including stale ones."""
     configuration = load_configuration(_ANY, etc, {})
     places = {}
     for name in ("CVMFS_CACHE_BASE", "CVMFS_CACHE_DIR", "CVMFS_WORKSPACE"):
@@ -29,22 +29,22 @@ def find_sockets(etc: Path) -> list[Path]:
     found = set(Path(places["CVMFS_CACHE_BASE"] or "/nowhere").glob(f"*/{_SOCKET}*"))
     for name in ("CVMFS_CACHE_DIR", "CVMFS_WORKSPACE"):
         if places[name]:
-            # Each repository's directory may have its name in it.
+            # The directory's name may contain the repository's.
             found |= set(Path(places[name].replace(_ANY, "*")).parent.glob(f"*/{_SOCKET}*"))
     return sorted(found, key=lambda path: path.name)
 
 
 def ask_status(socket: Path, *, seconds: float = 60.0) -> Status:
-    """The state of the client at ``socket``. Raises TalkError: nobody answers, or one of another version."""
+    """The status of the client at ``socket``. Raises TalkError: no answer, or one of another version."""
     answer = ask(socket, "status json", seconds=seconds)
     try:
         return Status.parse(answer)
     except ValueError as error:
-        raise TalkError(f"{socket}: the client's answer is not understood: {error}") from error
+        raise TalkError(f"{socket}: the client's answer cannot be understood: {error}") from error
 
 
 def running_clients(sockets: Iterable[Path]) -> list[Status]:
-    """The states of all clients that answer."""
+    """The status of each client that answers."""
     found = []
     for socket in sockets:
         with suppress(TalkError):

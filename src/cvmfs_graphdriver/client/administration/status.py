@@ -1,6 +1,6 @@
-"""What there is to say about a running client, in one value.
+"""The status of a running client as one value.
 
-Owns: the collection of what many parts know. Must not know: who reads it, in which form.
+Owns: collecting it from the parts of a client. Must not know: who reads it, in which form.
 """
 
 import json
@@ -28,7 +28,7 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Sizes in bytes, times in seconds; ``limit`` is -1 for none, ``published`` a unix time or 0."""
+    """Sizes in bytes, times in seconds; ``cache_limit`` is -1 for none, ``published`` a Unix time or 0."""
 
     fqrn: str
     version: str
@@ -39,17 +39,17 @@ class Status:
     root_hash: str
     published: int
     offline: str
-    """Why servers cannot be asked or believed; empty if all is well."""
+    """Why the last check for a new revision failed; empty if it succeeded."""
     next_refresh: float
-    """Seconds until the next look for a new revision; -1 if there is none."""
+    """Seconds until the next check for a new revision; -1 if there is none."""
     host: str
     hosts: tuple[str, ...]
     proxy: str
-    """As the configuration calls it."""
+    """Its name in the configuration."""
     proxy_address: str
     proxies: tuple[tuple[str, ...], ...]
     proxy_group: int
-    """The group in use; of that, so many as are burned stand at the end."""
+    """The index of the group in use, whose last ``burned_proxies`` members are burned."""
     burned_proxies: int
     cache_directory: str
     cache_used: int
@@ -67,10 +67,10 @@ class Status:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``as_json`` became. Raises ValueError: it is something else."""
+        """Parse ``as_json`` after serialisation. Raises ValueError: the text is something else."""
         value = json.loads(text)
         if not isinstance(value, dict) or value.keys() != {field.name for field in fields(cls)}:
-            raise ValueError("the client is of another version")
+            raise ValueError("the client has another version")
         value["proxies"] = tuple(tuple(group) for group in value["proxies"])
         for name in ("hosts", "latency_bounds", "latencies"):
             value[name] = tuple(value[name])
@@ -79,12 +79,12 @@ class Status:
         return cls(**value)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """A dictionary that JSON can represent."""
         return asdict(self)
 
 
 def status_of(client: Client, mountpoint: str) -> Status:
-    """The state of a client now. Raises RepositoryError, CacheError."""
+    """The current status of a client. Raises RepositoryError, CacheError."""
     revision = client.current
     manifest = client.confirmed_manifest or (revision.manifest if revision else None)
     failover = client.transfer.failover

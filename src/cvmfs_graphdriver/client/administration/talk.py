@@ -1,7 +1,7 @@
-"""What a running client answers when it is talked to (CernVM-FS format reference, section 12).
+"""The commands of the talk socket of a running client (CernVM-FS format reference, section 12).
 
-Owns: the commands and the form of their answers, which administrators' scripts read. Must not know: sockets.
-Commands that make no sense for this client are answered like unknown ones.
+Owns: the commands and the form of their answers, which administrators' scripts parse. Must not know: sockets.
+Commands of the reference client that do not apply to this client are unknown.
 """
 
 import json
@@ -32,13 +32,13 @@ _OK = "OK\n"
 _NO_FILE = "No such regular file\n"
 
 Handler = Callable[[str], str | None]
-"""Gets the rest of the line; None stands for success without any more to say."""
+"""Takes the rest of the line; returns None for success without output."""
 
 
 class Talk:
-    """Answers for one client that is mounted at ``mountpoint``.
+    """Answers commands to one client that is mounted at ``mountpoint``.
 
-    ``refresh`` looks for a new revision and shows it, which is more than the client alone can do.
+    ``refresh`` checks for a new revision and makes it visible, which the client alone cannot do.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Talk:
         self._client = client
         self._mountpoint = mountpoint
         self._refresh = refresh or client.refresh
-        # The longest beginning that fits decides; the rest of the line is the argument.
+        # The longest matching prefix decides; the rest of the line is the argument.
         self._commands: Mapping[str, Handler] = {
             "cache size": self._cache_size,
             "cache instance": lambda _: f"{client.cache.directory}\n",
@@ -93,7 +93,7 @@ class Talk:
         }
 
     def answer(self, line: str) -> str:
-        """The answer to one command; it never fails, an error is an answer, too."""
+        """The answer to one command; errors are answers, too."""
         words = line.strip("\0 \r\n\t").split(" ")
         for count in range(len(words), 0, -1):
             handler = self._commands.get(" ".join(words[:count]))
@@ -194,7 +194,7 @@ class Talk:
         try:
             place_of_nameserver(place)
         except ValueError:
-            raise _UsageError(f"{place!r} is no address of a name server") from None
+            raise _UsageError(f"{place!r} is not the address of a name server") from None
         for network in filter(None, (self._client.network, self._client.external_network)):
             network.nameserver = place
 
@@ -208,13 +208,13 @@ class Talk:
             raise _UsageError("usage: timeout set <proxy> <direct>")
         proxy, direct = map(_number, words)
         if min(proxy, direct) <= 0:
-            raise _UsageError("a timeout is more than 0 seconds")
+            raise _UsageError("a timeout must be more than 0 seconds")
         self._client.transfer.timeout, self._client.transfer.timeout_direct = proxy, direct
 
     # The process
 
     def _status(self) -> "Status":
-        from cvmfs_graphdriver.client.administration.status import status_of  # a mount need not wait for it
+        from cvmfs_graphdriver.client.administration.status import status_of  # not needed to mount
 
         return status_of(self._client, str(self._mountpoint))
 
@@ -250,7 +250,7 @@ class Talk:
         return "".join(lines)
 
     def _latency(self, _: str) -> str:
-        """How many transfers took how long, as a table of comma-separated values."""
+        """The latency histogram of transfers as comma-separated values."""
         status = self._status()
         bounds = [*map(str, status.latency_bounds), "inf"]
         rows = "".join(f"{bound},{count}\n" for bound, count in zip(bounds, status.latencies, strict=True))
@@ -258,7 +258,7 @@ class Talk:
 
 
 class _UsageError(Exception):
-    """What was asked for cannot be done, and why. Does not leave this module."""
+    """A command cannot be carried out. Does not leave this module."""
 
 
 def _number(text: str) -> float:
@@ -267,7 +267,7 @@ def _number(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value < 2**40:
-        raise _UsageError(f"{text!r} is no number")
+        raise _UsageError(f"{text!r} is not a valid number")
     return value
 
 

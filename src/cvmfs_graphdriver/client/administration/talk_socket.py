@@ -1,6 +1,6 @@
-"""The socket that a running client is talked to through, from both ends.
+"""Both ends of the socket through which a running client takes commands.
 
-Owns: one command per connection, bounded in size and time (CernVM-FS format reference, section 12). Must not
+Owns: one command per connection, limited in size and time (CernVM-FS format reference, section 12). Must not
 know: commands.
 """
 
@@ -25,9 +25,9 @@ _ANSWER = 256 * 1024 * 1024
 
 @contextlib.contextmanager
 def serve_talk(path: Path, answer: Callable[[str], str], owner: str = "") -> Iterator[None]:
-    """Answer commands that come through the socket ``path`` until the block ends.
+    """Answer commands sent to the socket ``path`` until the block ends.
 
-    Raises TalkError: the socket cannot be made; ConfigurationError: there is no user ``owner``.
+    Raises TalkError: the socket cannot be created; ConfigurationError: there is no user ``owner``.
     """
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
@@ -47,11 +47,11 @@ def serve_talk(path: Path, answer: Callable[[str], str], owner: str = "") -> Ite
 def ask(path: Path, command: str, *, seconds: float = 60.0) -> str:
     """The answer of the client whose socket is ``path``.
 
-    Raises TalkError: nobody answers there, or not in time, or the command is too long.
+    Raises TalkError: no answer, or not in time, or the command is too long.
     """
     line = command.encode("utf-8", "surrogateescape") + b"\n"
     if len(line) > _COMMAND:
-        raise TalkError(f"the command is too long: at most {_COMMAND - 1} bytes are taken")
+        raise TalkError(f"the command is longer than {_COMMAND - 1} bytes")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             sock.settimeout(seconds)
@@ -61,7 +61,7 @@ def ask(path: Path, command: str, *, seconds: float = 60.0) -> str:
             while piece := sock.recv(65536):
                 data += piece
                 if len(data) > _ANSWER:
-                    raise TalkError(f"{path}: the answer has no end")
+                    raise TalkError(f"{path}: the answer is too long")
     except TimeoutError:
         raise TalkError(f"{path}: no answer within {seconds:g} seconds") from None
     except OSError as error:
@@ -70,14 +70,14 @@ def ask(path: Path, command: str, *, seconds: float = 60.0) -> str:
 
 
 def _remove(path: Path, inode: int) -> None:
-    """Remove our socket; another client's, which has replaced it, stays."""
+    """Remove our socket, unless another client has replaced it."""
     with contextlib.suppress(FileNotFoundError):
         if path.lstat().st_ino == inode:
             path.unlink()
 
 
 def _bind(sock: socket.socket, path: Path, owner: str) -> int:
-    """Give the socket its name; returns the inode number of that."""
+    """Bind the socket to its path; returns the inode number of the path."""
     try:
         user = pwd.getpwnam(owner) if owner else None
     except KeyError:
@@ -91,11 +91,11 @@ def _bind(sock: socket.socket, path: Path, owner: str) -> int:
         if user is not None:
             os.chown(temporary, user.pw_uid, user.pw_gid)
         sock.listen()
-        # A socket that a client before us has left is replaced; whoever connects finds one that listens.
+        # Replaces a stale socket atomically: whoever connects finds one that listens.
         inode = temporary.lstat().st_ino
         temporary.replace(path)
     except OSError as error:
-        raise TalkError(f"cannot make the talk socket {path}: {error.strerror}") from error
+        raise TalkError(f"cannot create the talk socket {path}: {error.strerror}") from error
     return inode
 
 
@@ -106,7 +106,7 @@ def _connect(sock: socket.socket, path: Path) -> None:
 
 @contextlib.contextmanager
 def _near(path: Path) -> Iterator[str]:
-    """A name for ``path`` that is short enough for a socket: at most 108 bytes."""
+    """A name for ``path`` that fits into the 108 bytes of a socket address."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -127,7 +127,7 @@ def _listen(sock: socket.socket, closing: threading.Event, answer: Callable[[str
 
 
 def _read_command(connection: socket.socket) -> str:
-    """One line, ended by a newline, a NUL or the end of what is sent; what is too long is cut off."""
+    """One line, ended by a newline, a NUL or the end of the stream, and truncated if it is too long."""
     data = bytearray()
     while len(data) < _PATIENCE and not data.endswith((b"\n", b"\0")):
         piece = connection.recv(_PATIENCE)

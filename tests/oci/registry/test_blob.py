@@ -94,7 +94,7 @@ def test_breaks_without_a_byte_between_are_given_up() -> None:
 
 
 def test_another_part_than_asked_for_is_refused() -> None:
-    with pytest.raises(RegistryReplyError, match="others came"):
+    with pytest.raises(RegistryReplyError, match="sent other bytes"):
         _read(lambda e: _partial(e, 100_000, start=7 if _offset(e) else None))
 
 

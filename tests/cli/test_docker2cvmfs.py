@@ -251,7 +251,7 @@ class TestCredentials:
         before = site.files()
         done = _run("make-thin", "-i", f"{guarded}/app:1", "-o", f"{guarded}/thin:1", *_places(site))
         assert done.status == 33
-        assert "check name and password, or run docker login" in done.line
+        assert "check user name and password, or run docker login" in done.line
         assert site.files() == before
 
     def test_the_target_is_asked_before_layers_are_fetched(
@@ -325,7 +325,7 @@ class TestBadInput:
         assert _run("make-thin", "-i", image, "-o", thin, *_places(site)).status == 0
         done = self._refused(site, "-i", thin, "-o", thin)
         assert done.status == 60
-        assert "is a thin image already" in done.line
+        assert "is already a thin image" in done.line
 
     def test_usage(self, image: str) -> None:
         assert _run("make-thin", "-i", image, "-o", "thin:1").status == 2
@@ -345,7 +345,7 @@ class TestBadInput:
             push(tmp_path / "big", f"{server.host}/big:1")
             done = self._refused(site, "-i", f"{server.host}/big:1", "-o", f"{server.host}/thin/big:1")
             assert done.status == 41
-            assert "the disk is full: free space there and run it again" in done.line
+            assert "the disk is full: free some space and try again" in done.line
             # There is room again for something smaller.
             output = f"{server.host}/thin/small:1"
             small = _run("make-thin", "-i", f"{server.host}/app:1", "-o", output, *_places(site))

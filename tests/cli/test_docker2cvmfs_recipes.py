@@ -150,5 +150,5 @@ def test_a_loop_sees_what_is_new_until_it_is_interrupted(
         process.communicate()
     assert process.returncode == 130
     assert complaints.splitlines()[-1] == "docker2cvmfs: interrupted"
-    assert f"docker2cvmfs: {recipe}:1: a recipe is a mapping" in complaints
+    assert f"docker2cvmfs: {recipe}:1: a recipe must be a mapping" in complaints
     assert len(site.tree(b"/layers/" + _layer("3.0").digest[7:].encode())) == 2

@@ -97,6 +97,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_a_full_disk_leaves_no_half_file(source: LayoutImage, small_disk: Path) -> None:
-    with pytest.raises(OutputError, match="the disk is full: free space there and run it again"):
+    with pytest.raises(OutputError, match="the disk is full: free some space and try again"):
         _pull(source, small_disk)
     assert os.listdir(small_disk) == []

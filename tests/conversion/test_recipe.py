@@ -78,20 +78,20 @@ def test_a_name_by_digest_cannot_be_pushed() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "r.yaml:1: a recipe is a mapping"),
-        ("- a\n", "r.yaml:1: a recipe is a mapping"),
+        ("", "r.yaml:1: a recipe must be a mapping"),
+        ("- a\n", "r.yaml:1: a recipe must be a mapping"),
         ("version: 1\n  input: [\n", "r.yaml:2: this is not YAML"),
         ("version: 1\ncvmfs_repo: r\ninput: [\n", "r.yaml:4: this is not YAML"),
         ("version: 1\nversion: 1\n", "r.yaml:2: this is not YAML"),
         ("a: &a [*a]\n", "r.yaml:1: the key 'a' is unknown"),
         ("version: 1\nimput: []\n", "r.yaml:2: the key 'imput' is unknown"),
-        ("\nversion: 2\n", "r.yaml:2: only recipes of version 1"),
+        ("\nversion: 2\n", "r.yaml:2: only recipes of version 1 are"),
         ("cvmfs_repo: r\n", "r.yaml:1: the key 'version' is missing"),
         ("version: 1\ninput: []\n", "r.yaml:1: the key 'cvmfs_repo' is missing"),
-        ("version: 1\ncvmfs_repo: [r]\ninput: []\n", "r.yaml:2: 'cvmfs_repo' is not a text"),
-        ("version: 1\ncvmfs_repo: ''\ninput: []\n", "r.yaml:2: 'cvmfs_repo' is not a text"),
+        ("version: 1\ncvmfs_repo: [r]\ninput: []\n", "r.yaml:2: 'cvmfs_repo' is not a string"),
+        ("version: 1\ncvmfs_repo: ''\ninput: []\n", "r.yaml:2: 'cvmfs_repo' is not a string"),
         ("version: 1\ncvmfs_repo: r\ninput: 'x'\n", "r.yaml:3: 'input' is not a list"),
-        ("version: 1\ncvmfs_repo: r\ninput:\n - 5\n", "r.yaml:4: 5 is not a text"),
+        ("version: 1\ncvmfs_repo: r\ninput:\n - 5\n", "r.yaml:4: 5 is not a string"),
         (
             "version: 1\ncvmfs_repo: r\ninput:\n - 'fedora'\n",
             "r.yaml:4: 'fedora' does not begin with https://",
@@ -102,7 +102,7 @@ def test_a_name_by_digest_cannot_be_pushed() -> None:
         ),
         (
             "version: 1\ncvmfs_repo: r\ninput: ['https://r.org/a:1']\noutput_format: 'https://x y'\n",
-            "r.yaml:4: output_format makes 'https://x y' of r.org/a:1",
+            "r.yaml:4: output_format turns r.org/a:1 into 'https://x y'",
         ),
     ],
 )

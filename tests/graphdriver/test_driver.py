@@ -368,7 +368,7 @@ def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
     ("tar", "message"),
     [
         (tar_of(("../out", b"x")), "leads out of the layer"),
-        (tar_of(("a", b"x"))[:700], "cut short"),
+        (tar_of(("a", b"x"))[:700], "truncated"),
         (b"this is no tar stream" * 100, "refused"),
     ],
 )

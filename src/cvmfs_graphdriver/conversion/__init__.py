@@ -1,4 +1,4 @@
-"""From an image in a registry to layers in a repository and a thin image.
+"""Converting images from registries into layers in a repository and thin images.
 
-Knows nothing of the kernel.
+Knows nothing about the kernel.
 """

@@ -1,10 +1,10 @@
-"""Many images, in as few revisions as is wise.
+"""Converting many images in few revisions.
 
-Owns: which images share a revision, and that one bad image never stops the rest: it leaves no trace in the
-revision of the others. Must not know: where the list of images comes from, nor who is told.
+Owns: which images share a revision, and that a bad image never stops the others and leaves no trace in their
+revision. Must not know: where the list of images comes from, how outcomes are reported.
 
-A revision is published when it has enough new layers, or when the first of its images has waited long enough:
-what is not published is lost if the program is killed, and nobody sees it.
+A revision is published when it has enough new layers, or when its first image has waited long enough: until
+then nobody sees it, and it is lost if the program is killed.
 """
 
 import itertools
@@ -24,25 +24,25 @@ from cvmfs_graphdriver.publisher.repository import Repository
 __all__ = ["Batch", "ConversionRequest", "Outcome"]
 
 _LAYERS = 128
-"""New layers in one revision, each of which is an open catalog until then."""
+"""New layers in one revision; each is an open catalog until it is published."""
 _SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionRequest:
-    """An image that shall be made thin; both functions may raise, as they do for a bad name."""
+    """A request to make an image thin; both functions may raise, for example for an invalid name."""
 
     image: str
-    """As whoever asks for it calls it."""
+    """The image's name as requested."""
     source: Callable[[], ImageSource]
     target: Callable[[], ThinTarget]
     place: str = ""
-    """File and line of a recipe."""
+    """File and line in a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an image, or of a line for which none could be found: ``made`` or ``error``."""
+    """The result for an image, or for a recipe's line that yields none: ``made`` or ``error``."""
 
     place: str
     image: str
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """An image whose layers are in the revision that is being made."""
+    """An image whose layers are in the revision being made."""
 
     outcome: Outcome
     draft: ThinDraft
@@ -76,16 +76,16 @@ class Batch:
     clock: Callable[[], float] = time.monotonic
 
     def run(self, requests: Iterable[ConversionRequest | Outcome]) -> Iterator[Outcome]:
-        """Convert every image; what cannot be is told, and the next one is taken.
+        """Convert every image; failures are outcomes too, and do not stop the rest.
 
-        Outcomes come in the order of what was asked for; one among the requests is passed on in its place.
+        Outcomes come in the order of the requests; an outcome among the requests is passed on in its place.
         """
         waiting = iter(requests)
         for first in waiting:
             yield from self._revision(itertools.chain([first], waiting))
 
     def _revision(self, requests: Iterable[ConversionRequest | Outcome]) -> Iterator[Outcome]:
-        """Publish one revision, and tell what became of its images."""
+        """Publish one revision and yield the outcomes of its images."""
         done: list[Outcome | _Taken] = []
         failure: CvmfsGraphdriverError | None = None
         requests = iter(requests)
@@ -127,6 +127,6 @@ def _begun(request: ConversionRequest | Outcome) -> Outcome:
 
 
 def _failed(one: Outcome | _Taken, error: CvmfsGraphdriverError) -> Outcome:
-    """What became of an image whose revision could not be published; an error of its own counts."""
+    """The outcome of an image whose revision could not be published; an error of its own prevails."""
     outcome = one.outcome if isinstance(one, _Taken) else one
     return outcome if outcome.error is not None else replace(outcome, error=error)

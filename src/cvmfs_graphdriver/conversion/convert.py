@@ -1,9 +1,9 @@
-"""Images into a repository: the layers that are not there yet, all in one transaction, and their thin.json.
+"""Converting images: the layers that the repository lacks, in one transaction, and their thin.json.
 
-Owns: which layers are needed, the order of things, and the account of them. Of an image nothing becomes
-visible unless all of it has been fetched, verified and stored; one that cannot be is left out of the
-transaction as if nobody had asked for it. Must not know: how the image's source, the repository's storage or
-a progress bar work.
+Owns: which layers are needed, the order of steps, and the statistics. Nothing of an image becomes visible
+unless all of it has been fetched, verified and stored; an image that fails is left out of the transaction as
+if it had never been requested. Must not know: how the image's source, the repository's storage or a progress
+bar work.
 """
 
 import threading
@@ -29,12 +29,12 @@ __all__ = ["Conversion", "Intake", "convert", "describe", "distinct_layers"]
 _MAX_THIN_LAYER = 2 << 20
 _MARKER = b"/.cvmfscatalog"
 _PARALLEL = 3
-"""Layers fetched at once: enough to hide a registry's delays; the cores are busy with fewer."""
+"""Layers fetched at once: enough to hide a registry's latency; fewer keep the cores busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion did: ``new`` layers were fetched and stored, ``shared`` ones were there already."""
+    """What a conversion did: ``new`` layers were fetched and stored, ``shared`` ones were already there."""
 
     thin: ThinImage
     new: tuple[ImageLayer, ...]
@@ -42,18 +42,18 @@ class Conversion:
     revision: int
     """The repository's revision in which all layers are."""
     stored_bytes: int = 0
-    """What its files take that were not there before, compressed, without catalogs."""
+    """Compressed size of the new files, without catalogs."""
     known_objects: int = 0
-    """Files and pieces of files that some other layer had brought before."""
+    """Files and chunks of files that were already stored."""
     notes: tuple[str, ...] = field(default=())
-    """What could not be kept as it was, a line each."""
+    """What could not be preserved, a line each."""
 
 
 def distinct_layers(image: Image) -> list[ImageLayer]:
     """The layers of an image, base first, without repetitions.
 
-    Of a layer that occurs more than once the topmost is kept: whatever it says decides there, so the ones
-    below it make no difference, and no directory can be stacked twice.
+    Of a layer that occurs more than once, the topmost is kept: it hides the others, so they make no
+    difference, and no directory can be stacked twice.
     """
     topmost: dict[str, ImageLayer] = {}
     for layer in reversed(image.layers):
@@ -62,7 +62,7 @@ def distinct_layers(image: Image) -> list[ImageLayer]:
 
 
 def describe(image: Image, repository: str, layout: LayerLayout) -> ThinImage:
-    """The thin.json of an image whose layers lie, or will lie, in ``repository``.
+    """The thin.json of an image whose layers are, or will be, in ``repository``.
 
     Raises UnsupportedImageError: it has a layer that cannot be put there.
     """
@@ -84,10 +84,10 @@ def describe(image: Image, repository: str, layout: LayerLayout) -> ThinImage:
 def convert(
     source: ImageSource, image: Image, repository: Repository, layout: LayerLayout, progress: Progress
 ) -> Conversion:
-    """Bring the layers of an image into a repository, and publish them as one revision.
+    """Publish the layers of an image in a repository, as one revision.
 
-    Raises AlreadyThinError, LayerPlaceError, and what the source, the layers and the publisher raise; the
-    repository is then as it was before.
+    Raises AlreadyThinError, LayerPlaceError, and whatever the source, the layers and the publisher raise; the
+    repository is then unchanged.
     """
     with Intake(repository, layout, progress) as intake:
         conversion = intake.add(source, image)
@@ -96,7 +96,7 @@ def convert(
 
 
 class Intake:
-    """Images on their way into one revision; holds the repository's lock from ``with`` to its end."""
+    """Collects images for one revision; holds the repository's lock within its ``with`` block."""
 
     def __init__(self, repository: Repository, layout: LayerLayout, progress: Progress) -> None:
         self._repository = repository
@@ -105,9 +105,9 @@ class Intake:
         self._transaction = Transaction(repository)
         self._changed = False
         self.layers = 0
-        """Layers that the revision has and the one before has not."""
+        """Layers that are new in this revision."""
         self.broken = False
-        """Whether an image failed so late that the revision cannot be published any more."""
+        """Whether an image failed so late that the revision can no longer be published."""
 
     def __enter__(self) -> Self:
         self._transaction.__enter__()
@@ -119,10 +119,10 @@ class Intake:
         self._transaction.__exit__(kind, error, trace)
 
     def add(self, source: ImageSource, image: Image) -> Conversion:
-        """Take in an image; for one thread. What it says is so as soon as the revision is published.
+        """Add an image; for one thread. The result holds once the revision is published.
 
-        Raises AlreadyThinError, LayerPlaceError, and what the source, the layers and the publisher raise;
-        the revision then is what it would be without this image, or ``broken``.
+        Raises AlreadyThinError, LayerPlaceError, and whatever the source, the layers and the publisher raise;
+        the revision is then as if this image had not been added, or ``broken``.
         """
         transaction, layout = self._transaction, self._layout
         thin = describe(image, self._repository.fqrn, layout)
@@ -160,14 +160,14 @@ class Intake:
         )
 
     def publish(self) -> None:
-        """Make the revision, unless it would be the one that there is. Raises what the publisher raises."""
+        """Publish the revision if anything changed. Raises whatever the publisher raises."""
         if self._changed:
             self._transaction.publish()
 
     def _stage(self, source: ImageSource, layers: Sequence[ImageLayer]) -> tuple[list[StagedTree], list[str]]:
-        """Take in the layers, several at a time, and tell what could not be kept.
+        """Store the layers, several at a time; also returns what could not be preserved.
 
-        If one cannot be, nothing of the others stays.
+        If one fails, nothing of the others remains.
         """
         self._progress.begin(source.name, layers)
         halt = threading.Event()
@@ -210,7 +210,7 @@ class Intake:
 
 
 def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout) -> dict[bytes, bytes]:
-    """The layout's records of an image that are not in the repository as they should be."""
+    """The layout's records for an image that are missing from the repository or outdated."""
     records = {
         path: data
         for path, data in layout.records(image, transaction.read_file)
@@ -222,9 +222,9 @@ def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout
 
 
 def _make_catalogs(transaction: Transaction, layers: Sequence[ImageLayer], layout: LayerLayout) -> None:
-    """Give the directories above layers catalogs of their own, if they are new.
+    """Give new directories above the layers catalogs of their own.
 
-    They get the stock tools' marker, too, which no container sees: it is outside of every layer.
+    They also get the stock tools' marker, which no container sees, since it is outside of all layers.
     """
     for layer in layers:
         for path in layout.catalogs(layer.descriptor.digest):
@@ -234,19 +234,19 @@ def _make_catalogs(transaction: Transaction, layers: Sequence[ImageLayer], layou
 
 
 def _is_there(transaction: Transaction, path: bytes) -> bool:
-    """Whether a layer is in its place. Raises LayerPlaceError: that cannot be one."""
+    """Whether a layer is in its place. Raises LayerPlaceError: the place is occupied."""
     _require_way(transaction, path)
     entry = transaction.lookup(path)
     if entry is not None and not entry.is_directory:
         raise LayerPlaceError(
-            f"{path.decode()} in the repository should be a layer's directory and is something else; "
+            f"{path.decode()} in the repository should be a layer's directory but is something else; "
             "remove it or choose another place for the layers"
         )
     return entry is not None
 
 
 def _require_way(transaction: Transaction, path: bytes) -> None:
-    """Make sure before anything is changed that there are, or can be, directories down to ``path``."""
+    """Make sure, before any change, that the directories above ``path`` exist or can be created."""
     parts = path.split(b"/")
     for above in (b"/".join(parts[:end]) for end in range(2, len(parts))):
         entry = transaction.lookup(above)
@@ -255,16 +255,16 @@ def _require_way(transaction: Transaction, path: bytes) -> None:
         if not entry.is_directory:
             raise LayerPlaceError(
                 f"{above.decode('utf-8', 'replace')} in the repository is in the way of "
-                f"{path.decode('utf-8', 'replace')}, for it is no directory; "
+                f"{path.decode('utf-8', 'replace')}, because it is not a directory; "
                 "remove it or choose another place for the layers"
             )
 
 
 def _refuse_thin(source: ImageSource, name: str, layers: Sequence[ImageLayer]) -> None:
-    """A thin image is one small layer with one file; converting it again would bury its thin.json."""
+    """Raise AlreadyThinError for a thin image: converting it again would bury its thin.json in a layer."""
     if len(layers) != 1 or layers[0].descriptor.size > _MAX_THIN_LAYER:
         return
     with source.blob(layers[0].descriptor) as blob:
         paths = [entry.path for entry in LayerStream(f"the layer of {name}", blob, layers[0].diff_id)]
     if paths == [b"/" + THIN_FILE]:
-        raise AlreadyThinError(f"image {name} is a thin image already: there is nothing to convert")
+        raise AlreadyThinError(f"image {name} is already a thin image: there is nothing to convert")

@@ -1,4 +1,4 @@
-"""Errors of converting images: what neither the registry nor the repository is to blame for."""
+"""Errors of converting images that neither the registry nor the repository causes."""
 
 from typing import ClassVar
 
@@ -26,30 +26,30 @@ class AlreadyThinError(ConversionError):
 
 
 class LayerPlaceError(ConversionError):
-    """Something that is no layer lies in the repository where a layer belongs, or the place has no name."""
+    """A layer's place in the repository is occupied by something else, or its path is invalid."""
 
     exit_code: ClassVar[int] = 61
 
 
 class HaltedError(ConversionError):
-    """A layer was left unfinished because another one failed, whose error is the one to be told."""
+    """A layer was abandoned because another one failed; that one's error is reported."""
 
     exit_code: ClassVar[int] = 63
 
 
 class OutputError(ConversionError):
-    """A file cannot be written: no room, no permission, no such directory."""
+    """A file cannot be written: no space, no permission, no such directory."""
 
     exit_code: ClassVar[int] = 62
 
 
 class RecipeError(ConversionError):
-    """A recipe does not have its form; the message names file and line."""
+    """A recipe is malformed; the message names file and line."""
 
     exit_code: ClassVar[int] = 64
 
 
 class RecipeIncompleteError(ConversionError):
-    """Some of several images could not be converted; each has been told of."""
+    """Some of several images could not be converted; each failure has been reported."""
 
     exit_code: ClassVar[int] = 65

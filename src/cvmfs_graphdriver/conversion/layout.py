@@ -1,7 +1,7 @@
-"""Where layers lie in a repository, and what lies beside them.
+"""Where layers are in a repository, and what is beside them.
 
-Owns: the two layouts that readers know (format reference, sections 17 and 18). Must not know: what is in a
-layer. A layer's directory is named by the digest of its blob, so it never changes once it is there.
+Owns: the two layouts that readers know (format reference, sections 17 and 18). Must not know: what a layer
+contains. A layer's directory is named after the digest of its blob, so it never changes once it exists.
 """
 
 import json
@@ -23,43 +23,43 @@ FileReader = Callable[[bytes], bytes | None]
 
 
 class LayerLayout(Protocol):
-    """Gives each layer its directory."""
+    """Assigns each layer its directory."""
 
     def directory(self, digest: ContentDigest) -> bytes:
-        """The absolute path in the repository of the layer's root."""
+        """The absolute path of the layer's root in the repository."""
         ...
 
     def catalogs(self, digest: ContentDigest) -> tuple[bytes, ...]:
-        """Directories above it that have catalogs of their own, the uppermost first.
+        """Directories above it that have catalogs of their own, topmost first.
 
-        So the root catalog, which every client loads, does not grow with the layers.
+        Thus the root catalog, which every client loads, does not grow with the layers.
         """
         ...
 
     def records(self, image: Image, read: FileReader) -> Iterator[tuple[bytes, bytes]]:
-        """The files that say which images there are: paths and what should stand there.
+        """The files that record which images there are: paths and required content.
 
-        ``read`` gives what stands at a path by now, None for nothing.
+        ``read`` returns the present content of a path, None if there is none.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryLayout:
-    """All layers side by side: ``/layers/<digest>``, as docker2cvmfs has always put them."""
+    """All layers side by side: ``/layers/<digest>``, as docker2cvmfs has always done."""
 
     parent: bytes
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the parent directory, with or without slashes around it.
+        """Parse the parent directory, with or without surrounding slashes.
 
         Raises LayerPlaceError: it is the repository's root, or leads out of it.
         """
         try:
             location = LayerLocation.parse(f"cvmfs://any.repository/{text}")
         except ThinImageFormatError as error:
-            raise LayerPlaceError(f"{text!r} cannot be the directory of layers: {error}") from error
+            raise LayerPlaceError(f"{text!r} is not a valid directory for layers: {error}") from error
         return cls(location.path)
 
     def directory(self, digest: ContentDigest) -> bytes:
@@ -70,7 +70,7 @@ class DirectoryLayout:
         return (self.parent,)
 
     def records(self, image: Image, read: FileReader) -> Iterator[tuple[bytes, bytes]]:
-        """None: a thin image says all that is to be said."""
+        """None: the thin image contains all the information."""
         del image, read
         return iter(())
 
@@ -78,8 +78,8 @@ class DirectoryLayout:
 class UnpackedLayout:
     """The layout of unpacked.cern.ch and of DUCC: ``/.layers/<first 2 digits>/<digest>/layerfs``.
 
-    Its records are those that DUCC's garbage collection and its podman store read: beside each layer who uses
-    it and what its digests are, and the manifest of each image by its name.
+    Its records are those that DUCC's garbage collection and its podman store read: for each layer, the images
+    that use it and its digests; for each image name, the manifest.
     """
 
     _TOP: Final = b"/.layers"
@@ -102,7 +102,7 @@ class UnpackedLayout:
         try:
             name = ImageReference.parse(image.name)
         except ReferenceFormatError:
-            return  # from a layout or an archive, which has no name that others know
+            return  # from a layout or an archive, whose name means nothing elsewhere
         path = f"/.metadata/{name}/manifest.json".encode()
         yield path, image.manifest.raw
 
@@ -111,7 +111,7 @@ class UnpackedLayout:
 
 
 def _layer_record(layer: ImageLayer, created: object) -> dict[str, Any]:
-    """What containers/storage wants to know of a layer."""
+    """What containers/storage needs to know about a layer."""
     record = {
         "id": layer.diff_id.hex,
         "compressed-diff-digest": str(layer.descriptor.digest),
@@ -122,7 +122,7 @@ def _layer_record(layer: ImageLayer, created: object) -> dict[str, Any]:
 
 
 def _origins(data: bytes | None) -> list[str]:
-    """The images that an ``origin.json`` names; a damaged one is written anew."""
+    """The images that an ``origin.json`` lists; a damaged one counts as empty and is rewritten."""
     try:
         origins = json.loads(data or b"{}").get("origin", [])
     except (ValueError, AttributeError):

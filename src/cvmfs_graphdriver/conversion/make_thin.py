@@ -1,10 +1,10 @@
-"""From an image to a thin image in a registry.
+"""Making a thin image of an image, in a registry.
 
-Owns: the two steps, before and after the layers are in the repository. The blobs of the thin image, which
-follow from the source's documents alone, are uploaded first: a registry that does not take them is known
-before hours are spent, and nobody sees them. Its manifest is put last, when the repository has what it points
-to; one that is there already is not put again, for a push is an event that others listen for. Must not know:
-how either is done.
+Owns: the two steps, before and after the layers are published. The thin image's blobs, which depend only on
+the source's documents, are uploaded first: nobody sees them, and a registry that rejects them is noticed
+before hours are spent. Its manifest is uploaded last, when the repository has what it points to, and not
+again if the registry already has it, since others may listen for push events. Must not know: how layers are
+converted, how a registry works.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = ["MadeThin", "ThinDraft", "ThinTarget"]
 
 @dataclass(frozen=True, slots=True)
 class ThinTarget:
-    """Where a thin image goes, and in which form."""
+    """Where a thin image goes, and in which format."""
 
     registry: Registry
     reference: ImageReference
@@ -31,26 +31,26 @@ class ThinTarget:
 
 @dataclass(frozen=True, slots=True)
 class MadeThin:
-    """A thin image that the registry has: by its name and digest, and how it came about."""
+    """A thin image in the registry: its name with digest, and the conversion behind it."""
 
     reference: ImageReference
     conversion: Conversion
     pushed: bool
-    """False where the registry had it already."""
+    """False if the registry already had it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThinDraft:
-    """A thin image whose parts are in the registry, and which nobody can see yet."""
+    """A thin image whose blobs are in the registry but which is not visible yet."""
 
     target: ThinTarget
     packed: PackedImage
     known: bool
-    """Whether the registry has the very same image already."""
+    """Whether the registry already has the identical image."""
 
     @classmethod
     def prepare(cls, image: Image, fqrn: str, layout: LayerLayout, target: ThinTarget) -> Self:
-        """Upload the parts of the thin image of ``image``. Raises what the target's registry answers."""
+        """Upload the blobs of the thin image of ``image``. Raises whatever the target's registry raises."""
         packed = pack_thin_image(image, describe(image, fqrn, layout), target.form)
         known = target.registry.has_manifest(target.reference, packed.digest)
         if not known:
@@ -59,7 +59,7 @@ class ThinDraft:
         return cls(target, packed, known)
 
     def finish(self, conversion: Conversion) -> MadeThin:
-        """Make it visible: its layers are in the repository. Raises what the target's registry answers."""
+        """Make it visible, now that its layers are published. Raises whatever the registry raises."""
         target, packed = self.target, self.packed
         if not self.known:
             target.registry.upload_manifest(target.reference, packed.manifest, packed.media_type)

@@ -1,4 +1,4 @@
-"""What a conversion tells whoever watches it.
+"""The interface through which a conversion reports its progress.
 
 Owns: the interface. Must not know: terminals.
 """
@@ -15,14 +15,14 @@ __all__ = ["CountingSource", "Progress"]
 
 
 class Progress(Protocol):
-    """Is told of the layers that have to be fetched; from several threads, for each layer in this order."""
+    """Receives progress on the layers to fetch; from several threads, per layer in this order."""
 
     def begin(self, name: str, layers: Sequence[ImageLayer]) -> None:
-        """The layers of image ``name`` that are not there yet, in the order in which they will be fetched."""
+        """These layers of image ``name`` are missing and will be fetched in this order."""
         ...
 
     def advance(self, layer: ImageLayer, count: int) -> None:
-        """``count`` more bytes of the layer's blob have come."""
+        """``count`` more bytes of the layer's blob have arrived."""
         ...
 
     def finish(self, layer: ImageLayer) -> None:
@@ -31,7 +31,7 @@ class Progress(Protocol):
 
 
 class CountingSource:
-    """A blob whose passing bytes are told to a watcher, until it is told to halt."""
+    """A blob that reports the bytes read from it, and can be halted."""
 
     def __init__(
         self, blob: BlobReader, layer: ImageLayer, progress: Progress, halt: threading.Event | None = None
@@ -42,9 +42,9 @@ class CountingSource:
         self._halt = halt
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes; raises HaltedError: nobody wants them any more, and what the blob raises."""
+        """The next bytes; raises HaltedError once halted, and whatever the blob raises."""
         if self._halt is not None and self._halt.is_set():
-            raise HaltedError(f"layer {self._layer.descriptor.digest} was left unfinished")
+            raise HaltedError(f"layer {self._layer.descriptor.digest} was abandoned")
         data = self._blob.read(size)
         self._progress.advance(self._layer, len(data))
         return data

@@ -1,8 +1,8 @@
-"""Layers into files ``<digest>.tar.gz``, as the workflow of stock release managers wants them.
+"""Pulling layers into files ``<digest>.tar.gz``, for the workflow of stock release managers.
 
-Owns: the files. One appears complete and verified, or not at all; one that is there is not fetched again.
-Must not know: repositories. A layer that is not compressed by gzip is compressed anew, so that every file is
-what its name says; only then its digest is not that of the file.
+Owns: the files. Each appears complete and verified or not at all, and an existing one is not fetched again. A
+layer that is not compressed with gzip is recompressed, so that every file is what its name says; only in that
+case is the digest in the name not that of the file. Must not know: repositories.
 """
 
 import errno
@@ -30,10 +30,10 @@ _GZIP_LEVEL: Final = 1
 
 
 def pull_layers(source: ImageSource, image: Image, directory: Path, progress: Progress) -> list[Path]:
-    """Write the layers of an image, base first, into ``directory``, which is made if need be.
+    """Write the layers of an image, base first, to ``directory``, which is created if necessary.
 
-    Returns the files, those that were there included. Raises OutputError: no room, no permission.
-    UnsupportedImageError: a foreign layer. What the source raises.
+    Returns all files, including those that already existed. Raises OutputError: no space, no permission;
+    UnsupportedImageError: a foreign layer; and whatever the source raises.
     """
     layers = distinct_layers(image)
     for layer in layers:
@@ -63,7 +63,7 @@ def _write(target: Path, layer: ImageLayer, blob: ByteSource) -> None:
 
 
 def _as_gzip(layer: ImageLayer, blob: ByteSource) -> Iterator[bytes]:
-    """The blob as it is where it is gzip, else its content compressed by gzip."""
+    """The blob itself if it is gzip, otherwise its content compressed with gzip."""
     encoding, whole = detect(blob)
     if encoding is Encoding.GZIP:
         yield from iter(lambda: whole.read(_BLOCK), b"")
@@ -79,13 +79,13 @@ def _as_gzip(layer: ImageLayer, blob: ByteSource) -> Iterator[bytes]:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[None]:
-    """Turns the system's errors into ours."""
+    """Translate the system's errors into ours."""
     try:
         yield
     except OSError as error:
         advice = {
-            errno.ENOSPC: "the disk is full: free space there and run it again",
-            errno.EDQUOT: "the disk quota is used up: free space there and run it again",
-            errno.ENOENT: "there is no such directory: make it first",
+            errno.ENOSPC: "the disk is full: free some space and try again",
+            errno.EDQUOT: "the disk quota is exceeded: free some space and try again",
+            errno.ENOENT: "there is no such directory: create it first",
         }.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"cannot write {path}: {advice}") from error

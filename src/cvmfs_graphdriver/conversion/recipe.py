@@ -1,7 +1,7 @@
-"""Recipes: the images that a repository should have, as DUCC's YAML files list them (format reference, 17.3).
+"""Recipes: the images that a repository should have, in DUCC's YAML format (format reference, 17.3).
 
-Owns: the form of the file, with file and line in every complaint; wildcards in tags; names of thin images.
-Must not know: how an image is converted.
+Owns: the format, with file and line in every error message; wildcards in tags; names of thin images. Must not
+know: how an image is converted.
 """
 
 import fnmatch
@@ -24,7 +24,7 @@ _WILDCARDS: Final = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class RecipeInput:
-    """One line of a recipe: an image, or by a pattern of tags any number of them."""
+    """One line of a recipe: an image or, with a pattern of tags, any number of images."""
 
     place: str
     """File and line, for messages."""
@@ -32,11 +32,11 @@ class RecipeInput:
     scheme: str
     reference: ImageReference
     pattern: str = ""
-    """A shell pattern that tags must match; empty for the one image of ``reference``."""
+    """A shell pattern for tags; empty for the single image ``reference``."""
 
     @classmethod
     def parse(cls, place: str, text: str) -> Self:
-        """Read ``https://REGISTRY/REPOSITORY[:TAG][@DIGEST]``, whose tag may hold ``*``, ``?`` and ``[…]``.
+        """Parse ``https://REGISTRY/REPOSITORY[:TAG][@DIGEST]``; the tag may contain ``*``, ``?`` and ``[…]``.
 
         Raises RecipeError: anything else.
         """
@@ -53,7 +53,7 @@ class RecipeInput:
             raise RecipeError(f"{place}: {error}") from error
 
     def expand(self, tags: Iterable[str]) -> Iterator[ImageReference]:
-        """The images that a pattern stands for, of all ``tags`` of its repository, by the alphabet."""
+        """The images that the pattern matches among all ``tags`` of its repository, sorted."""
         for tag in sorted(tags):
             if fnmatch.fnmatchcase(tag, self.pattern):
                 yield self.reference.with_tag(tag)
@@ -61,7 +61,7 @@ class RecipeInput:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a recipe says; ``user`` is whose name is used to push, empty for whoever has logged in."""
+    """A recipe; ``user`` is the name used to push, empty for the credentials of docker login."""
 
     repository: str
     output_format: str
@@ -70,14 +70,14 @@ class Recipe:
 
     @classmethod
     def parse(cls, name: str, data: bytes) -> Self:
-        """Read a recipe; ``name`` is its file in messages.
+        """Parse a recipe; ``name`` is its file in messages.
 
-        Raises RecipeError: not YAML, not of version 1, an unknown key, a value that cannot be; with the line.
+        Raises RecipeError, naming the line: not YAML, not version 1, an unknown key, an invalid value.
         """
         document = _Mapping.load(name, data)
         document.refuse_others(_KEYS)
         if document.value("version") != _VERSION:
-            raise document.error("version", f"only recipes of version {_VERSION} can be read")
+            raise document.error("version", f"only recipes of version {_VERSION} are supported")
         recipe = cls(
             repository=document.text("cvmfs_repo"),
             output_format=document.text("output_format", _DEFAULT_OUTPUT),
@@ -92,9 +92,9 @@ class Recipe:
         return recipe
 
     def output(self, source: RecipeInput, image: ImageReference) -> ImageReference:
-        """The name of the thin image of ``image``, which ``source`` stands for.
+        """The name of the thin image of ``image``, which comes from the line ``source``.
 
-        Raises RecipeError: the format does not give a name.
+        Raises RecipeError: ``output_format`` does not result in a valid name.
         """
         tag = f":{image.tag}" if image.tag else ""
         digest = f"@{image.digest}" if image.digest else ""
@@ -112,14 +112,14 @@ class Recipe:
         try:
             output = ImageReference.parse(text.partition("://")[2] or text)
         except ReferenceFormatError as error:
-            raise RecipeError(f"output_format makes {text[:200]!r} of {image}: {error}") from error
+            raise RecipeError(f"output_format turns {image} into {text[:200]!r}: {error}") from error
         if output.digest is not None:
-            raise RecipeError(f"output_format makes {text[:200]!r} of {image}: a thin image needs a tag")
+            raise RecipeError(f"output_format turns {image} into {text[:200]!r}: a thin image needs a tag")
         return output
 
 
 class _Mapping:
-    """The recipe as YAML gives it, with the lines of its keys."""
+    """The YAML mapping of a recipe, with the lines of its keys."""
 
     def __init__(self, name: str, value: Any) -> None:
         self._name = name
@@ -132,7 +132,7 @@ class _Mapping:
         from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
         if len(data) > _LIMIT:
-            raise RecipeError(f"{name}:1: a recipe of more than {_LIMIT} bytes is not read")
+            raise RecipeError(f"{name}:1: the recipe exceeds the limit of {_LIMIT} bytes")
         try:
             value = YAML(typ="rt", pure=True).load(data.decode())
         except UnicodeDecodeError as error:
@@ -145,17 +145,19 @@ class _Mapping:
         except (YAMLError, ValueError, RecursionError) as error:
             raise RecipeError(f"{name}:1: this is not YAML: {str(error).splitlines()[0]}") from error
         if not isinstance(value, CommentedMap):
-            raise RecipeError(f"{name}:1: a recipe is a mapping with the keys {', '.join(sorted(_KEYS))}")
+            raise RecipeError(
+                f"{name}:1: a recipe must be a mapping with the keys {', '.join(sorted(_KEYS))}"
+            )
         return cls(name, value)
 
     def refuse_others(self, known: frozenset[str]) -> None:
-        """Complain of a key that is not ``known``: it would be a wish that nobody heeds."""
+        """Raise RecipeError for a key that is not ``known``, rather than ignore it silently."""
         for key in self._value:
             if key not in known:
                 raise self.error(key, f"the key {key!r} is unknown; known are {', '.join(sorted(known))}")
 
     def error(self, key: str, problem: str) -> RecipeError:
-        """A complaint about the line of ``key``."""
+        """An error at the line of ``key``."""
         return RecipeError(f"{self._place(key)}: {problem}")
 
     def value(self, key: str) -> Any:
@@ -164,23 +166,23 @@ class _Mapping:
         return self._value[key]
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A string that is not empty; ``default`` where the key is missing."""
+        """A non-empty string; ``default`` if the key is missing."""
         if default is not None and key not in self._value:
             return default
         value = self.value(key)
         if not isinstance(value, str) or not value:
-            raise self.error(key, f"{key!r} is not a text")
+            raise self.error(key, f"{key!r} is not a string")
         return value
 
     def texts(self, key: str) -> Iterator[tuple[str, str]]:
-        """The strings of a list, each with its place."""
+        """The strings of a list, each with its file and line."""
         values = self.value(key)
         if not isinstance(values, list):
             raise self.error(key, f"{key!r} is not a list")
         for number, value in enumerate(values):
             place = f"{self._name}:{values.lc.item(number)[0] + 1}"  # type: ignore[attr-defined]
             if not isinstance(value, str):
-                raise RecipeError(f"{place}: {value!r} is not a text")
+                raise RecipeError(f"{place}: {value!r} is not a string")
             yield place, value
 
     def _place(self, key: str) -> str:

@@ -1,7 +1,6 @@
-"""A layer's entries as the publisher takes them.
+"""Translating a layer's entries into those that the publisher takes.
 
-Owns: the translation of one room's vocabulary into the other's, and what the catalogs' format has no room
-for. Must not know: registries, and catalogs themselves.
+Owns: the translation, and dropping what the catalog format cannot hold. Must not know: registries, catalogs.
 """
 
 import os
@@ -26,16 +25,15 @@ _TYPES: Final = {
     EntryKind.FIFO: stat.S_IFIFO,
 }
 _LINK_MODE: Final = 0o777
-"""What symbolic links have on Linux, whatever a tar stream says."""
+"""The mode of symbolic links on Linux, whatever a tar stream says."""
 _XATTR_LIMIT: Final = 255
-"""Catalogs keep the lengths of names and values, and the count of attributes, in one byte each."""
+"""Catalogs store the lengths of names and values, and the number of attributes, in one byte each."""
 
 
 def tree_entries(layer: LayerStream, notes: list[str]) -> Iterator[tuple[TreeEntry, ContentReader | None]]:
-    """The entries of ``layer``, each regular file with its content; ``notes`` gets what must be left out.
+    """The entries of ``layer``, regular files with their content; ``notes`` receives what is dropped.
 
-    The end comes only after the layer has proved to be what it should be; until then raises what reading
-    the layer raises.
+    The iteration ends only after the layer has been verified; it raises whatever reading the layer raises.
     """
     for entry in layer:
         yield _translate(entry, notes), layer if entry.kind is EntryKind.FILE else None
@@ -64,7 +62,7 @@ def _fitting(entry: LayerEntry, notes: list[str]) -> Mapping[bytes, bytes]:
     kept = dict(sorted(kept.items())[:_XATTR_LIMIT])
     notes += (
         f"{os.fsdecode(entry.path)!r} loses its extended attribute {os.fsdecode(name)!r} of {len(value)} "
-        f"bytes: a catalog holds {_XATTR_LIMIT} attributes of as many bytes"
+        f"bytes: a catalog holds at most {_XATTR_LIMIT} attributes of {_XATTR_LIMIT} bytes each"
         for name, value in entry.xattrs.items()
         if name not in kept
     )

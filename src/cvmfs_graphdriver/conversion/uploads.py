@@ -1,10 +1,10 @@
-"""Layers that nodes upload to a bucket, on their way into a repository (format reference, section 18.4).
+"""Publishing layers that nodes upload to a bucket (format reference, section 18.4).
 
-Owns: what becomes of an object named by 64 hexadecimal digits: a tar, plain or compressed, whose SHA-256 they
-must be, is published as ``/layers/<digits>``; then, or when it is refused, it is deleted. All of it can be
-done again: what is published is there, what is not is still in the bucket. Must not know: who asks.
+Owns: what happens to an object named by 64 hexadecimal digits: if it is a tar, plain or compressed, with that
+SHA-256, it is published as ``/layers/<digits>``; once it is published or refused, it is deleted. Every step
+can be repeated: what is not published yet is still in the bucket. Must not know: who asks.
 
-An upload that is refused stops no other; a store or a repository that fails stops all until the next attempt.
+A refused upload does not stop the others; a failing store or repository stops all until the next attempt.
 """
 
 import hashlib
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _BATCH: Final = 32
-"""Layers in one transaction: so many wait for the slowest of them."""
+"""Layers in one transaction, which all wait for the slowest of them."""
 _REMEMBERED: Final = 10_000
 _READ: Final = 1 << 20
 _WAIT: Final = 60.0
 
 
 class LayerUploads:
-    """The uploads in ``bucket`` for ``repository``; ``limit`` is how many bytes one may have."""
+    """The uploads in ``bucket`` for ``repository``, of at most ``limit`` bytes each."""
 
     def __init__(self, bucket: Bucket, repository: Repository, *, limit: int) -> None:
         self._bucket = bucket
@@ -50,7 +50,7 @@ class LayerUploads:
         self._refused: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
     def status(self, name: str) -> str:
-        """What became of an upload: ``done``, ``publishing``, ``failed: REASON`` or ``unknown``.
+        """The state of an upload: ``done``, ``publishing``, ``failed: REASON`` or ``unknown``.
 
         Raises StorageError, FormatError.
         """
@@ -65,9 +65,9 @@ class LayerUploads:
         return "unknown" if etag is None else "publishing"
 
     def publish(self) -> int:
-        """Publish what is waiting; returns how many layers that was.
+        """Publish what is waiting; returns the number of new layers.
 
-        Raises StorageError, BusyError: nothing of it is published then, or lost.
+        Raises StorageError, BusyError: the rest is still waiting, and nothing is lost.
         """
         waiting = [
             each
@@ -106,7 +106,7 @@ class LayerUploads:
             _log.info("%s: %s", upload.key, note)
 
     def _fetch(self, upload: BucketObject, file: IO[bytes]) -> None:
-        """Copy an upload to a file. Raises UploadError: it is not what its name says."""
+        """Copy an upload to a file. Raises UploadError: it does not match its name."""
         reader = self._bucket.open(upload.key)
         if reader is None:
             raise UploadError(f"the upload {upload.key} was deleted before it could be published")
@@ -115,17 +115,17 @@ class LayerUploads:
             while data := reader.read(_READ):
                 size += len(data)
                 if size > self._limit:
-                    raise UploadError(f"the upload {upload.key} has more than {self._limit} bytes")
+                    raise UploadError(f"the upload {upload.key} exceeds the limit of {self._limit} bytes")
                 hasher.update(data)
                 try:
                     file.write(data)
                 except OSError as error:
                     raise StorageError(
-                        f"cannot keep the upload {upload.key} in {tempfile.gettempdir()}: {error.strerror}"
+                        f"cannot store the upload {upload.key} in {tempfile.gettempdir()}: {error.strerror}"
                     ) from error
         if hasher.hexdigest() != upload.key:
             raise UploadError(
-                f"the upload {upload.key} has the SHA-256 {hasher.hexdigest()}, which is not its name"
+                f"the upload {upload.key} does not match its name: its SHA-256 is {hasher.hexdigest()}"
             )
 
     def _refuse(self, upload: BucketObject, reason: str) -> None:

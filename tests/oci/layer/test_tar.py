@@ -267,14 +267,14 @@ def test_names_lose_what_means_nothing(name: str, path: bytes) -> None:
         (_member("a", type=tarfile.SYMTYPE, linkname="x" * 5000), "symbolic link that Linux"),
         (_member("a", type=b"V"), "unknown kind"),
         (_member("a", type=b"Z"), "unknown kind"),
-        (_member("a", pax_headers={"path": "a\0b"}), "holds a NUL"),
-        (_member("a", pax_headers={"size": "-1"}), "no number"),
+        (_member("a", pax_headers={"path": "a\0b"}), "contains a NUL"),
+        (_member("a", pax_headers={"size": "-1"}), "not a number"),
         (_member("a", pax_headers={"uid": "4294967295"}), "owner"),
-        (_member("a", pax_headers={"mtime": "yesterday"}), "no time"),
-        (_member("a", pax_headers={"mtime": "9" * 17}), "no time"),
-        (_member("a", pax_headers={"SCHILY.xattr.user.x": "x" * 65_537}), "no room"),
-        (_member("a", pax_headers={"SCHILY.xattr." + "u" * 256: "x"}), "no room"),
-        (_member("a", pax_headers={"SCHILY.xattr.": "x"}), "no room"),
+        (_member("a", pax_headers={"mtime": "yesterday"}), "not a time"),
+        (_member("a", pax_headers={"mtime": "9" * 17}), "not a time"),
+        (_member("a", pax_headers={"SCHILY.xattr.user.x": "x" * 65_537}), "Linux cannot hold"),
+        (_member("a", pax_headers={"SCHILY.xattr." + "u" * 256: "x"}), "Linux cannot hold"),
+        (_member("a", pax_headers={"SCHILY.xattr.": "x"}), "Linux cannot hold"),
         (_member("a", pax_headers={"LIBARCHIVE.xattr.user.x": "A"}), "damaged"),
         (_member("a", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.realsize": "9"}), "shorter than"),
         (_member("a", pax_headers={"GNU.sparse.map": "5,1", "GNU.sparse.size": "9"}), "does not fit"),
@@ -310,7 +310,7 @@ def test_a_damaged_header_is_never_the_end() -> None:
 @pytest.mark.parametrize("field", [b"9999999\0", b"+0000644", b"0x000644", b"0000_644"])
 def test_numbers_that_are_none_are_refused(field: bytes) -> None:
     header = _member("a").tobuf(tarfile.USTAR_FORMAT)
-    with pytest.raises(LayerFormatError, match="no number"):
+    with pytest.raises(LayerFormatError, match="not a number"):
         _read(_with_checksum(header[:100] + field + header[108:]) + _END)
 
 
@@ -320,7 +320,7 @@ def test_an_archive_may_end_without_its_mark_but_not_within_a_member() -> None:
     assert [entry.path for entry, _ in _read(archive[:used])] == [b"/a", b"/b"]
     for length in range(1, used):
         if length != 3 * _BLOCK:
-            with pytest.raises(LayerFormatError, match="cut short"):
+            with pytest.raises(LayerFormatError, match="truncated"):
                 _read(archive[:length])
 
 
@@ -414,5 +414,5 @@ def test_a_hole_that_fills_all_disks_is_refused() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(info, io.BytesIO(content))
-    with pytest.raises(LayerFormatError, match="holes of its files above 1 TiB"):
+    with pytest.raises(LayerFormatError, match="holes in this archive above 1 TiB"):
         list(TarReader("the layer", io.BytesIO(out.getvalue())))

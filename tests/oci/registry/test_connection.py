@@ -75,7 +75,7 @@ def test_a_host_that_a_registry_leads_to_gets_no_credentials(
         connection = _connect(registry, transport, tmp_path)
         path = f"http://{thief.host}/v2/a" if what == "an address that it gives" else "a/tags/list"
         for _ in range(2):  # what was learnt from the first answer must not be used for the second request
-            with pytest.raises(CredentialsError, match=f"sends us to {thief.host} .*not given to another"):
+            with pytest.raises(CredentialsError, match=f"redirects us to {thief.host} .*not sent to another"):
                 _ask(connection, path)
     assert thief.lines
     assert not any(line.startswith("GET /token") for line in thief.lines)

@@ -87,7 +87,7 @@ def test_tokens_stand_beside_the_name(tmp_path: Path) -> None:
         ('{"auths": {"r.org": {"auth": "%%%"}}}', "not base64"),
         ('{"auths": {"r.org": {"auth": "YWJj"}}}', "not base64 of NAME:PASSWORD"),
         ('{"auths": {"r.org": {"auth": "/w=="}}}', "not base64"),
-        ('{"credsStore": "../../bin/sh"}', "no name of a credential helper"),
+        ('{"credsStore": "../../bin/sh"}', "not a valid name of a credential helper"),
         ('{"credsStore": "surely-absent"}', "not installed"),
     ],
 )

@@ -180,7 +180,7 @@ def test_an_index_is_searched_for_the_platform(
         image = _load(registry, "many:1", Platform.parse(architecture))
         assert str(image.manifest.digest) == digest
         assert _contents(registry, image, repository) == [b"/" + architecture.encode()]
-    with pytest.raises(ImageNotFoundError, match=r"not there for linux/riscv64.*linux/amd64, linux/arm64"):
+    with pytest.raises(ImageNotFoundError, match=r"not available for linux/riscv64.*linux/amd64, linux/arm64"):
         _load(registry, "many:1", Platform.parse("riscv64"))
 
 
@@ -191,7 +191,7 @@ def test_an_image_for_another_platform_is_not_taken_unasked(
     push(tmp_path / "arm", f"{server.host}/arm:1")
     registry = connect(server.host)
     assert str(_load(registry, "arm:1").config.platform) == "linux/arm64"
-    with pytest.raises(ImageNotFoundError, match="for linux/arm64 only"):
+    with pytest.raises(ImageNotFoundError, match="is only for linux/arm64"):
         _load(registry, "arm:1", Platform.parse("amd64"))
 
 
@@ -235,9 +235,9 @@ def test_pages_of_tags_are_followed(connect: Connect) -> None:
         ("</v2/a/tags/list?last={n}>; rel=next", 1, "on more than 50 pages", 50),
         ("</v2/a/tags/list?last={n}>; rel=next", 60_000, "more than 100000 of the tags", 2),
         ("</v2/a/tags/list?last={n}>; rel=next", 4_000_000, "more than 16777216 bytes", 1),
-        ("", -1, "31m', which is no tag", 1),
-        ("<http://[::1>; rel=next", 1, "which is no address", 1),
-        ("<file:///etc/passwd>; rel=next", 1, "cannot reach|no web server|no address", 1),
+        ("", -1, "31m' among .*, which is not a valid tag", 1),
+        ("<http://[::1>; rel=next", 1, "which is not a valid address", 1),
+        ("<file:///etc/passwd>; rel=next", 1, "cannot reach|not an HTTP address|not a valid", 1),
     ],
 )
 def test_a_hostile_list_of_tags_ends(
@@ -332,7 +332,7 @@ class TestBasic:
     ) -> None:
         registry = connect(guarded.host, credentials)
         for action in (lambda: _load(registry, "a:1"), lambda: registry.upload_blob("a", b"y")):
-            with pytest.raises(CredentialsError, match="check name and password"):
+            with pytest.raises(CredentialsError, match="check user name and password"):
                 action()
 
 
@@ -362,7 +362,7 @@ class TestBearer:
                 "repository:a:pull,push",
                 "repository:a:pull",
             ]
-            with pytest.raises(CredentialsError, match="wants to know who asks"):
+            with pytest.raises(CredentialsError, match="requires authentication"):
                 anybody.upload_blob("a", b"y")
             wrong = connect(server.host, Credentials(USERNAME, "wrong"), ca_file=authority.certificate_file)
             with pytest.raises(CredentialsError, match="token server.*refuses the credentials"):
@@ -463,7 +463,7 @@ def test_every_refusal_is_one_of_ours(connect: Connect, status: int, error: type
 def test_what_is_no_registry_is_said_to_be(connect: Connect) -> None:
     with (
         run_server(lambda e: e.answer(404, b"<html>")) as script,
-        pytest.raises(ImageNotFoundError, match="does not have its interface"),
+        pytest.raises(ImageNotFoundError, match="does not have its API"),
     ):
         connect(script.host).tags("a")
     with pytest.raises(RegistryUnreachableError, match="cannot reach"):

@@ -142,7 +142,7 @@ def test_redirects_lead_to_web_servers_only(location: str) -> None:
     with (
         run_server(lambda e: e.answer(302, Location=location)) as script,
         _transport() as transport,
-        pytest.raises(RegistryReplyError, match="no web server"),
+        pytest.raises(RegistryReplyError, match="not an HTTP address"),
     ):
         transport.request("GET", f"http://{script.host}/x", {})
 

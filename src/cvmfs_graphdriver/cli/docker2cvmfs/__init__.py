@@ -1,4 +1,4 @@
-"""The command ``docker2cvmfs``: the table of its subcommands, and the options on how registries are met."""
+"""The command ``docker2cvmfs``: the table of its subcommands, and the options for registry access."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -30,10 +30,10 @@ _HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
 @click.option(
     "--registry",
     metavar="URL",
-    help="The registry of images that name none (default: Docker Hub), e.g. https://registry.example.org.",
+    help="The registry of images that do not name one (default: Docker Hub), e.g. https://registry.example.org.",
 )
-@click.option("--mirror", metavar="URL", multiple=True, help="Read from here first; may be repeated.")
-@click.option("--username", metavar="NAME", help="Who we are for --registry, instead of docker login's.")
+@click.option("--mirror", metavar="URL", multiple=True, help="A mirror to read from first; may be repeated.")
+@click.option("--username", metavar="NAME", help="The user name for --registry, instead of docker login's.")
 @click.option("--password-stdin", is_flag=True, help="Read the password of --username from standard input.")
 @click.option(
     "--docker-config",
@@ -45,13 +45,13 @@ _HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
     "--ca-file",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Trust these certificate authorities, too.",
+    help="Also trust these certificate authorities.",
 )
 @click.option(
     "--insecure-registry",
     metavar="HOST",
     multiple=True,
-    help="A registry whose certificate is not checked, or without TLS (this machine's own always may be).",
+    help="Accept this registry without TLS or a valid certificate; may be repeated (localhost may lack TLS).",
 )
 @click.version_option(__version__)
 @click.pass_context
@@ -69,13 +69,13 @@ def command(
     """Put container images into CernVM-FS and make thin images of them.
 
     IMAGE is [HOST[:PORT]/]NAME[:TAG][@DIGEST] as for docker, oci:DIR[:TAG] for an image layout, or
-    docker-archive:FILE[:NAME:TAG] for what docker save wrote. Standard output is data; what is done is told
-    on standard error.
+    docker-archive:FILE[:NAME:TAG] for the output of docker save. Results go to standard output, messages to
+    standard error.
     """
     if (username is None) == password_stdin:
-        raise click.UsageError("--username and --password-stdin belong together")
+        raise click.UsageError("--username and --password-stdin must be used together")
     if username is not None and registry is None:
-        raise click.UsageError("--username needs --registry, to say whose password it is")
+        raise click.UsageError("--username requires --registry, for which the password is")
     access = Access(
         address=RegistryAddress.parse(registry) if registry else RegistryAddress(),
         mirrors=[RegistryAddress.parse(text) for text in mirror],

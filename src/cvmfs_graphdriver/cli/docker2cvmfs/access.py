@@ -1,6 +1,6 @@
-"""How the commands reach images: the registries of one invocation, and what the command line says of them.
+"""How the commands reach images: the registries of one invocation, as set on the command line.
 
-Owns: the address of the default registry, who we are, and one connection pool for all. Must not know: what
+Owns: the address of the default registry, the credentials, and a shared connection pool. Must not know: what
 is done with images.
 """
 
@@ -38,19 +38,21 @@ def password_from_stdin() -> str:
 
 @dataclass(frozen=True, slots=True)
 class RegistryAddress:
-    """The registry of images that name none; ``plain`` if it was given as ``http://``."""
+    """A registry's address; ``plain`` if it was given as ``http://``."""
 
     host: str = DOCKER_HUB
     plain: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``HOST[:PORT]``, or an address with a scheme and, as older tools want it, ``/v2``."""
+        """Parse ``HOST[:PORT]``, or a URL that may end in ``/v2``, as older tools require."""
         scheme, separator, rest = text.rpartition("://")
         host, _, path = rest.rstrip("/").partition("/")
         if (separator and scheme not in {"http", "https"}) or path not in {"", "v2"}:
-            raise click.UsageError(f"{text!r} is no address of a registry like https://registry.example.org")
-        # Reading any reference there brings the host into the form that references use.
+            raise click.UsageError(
+                f"{text!r} is not a valid registry address, such as https://registry.example.org"
+            )
+        # Parsing any reference with it brings the host into the form that references use.
         return cls(ImageReference.parse("any", default_host=host).host, plain=scheme == "http")
 
 
@@ -67,7 +69,7 @@ class Access:
         ca_file: Path | None = None,
         insecure_hosts: frozenset[str] = frozenset(),
     ) -> None:
-        """``login`` is a name and a password for the registry at ``address``. Raises what Transport does."""
+        """``login`` is user name and password for the registry at ``address``. Raises as Transport does."""
         self._host = address.host
         self._mirrors = [mirror.host for mirror in mirrors]
         plain = {each.host for each in (address, *mirrors) if each.plain}
@@ -78,17 +80,17 @@ class Access:
             self._keychain = SingleCredentials(address.host, Credentials(*login), self._keychain)
 
     def reference(self, text: str) -> ImageReference:
-        """Read a reference; without a host it is in the default registry."""
+        """Parse a reference; without a host, it is in the default registry."""
         return ImageReference.parse(text, default_host=self._host)
 
     def registry(self, host: str, login: tuple[str, str] | None = None) -> Registry:
-        """A registry, where ``login`` is said by name and password; the mirrors are the default one's."""
+        """A registry, optionally with user name and password; only the default one has mirrors."""
         mirrors = self._mirrors if host == self._host else ()
         keychain = SingleCredentials(host, Credentials(*login), self._keychain) if login else self._keychain
         return Registry(host, self._transport, keychain, mirrors=mirrors)
 
     def source(self, text: str) -> ImageSource:
-        """The image ``oci:DIR[:TAG]``, ``docker-archive:FILE[:NAME]``, or one of a registry."""
+        """The image ``oci:DIR[:TAG]``, ``docker-archive:FILE[:NAME]``, or one in a registry."""
         kind, _, place = text.partition(":")
         if kind == "oci":
             directory, _, tag = place.partition(":")

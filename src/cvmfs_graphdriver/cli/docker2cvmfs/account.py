@@ -1,4 +1,4 @@
-"""What a conversion did, for people and for programs."""
+"""Reporting what a conversion did, to people and to programs."""
 
 import json
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def _mib(count: int) -> str:
 
 
 def tell(fqrn: str, made: MadeThin) -> None:
-    """Say on standard error what was new, what was shared, what was saved, and what could not be kept."""
+    """Report on standard error what was new, shared and saved, and what could not be preserved."""
     conversion = made.conversion
     for note in conversion.notes:
         click.echo(f"docker2cvmfs: note: {note}", err=True)
@@ -30,14 +30,14 @@ def tell(fqrn: str, made: MadeThin) -> None:
     click.echo(
         f"{fqrn} revision {conversion.revision}: {len(new)} new layers ({_mib(_bytes(new))} fetched, "
         f"{_mib(conversion.stored_bytes)} stored), {len(shared)} shared ({_mib(_bytes(shared))} saved), "
-        f"{conversion.known_objects} objects were known; "
-        f"the thin image was {'pushed' if made.pushed else 'there already'}",
+        f"{conversion.known_objects} objects known; "
+        f"the thin image was {'pushed' if made.pushed else 'already there'}",
         err=True,
     )
 
 
 def account_of(fqrn: str, made: MadeThin) -> dict[str, Any]:
-    """The same for programs; sizes in bytes."""
+    """The report for programs; sizes are in bytes."""
     conversion = made.conversion
     return {
         "image": conversion.thin.origin,
@@ -59,7 +59,7 @@ def account_of(fqrn: str, made: MadeThin) -> dict[str, Any]:
 
 
 def tell_outcome(fqrn: str, outcome: Outcome, *, as_json: bool) -> None:
-    """Say what became of one of several images: its thin image or, as JSON, all of it on standard output."""
+    """Report the outcome for one of several images: its thin image, or JSON on standard output."""
     where = {"recipe": outcome.place} if outcome.place else {}
     if outcome.made is not None:
         tell(fqrn, outcome.made)

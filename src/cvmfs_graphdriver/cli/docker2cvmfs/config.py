@@ -15,5 +15,5 @@ __all__ = ["command"]
 @platform_option
 @click.pass_obj
 def command(access: Access, image: str, platform: Platform | None) -> None:
-    """Print the configuration of IMAGE, as it is in the registry."""
+    """Print the configuration of IMAGE verbatim."""
     click.echo(load_image(access.source(image), platform).config.raw)

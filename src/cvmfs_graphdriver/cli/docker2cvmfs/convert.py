@@ -1,4 +1,4 @@
-"""``docker2cvmfs convert``: every image of a recipe."""
+"""``docker2cvmfs convert``: convert every image of a recipe."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from cvmfs_graphdriver.cli.docker2cvmfs.recipes import RecipePass, recipe_argume
 __all__ = ["command"]
 
 
-@click.command("convert", short_help="Make thin images of all images of a recipe.")
+@click.command("convert", short_help="Make thin images of all images in a recipe.")
 @recipe_argument
 @publishing_options
 @json_option
 @click.pass_obj
 def command(access: Access, recipe: Path, *, as_json: bool, publishing: Publishing) -> None:
-    """Make thin images of all images that RECIPE lists, as make-thin does of one.
+    """Make thin images of all images that RECIPE lists, as make-thin does for one.
 
-    RECIPE is a YAML file as DUCC's: version, cvmfs_repo, output_format, input. Images that are done are not
-    done again, and one that cannot be converted does not stop the others. Prints a line for each.
+    RECIPE is a YAML file in DUCC's format: version, cvmfs_repo, output_format, input. Images that are up to
+    date are skipped, and a failed image does not stop the others. Prints a line for each image.
     """
     RecipePass(access, publishing, recipe, as_json).run()

@@ -1,4 +1,4 @@
-"""``docker2cvmfs loop``: every image of a recipe, again and again."""
+"""``docker2cvmfs loop``: convert every image of a recipe, again and again."""
 
 import signal
 import time
@@ -17,12 +17,12 @@ __all__ = ["command"]
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """End as after Ctrl-C: what was begun is undone on the way out."""
+    """End as on Ctrl-C, undoing what is unfinished."""
     del number, frame
     raise KeyboardInterrupt
 
 
-@click.command("loop", short_help="Do so again and again.")
+@click.command("loop", short_help="Convert a recipe again and again.")
 @recipe_argument
 @click.option(
     "--pause", default=600.0, show_default=True, type=click.FloatRange(min=0), help="Seconds between rounds."
@@ -33,7 +33,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def command(access: Access, recipe: Path, pause: float, *, as_json: bool, publishing: Publishing) -> None:
     """Convert RECIPE again and again, until interrupted.
 
-    The file is read anew in each round; whatever fails in one is tried again in the next.
+    The file is reread in each round; whatever fails is retried in the next round.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     while True:

@@ -1,4 +1,4 @@
-"""``docker2cvmfs make-thin``: images into a repository, and their thin images into a registry."""
+"""``docker2cvmfs make-thin``: put images into a repository and push their thin images."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ __all__ = ["command"]
     metavar="IMAGE",
     required=True,
     multiple=True,
-    help="The thin image to push; one for each --image, in their order.",
+    help="The thin image to push; one for each --image, in the same order.",
 )
 @click.option("-r", "--repository", "fqrn", metavar="REPO", required=True, help="The CernVM-FS repository.")
 @publishing_options
@@ -52,9 +52,9 @@ def command(
 ) -> None:
     """Store the layers of images in a repository and push thin images of them.
 
-    Layers that the repository has are neither fetched nor stored again; the others appear in it all at once.
-    A thin image has the whole configuration of its image. Prints a line for each: its name and digest. An
-    image that cannot be converted does not stop the others.
+    Layers that the repository already has are neither fetched nor stored again; the others appear in it all
+    at once. A thin image keeps the configuration of its image. Prints the name and digest of each thin image.
+    A failed image does not stop the others.
     """
     if len(images) != len(outputs):
         raise click.UsageError("each --image needs an --output")
@@ -79,11 +79,11 @@ def command(
         failed = sum(outcome.error is not None for outcome in outcomes)
         if failed:
             raise RecipeIncompleteError(
-                f"{failed} of {len(outcomes)} images could not be converted, as told above"
+                f"{failed} of {len(outcomes)} images could not be converted, see above"
             )
         return
     made = outcomes[0].made
     if made is None:
-        raise outcomes[0].error or AssertionError("an image is made thin, or there is an error")
+        raise outcomes[0].error or AssertionError("an outcome has a thin image or an error")
     tell(fqrn, made)
     click.echo(json.dumps(account_of(fqrn, made)) if as_json else str(made.reference))

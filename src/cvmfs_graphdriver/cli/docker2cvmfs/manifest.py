@@ -15,5 +15,5 @@ __all__ = ["command"]
 @platform_option
 @click.pass_obj
 def command(access: Access, image: str, platform: Platform | None) -> None:
-    """Print the manifest of IMAGE, as it is in the registry; of an index the one for the platform."""
+    """Print the manifest of IMAGE verbatim; for an index, that of the platform's image."""
     click.echo(load_image(access.source(image), platform).manifest.raw)

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar for every layer, its rate and the time that is left."""
+"""Progress on the terminal: a bar for every layer, with rate and remaining time."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ __all__ = ["watch"]
 
 
 class _Silence:
-    """Nobody watches."""
+    """Progress that nobody watches."""
 
     def begin(self, name: str, layers: Sequence[ImageLayer]) -> None:
         pass
@@ -29,7 +29,7 @@ class _Silence:
 
 
 class _Terminal:
-    """Somebody watches."""
+    """Progress bars on a terminal."""
 
     def __init__(self, bars: "Bars") -> None:
         self._bars = bars
@@ -56,7 +56,7 @@ class _Terminal:
 
 @contextmanager
 def watch() -> Iterator[Progress]:
-    """A watcher for the time of a conversion."""
+    """Show the progress of a conversion if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield _Silence()
         return

@@ -1,6 +1,6 @@
-"""What the commands that publish share: which repository, which layout, which form of thin images.
+"""What the commands that publish share: repository, layout and format of thin images.
 
-Owns: the options, and what they stand for. Must not know: which images.
+Owns: the options and their meaning. Must not know: which images.
 """
 
 import functools
@@ -35,19 +35,19 @@ class Publishing:
     platform: Platform | None
 
     def open(self, fqrn: str) -> Repository:
-        """The repository, which must be there, with its keys; raises PublisherError, KeyringError."""
+        """Open the existing repository with its keys; raises PublisherError, KeyringError."""
         options = load_server_settings(self.settings) if self.settings else None
         return Repository.open(fqrn, storage_at(self.storage, fqrn), self.keys, options)
 
 
 _OPTIONS = (
     click.option(
-        "-s", "--sub", default="layers/", show_default=True, metavar="PATH", help="Where the layers go."
+        "-s", "--sub", default="layers/", show_default=True, metavar="PATH", help="The directory for layers."
     ),
     click.option(
         "--unpacked-layout",
         is_flag=True,
-        help="Lay the layers out as unpacked.cern.ch does: /.layers/XX/DIGEST/layerfs.",
+        help="Use the layout of unpacked.cern.ch: /.layers/XX/DIGEST/layerfs.",
     ),
     storage_option,
     click.option(
@@ -65,14 +65,14 @@ _OPTIONS = (
         type=click.Choice([form.value for form in ManifestFormat]),
         default=ManifestFormat.DOCKER.value,
         show_default=True,
-        help="The documents of thin images; only those of oci carry annotations.",
+        help="The format of thin images; only oci has annotations.",
     ),
     platform_option,
 )
 
 
 def publishing_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to a command, which gets them all as its argument ``publishing``."""
+    """Add the options to a command, which receives them as the argument ``publishing``."""
 
     @functools.wraps(command)
     def with_publishing(

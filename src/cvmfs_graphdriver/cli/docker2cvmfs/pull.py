@@ -1,4 +1,4 @@
-"""``docker2cvmfs pull``: write the layers of an image into files."""
+"""``docker2cvmfs pull``: write the layers of an image to files."""
 
 import json
 from pathlib import Path
@@ -15,17 +15,17 @@ from cvmfs_graphdriver.oci.image.source import load_image
 __all__ = ["command"]
 
 
-@click.command("pull", short_help="Write the layers of an image into files.")
+@click.command("pull", short_help="Write the layers of an image to files.")
 @image_argument
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @platform_option
 @json_option
 @click.pass_obj
 def command(access: Access, image: str, directory: Path, platform: Platform | None, *, as_json: bool) -> None:
-    """Write the layers of IMAGE into DIR as <digest>.tar.gz, and print their names, base first.
+    """Write the layers of IMAGE to DIR as <digest>.tar.gz, and print their names, base first.
 
-    Each is ready for `gunzip -c FILE | cvmfs_server ingest -t - -b layers/<digest> -c REPOSITORY`. Files that
-    are there already are not fetched again.
+    Each is ready for `gunzip -c FILE | cvmfs_server ingest -t - -b layers/<digest> -c REPOSITORY`. Existing
+    files are not fetched again.
     """
     source = access.source(image)
     with watch() as progress:

@@ -1,6 +1,7 @@
-"""What ``convert`` and ``loop`` share: one pass over a recipe, told line by line.
+"""What ``convert`` and ``loop`` share: one pass over a recipe, reported line by line.
 
-Owns: the way from a recipe to a batch: which images it stands for by now. Must not know: how often.
+Owns: turning a recipe into a batch, with the images that it currently stands for. Must not know: how often it
+runs.
 """
 
 import functools
@@ -25,14 +26,14 @@ from cvmfs_graphdriver.oci.registry.registry import RegistryImage
 
 __all__ = ["RecipePass", "recipe_argument"]
 
-_PASSWORD = "DUCC_OUTPUT_REGISTRY_PASS"  # noqa: S105 - the variable's name, as release managers know it
+_PASSWORD = "DUCC_OUTPUT_REGISTRY_PASS"  # noqa: S105 - the variable's name, from DUCC
 
 recipe_argument = click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path, dir_okay=False))
 
 
 @dataclass(frozen=True, slots=True)
 class RecipePass:
-    """One way through a recipe."""
+    """One pass over a recipe."""
 
     access: Access
     publishing: Publishing
@@ -40,10 +41,10 @@ class RecipePass:
     as_json: bool
 
     def run(self) -> None:
-        """Convert all its images; each is told of when it is done.
+        """Convert all its images, reporting each when it is done.
 
         Raises RecipeError: the recipe cannot be read. RecipeIncompleteError: some images failed.
-        PublisherError, KeyringError: the repository cannot be published to.
+        PublisherError, KeyringError: the repository cannot be opened for publishing.
         """
         recipe = self._read()
         failed = total = 0
@@ -56,8 +57,8 @@ class RecipePass:
                 failed += outcome.error is not None
         if failed:
             raise RecipeIncompleteError(
-                f"{failed} of {total} images of {self.file} could not be converted, as told above; "
-                "run it again, what is done is not done twice"
+                f"{failed} of {total} images of {self.file} could not be converted, see above; "
+                "run it again: finished images are skipped"
             )
 
     def _read(self) -> Recipe:
@@ -68,7 +69,7 @@ class RecipePass:
         return Recipe.parse(str(self.file), data)
 
     def _requests(self, recipe: Recipe) -> Iterator[ConversionRequest | Outcome]:
-        """The images that the recipe stands for by now, and what went wrong with finding them."""
+        """The images that the recipe currently stands for, and errors in finding them."""
         for line in recipe.inputs:
             try:
                 images = self._images(line)

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver publisher``: the table of what a release manager's machine runs."""
+"""``cvmfs-graphdriver publisher``: the table of commands for release managers' machines."""
 
 import click
 

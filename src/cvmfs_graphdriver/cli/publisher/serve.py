@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver publisher serve``: layers out of a bucket into a repository, as they come."""
+"""``cvmfs-graphdriver publisher serve``: publish layers from a bucket as they are uploaded."""
 
 import logging
 import signal
@@ -24,11 +24,15 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     required=True,
-    help="CVMFS_S3_* of the bucket that nodes upload to; it is made if it is not there.",
+    help="File with the CVMFS_S3_* settings of the bucket for uploads, which is created if missing.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=3000,
+    show_default=True,
+    help="The port to listen on; 0: any free one.",
 )
 @click.option(
     "--interval",
@@ -36,7 +40,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often to look for uploads; POST anything to be faster.",
+    help="How often to look for uploads; any POST triggers it at once.",
 )
 @click.option(
     "--limit",
@@ -44,7 +48,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     default=10_240,
     show_default=True,
     metavar="MIB",
-    help="The size that an upload may have.",
+    help="Maximum size of an upload.",
 )
 def command(
     fqrn: str,
@@ -58,8 +62,8 @@ def command(
 ) -> None:
     """Publish layers that nodes upload as /layers/SHA256 of REPO, until Ctrl-C.
 
-    An upload is a tar, plain or compressed, named by its SHA-256; it is deleted when it is published or
-    refused. GET /status/SHA256 answers done, publishing, unknown or failed with the reason. Prints the URL
+    An upload is a tar, plain or compressed, named after its SHA-256; it is deleted once it is published or
+    refused. GET /status/SHA256 answers done, publishing, unknown, or failed with the reason. Prints the URL
     when it is ready.
     """
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)

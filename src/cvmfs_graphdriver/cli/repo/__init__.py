@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo``: the table of what can be done with a repository that is published here."""
+"""``cvmfs-graphdriver repo``: the table of commands for repositories published here."""
 
 import click
 
@@ -26,4 +26,4 @@ _HERE = "cvmfs_graphdriver.cli.repo"
     },
 )
 def command() -> None:
-    """Create, fill, check and serve the repositories that images are converted into."""
+    """Create, fill, check and serve repositories for converted images."""

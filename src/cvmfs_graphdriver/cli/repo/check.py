@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo check``: a repository, verified from the signature to each byte."""
+"""``cvmfs-graphdriver repo check``: verify a repository from the signature to each byte."""
 
 import json
 from datetime import UTC, datetime
@@ -17,12 +17,14 @@ __all__ = ["command"]
 
 @click.command("check")
 @repository_options
-@click.option("--no-contents", is_flag=True, help="Of files' objects, look only whether they are there.")
+@click.option(
+    "--no-contents", is_flag=True, help="Only check that files' objects exist, without reading them."
+)
 @json_option
 def command(fqrn: str, storage: Path | None, keys: Path, *, no_contents: bool, as_json: bool) -> None:
-    """Verify signatures, catalogs, counters and every object of REPO and of its tagged revisions.
+    """Verify signatures, catalogs, counters and every object of REPO, including tagged revisions.
 
-    Needs only the public key. Prints one line for each thing that is wrong; the exit status is then 46.
+    Needs only the public key. Prints one line per problem; if there are any, the exit status is 46.
     """
     check = RepositoryCheck(
         storage_at(storage, fqrn),
@@ -44,4 +46,4 @@ def command(fqrn: str, storage: Path | None, keys: Path, *, no_contents: bool, a
         err=True,
     )
     if findings:
-        raise DamagedRepositoryError(f"{fqrn} is not as it should be: {len(findings)} findings")
+        raise DamagedRepositoryError(f"{fqrn} is damaged: {len(findings)} problems found")

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo create``: a new repository, empty and signed."""
+"""``cvmfs-graphdriver repo create``: create an empty, signed repository."""
 
 import shutil
 from pathlib import Path
@@ -22,15 +22,15 @@ __all__ = ["command"]
     metavar="DIR",
     default=Path("/etc/cvmfs/keys"),
     show_default=True,
-    help="Where its keys go.",
+    help="Where to store its keys.",
 )
 def command(fqrn: str, storage: Path | None, keys: Path) -> None:
     """Create the empty repository REPO, e.g. images.example.org, with new keys.
 
-    Prints the file of the public key: every client needs a copy of that one, and of none other.
+    Prints the path of the public key, the only key of which every client needs a copy.
     """
     check_fqrn(fqrn)
-    layout = create_storage(storage, fqrn)  # refuses a place that is not empty
+    layout = create_storage(storage, fqrn)  # refuses a directory that is not empty
     try:
         create_repository(fqrn, layout, keys)
     except BaseException:

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo gc``: deleting what no revision that is retained needs."""
+"""``cvmfs-graphdriver repo gc``: delete what no retained revision needs."""
 
 import dataclasses
 import json
@@ -23,14 +23,14 @@ _DAY = 86_400
     default=3.0,
     show_default=True,
     metavar="DAYS",
-    help="Retain revisions that were the newest within so many days: clients may have them mounted.",
+    help="Retain revisions that were the newest within this many days: clients may have them mounted.",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only report what would be deleted.")
 @click.option(
     "--index",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="What catalogs refer to, kept for the next time (default: in ~/.cache/cvmfs-graphdriver).",
+    help="Index of catalogs, which speeds up the next run (default: in ~/.cache/cvmfs-graphdriver).",
 )
 @wait_option
 @json_option
@@ -47,8 +47,8 @@ def command(
 ) -> None:
     """Delete from the storage of REPO what neither a retained revision nor a tag needs.
 
-    Readers of what is retained notice nothing. Nothing is deleted unless everything that is retained could be
-    read. It may be interrupted; the next run goes on.
+    Readers of retained revisions are not affected. Nothing is deleted unless everything retained can be read.
+    An interrupted run is continued by the next one.
     """
     repository = open_repository(fqrn, storage, keys)
     done = collect_garbage(

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo info``: what a repository is and holds."""
+"""``cvmfs-graphdriver repo info``: show a repository's state and size."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ __all__ = ["command"]
 @repository_options
 @json_option
 def command(fqrn: str, storage: Path | None, keys: Path, *, as_json: bool) -> None:
-    """Show the newest revision of REPO, what it holds, and until when its whitelist is good."""
+    """Show the newest revision of REPO, its content in numbers, and when its whitelist expires."""
     summary = summarise(open_repository(fqrn, storage, keys))
     document = {
         "name": fqrn,

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo ingest``: a tar into a repository, as one directory and one revision."""
+"""``cvmfs-graphdriver repo ingest``: publish a tar as a directory, in one revision."""
 
 import json
 import os
@@ -36,11 +36,11 @@ def command(
     *,
     as_json: bool,
 ) -> None:
-    """Publish what is in TAR as the directory PATH of REPO, in place of what is there.
+    """Publish the content of TAR as the directory PATH of REPO, replacing what is there.
 
-    TAR may be compressed by gzip or zstd; - is standard input. Owners, times, extended attributes, hard links
-    and devices are kept, whiteouts stay files. Nothing changes unless all of it could be stored. Prints the
-    number of the new revision.
+    TAR may be compressed with gzip or zstd; - is standard input. Owners, times, extended attributes, hard
+    links and devices are kept; whiteouts stay files. Nothing changes unless all of it can be stored. Prints
+    the number of the new revision.
 
     Example: cvmfs-graphdriver repo ingest images.example.org layer.tar.gz /layers/one
     """
@@ -56,7 +56,7 @@ def command(
         click.echo(f"cvmfs-graphdriver: note: {note}", err=True)
     click.echo(
         f"{fqrn}: {objects.objects_new} new objects ({objects.bytes_new / (1 << 20):.1f} MiB), "
-        f"{objects.objects_known} were known",
+        f"{objects.objects_known} known",
         err=True,
     )
     account = {

@@ -1,4 +1,4 @@
-"""What the commands of ``repo`` share: which repository is meant, where it lies, who signs."""
+"""What the commands of ``repo`` share: the repository, its storage and its keys."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ wait_option = click.option(
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="Wait so long for another publisher to end (default: refuse at once).",
+    help="How long to wait for another publisher (default: fail at once).",
 )
 
 

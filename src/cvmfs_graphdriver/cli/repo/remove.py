@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo remove``: directories or files out of a repository, as one revision."""
+"""``cvmfs-graphdriver repo remove``: remove directories or files, in one revision."""
 
 import os
 from pathlib import Path
@@ -16,9 +16,9 @@ __all__ = ["command"]
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @wait_option
 def command(fqrn: str, storage: Path | None, keys: Path, paths: tuple[str, ...], wait: float) -> None:
-    """Remove each PATH, with everything below it, from REPO.
+    """Remove each PATH and everything below it from REPO.
 
-    Older revisions keep it, and so does the storage. Prints the number of the new revision.
+    Older revisions and the storage keep it. Prints the number of the new revision.
     """
     repository = open_repository(fqrn, storage, keys)
     with Transaction(repository, wait=wait) as transaction:

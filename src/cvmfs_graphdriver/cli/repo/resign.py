@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo resign``: a whitelist that is good for another month."""
+"""``cvmfs-graphdriver repo resign``: renew the whitelist for another month."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ __all__ = ["command"]
 @click.command("resign")
 @repository_options
 def command(fqrn: str, storage: Path | None, keys: Path) -> None:
-    """Sign the whitelist of REPO anew; without that, clients refuse REPO when it has expired.
+    """Renew the whitelist of REPO; clients reject REPO once it has expired.
 
-    Needs the master key. Prints until when it is good.
+    Needs the master key. Prints the new expiry time.
     """
     whitelist = open_repository(fqrn, storage, keys).resign()
     click.echo(f"{whitelist.expires:%Y-%m-%dT%H:%M:%SZ}")

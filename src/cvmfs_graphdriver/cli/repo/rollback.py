@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo rollback``: the content of an old revision as the newest one."""
+"""``cvmfs-graphdriver repo rollback``: publish an old revision's content again."""
 
 from pathlib import Path
 
@@ -14,13 +14,18 @@ __all__ = ["command"]
 @click.command("rollback")
 @repository_options
 @click.option(
-    "-t", "--tag", default=TRUNK_PREVIOUS, show_default=True, metavar="NAME", help="Where to go back to."
+    "-t",
+    "--tag",
+    default=TRUNK_PREVIOUS,
+    show_default=True,
+    metavar="NAME",
+    help="The revision to go back to.",
 )
 @wait_option
 def command(fqrn: str, storage: Path | None, keys: Path, tag: str, wait: float) -> None:
-    """Publish what REPO held at a tag again, as a new revision.
+    """Publish the content of REPO at a tag again, as a new revision.
 
-    Tags stay where they are; trunk-previous is then the revision that was left. Prints the number of the new
-    revision.
+    Other tags stay where they are; trunk-previous becomes the revision that was current. Prints the number of
+    the new revision.
     """
     click.echo(roll_back(open_repository(fqrn, storage, keys), tag, wait=wait).revision)

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo serve``: repositories over HTTP, for trying out; nginx does it in production."""
+"""``cvmfs-graphdriver repo serve``: serve repositories over HTTP for testing; use nginx in production."""
 
 import signal
 from pathlib import Path
@@ -16,14 +16,18 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 @click.argument(
     "directory", type=click.Path(path_type=Path, file_okay=False), default=Path("/srv"), metavar="[DIR]"
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port to listen on; 0: any free one.",
 )
 def command(directory: Path, host: str, port: int) -> None:
     """Serve the files below DIR (default: /srv) until Ctrl-C: REPO in DIR/cvmfs/REPO is at URL/cvmfs/REPO.
 
-    Prints the URL when it is ready. Whoever reaches the port can read everything below DIR.
+    Prints the URL when it is ready. Anyone who can reach the port can read everything below DIR.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the server's threads inherit it
     try:

@@ -1,4 +1,4 @@
-"""``cvmfs-graphdriver repo tag``: names of revisions."""
+"""``cvmfs-graphdriver repo tag``: name revisions."""
 
 import json
 from datetime import UTC, datetime
@@ -21,8 +21,10 @@ __all__ = ["command"]
 @click.command("tag")
 @repository_options
 @click.argument("name", required=False)
-@click.option("-m", "--message", default="", metavar="TEXT", help="What it stands for.")
-@click.option("--delete", is_flag=True, help="Forget NAME; the revision stays until garbage is collected.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="A description of the tag.")
+@click.option(
+    "--delete", is_flag=True, help="Delete the tag NAME; its revision stays until garbage collection."
+)
 @wait_option
 @json_option
 def command(
@@ -36,9 +38,9 @@ def command(
     delete: bool,
     as_json: bool,
 ) -> None:
-    """Name the newest revision of REPO, or list all names, the newest revision first.
+    """Tag the newest revision of REPO with NAME or, without NAME, list all tags, newest revision first.
 
-    A NAME that exists moves to the newest revision.
+    An existing tag is moved to the newest revision.
     """
     if name is None and (delete or message):
         raise click.UsageError("--delete and --message need the NAME of a tag")

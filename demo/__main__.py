@@ -1,7 +1,7 @@
-"""``make demo``: an image, converted, run thin and run as it is, in a Docker of its own.
+"""``make demo``: converts an image and runs it, thin and as it is, in a Docker of its own.
 
-Owns: the order of the show, and its table. All of it happens on loopback and in a scratch directory, and
-ends with it. Must not know: how any part works.
+Owns: the order of the steps, and the table. Everything happens on loopback and in a scratch directory, and
+ends with the demo. Must not know: how any part works.
 """
 
 import argparse
@@ -33,20 +33,20 @@ _T = TypeVar("_T")
 
 
 class Steps:
-    """Says what is going on, with the seconds since the beginning."""
+    """Reports progress, with the seconds since the start."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._start = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Say it on a line of its own."""
+        """Print a line."""
         seconds = time.monotonic() - self._start
         self._console.print(f"[dim]{seconds:5.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Say what is being done, and turn a wheel on a terminal until it is done."""
+        """Print what is being done, and show a spinner on a terminal until it is done."""
         self.say(text)
         with self._console.status(text):
             yield
@@ -54,7 +54,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """How one form of the image got from the registry to its output; times in seconds."""
+    """Figures for one form of the image, from the registry to its output; times in seconds."""
 
     output: bytes
     pull: float
@@ -66,16 +66,16 @@ class Performance:
 
 
 def main() -> int:
-    """Show it; returns the exit status."""
+    """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="make demo", description="Run an image thin, in a Docker of its own."
     )
-    parser.add_argument("--image", help="any image of any registry, instead of the one that the demo makes")
-    parser.add_argument("--command", help="what to run in it, instead of its own command")
+    parser.add_argument("--image", help="an image from any registry, instead of the one that the demo builds")
+    parser.add_argument("--command", help="the command to run, instead of the image's own")
     parser.add_argument("--docker-root", type=Path, help="the root directory of the Docker to use")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        print("demo: mounting and Docker need root: run it as root", file=sys.stderr)
+        print("demo: mounting and Docker need root", file=sys.stderr)
         return 1
     console = Console(stderr=True)
     try:
@@ -83,7 +83,7 @@ def main() -> int:
             installation = Installation(arguments.docker_root)
             return _show(Path(scratch), installation, arguments.image, arguments.command, console)
     except KeyboardInterrupt:
-        console.print("demo: interrupted; everything that it started has ended")
+        console.print("demo: interrupted; everything it started has ended")
         return _INTERRUPTED
     except (DaemonError, ImageError, CvmfsGraphdriverError) as error:
         console.print(f"demo: {error}", markup=False, highlight=False)
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """On a disk, which /tmp may not be; named shortly, since sockets lie deep in it."""
+    """On a disk, which /tmp may not be; with a short name, since the paths of sockets in it are limited."""
     return tempfile.TemporaryDirectory(prefix="cvmfs-demo-", dir=os.environ.get("TMPDIR", "/var/tmp"))
 
 
@@ -103,7 +103,7 @@ def _show(
     with stage(scratch) as here, DockerEngine(scratch, "docker", installation) as docker:
         if image is None:
             image = f"{here.registry}/demo:1"
-            steps.say("making an image of four layers from Debian's packages")
+            steps.say("building an image of four layers from Debian packages")
             layout = build_image(_PROJECT / "build" / "demo", steps.say)
             with steps.step(f"pushing it to a registry at {here.registry}"):
                 push_image(layout, image)
@@ -111,7 +111,7 @@ def _show(
         steps.say("converting it: docker2cvmfs make-thin")
         account = here.convert(image, thin).account
         size = account["fetched_bytes"] + account["saved_bytes"]
-        with steps.step("starting a dockerd with the plugin as its storage driver"):
+        with steps.step("starting a dockerd with the plugin as storage driver"):
             docker.start_with_plugin(plugin_tarball(_PROJECT), here.etc)
         with steps.step("running the thin image"):
             of_thin = _perform(docker, here, thin, words)
@@ -119,13 +119,13 @@ def _show(
             of_normal = _perform(docker, here, image, words)
         cache = _disk_use(next(docker.plugin_home().glob("*/cache")))
         unpacked = int(docker.docker("image", "inspect", "--format", "{{.Size}}", image))
-        steps.say("done; ending everything")
+        steps.say("done; stopping everything")
     same = of_thin.output == of_normal.output
     table = _table(image, len(account["layers"]), size, unpacked, cache, of_normal, of_thin)
     console.print(table)
     sys.stdout.buffer.write(of_thin.output)
     if not same:
-        console.print("demo: the two forms of the image gave different output; the normal one's is:")
+        console.print("demo: the two forms of the image gave different output; that of the normal one is:")
         sys.stdout.buffer.write(of_normal.output)
     sys.stdout.flush()
     return 0 if same else 1

@@ -1,6 +1,6 @@
-"""Real daemons of our own, on loopback and in a scratch directory, that always end.
+"""Real daemons of our own, on loopback and in a scratch directory, that are always stopped.
 
-Owns: starting, waiting for, and ending a docker-registry and a dockerd. Nothing of the system's Docker is
+Owns: starting, waiting for, and stopping a docker-registry and a dockerd. The system's Docker is not
 touched: data root, sockets, pid files and containerd are all below the scratch directory. Must not know:
 what they are used for.
 """
@@ -27,7 +27,7 @@ __all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin
 
 _PATIENCE = 60.0
 _LONGEST = 600.0
-"""Seconds that a command of Docker's may take."""
+"""Seconds that a docker command may take."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PRIVATE = """
 mount --bind "$1" /etc/docker
@@ -45,19 +45,19 @@ while :; do
     [ $status = 137 ] || exit $status
 done
 """
-"""What dockerd puts at fixed places wherever its root is: in its own mount namespace these are its own.
+"""Gives dockerd, in its own mount namespace, its own copy of what it keeps at fixed paths.
 
-A dockerd that is killed is started again, as systemd does it.
+A dockerd that is killed is restarted, as by systemd.
 """
 
 
 class DaemonError(Exception):
-    """A daemon did not start, or a command of Docker's failed."""
+    """A daemon did not start, or a docker command failed."""
 
 
 @contextlib.contextmanager
 def end_on_signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, once: a second one does not disturb the end."""
+    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, once: clean-up is not interrupted again."""
 
     def stop(number: int, _: object) -> None:
         for each in _ENDING:
@@ -148,7 +148,7 @@ def plugin_tarball(project: Path) -> Path:
     """The plugin as ``make plugin`` built it, and as administrators get it."""
     tarball = project / "build" / f"cvmfs-graphdriver-plugin-{__version__}.tar.gz"
     if not tarball.is_file():
-        raise DaemonError(f"there is no {tarball}: run 'make plugin' first")
+        raise DaemonError(f"{tarball} does not exist: run 'make plugin' first")
     return tarball
 
 
@@ -196,12 +196,12 @@ class DockerEngine:
         _wait(self._is_up, self._process, "dockerd", self.log)
 
     def stop(self) -> None:
-        """End it; its layers and plugins stay."""
+        """Stop it; its layers and plugins stay."""
         self._stack.close()
         self._process = None
 
     def kill(self) -> None:
-        """End it, its containers and its plugins without a word, as a crash of the machine would.
+        """End it, its containers and its plugins abruptly, as a crash of the machine would.
 
         What lies in /run is gone after such a crash.
         """
@@ -260,7 +260,7 @@ class DockerEngine:
         return "--userns-remap", "daemon"
 
     def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
-        """Run the docker command; returns what it prints. Raises DaemonError with what it complained of."""
+        """Run the docker command; returns what it prints. Raises DaemonError with its error message."""
         return self.docker_bytes(*arguments, stdin=stdin).decode("utf-8", "replace").strip()
 
     def docker_bytes(self, *arguments: str, stdin: bytes | None = None) -> bytes:
@@ -272,7 +272,9 @@ class DockerEngine:
                 command, input=stdin or b"", capture_output=True, check=False, timeout=_LONGEST
             )
         except subprocess.TimeoutExpired as error:
-            raise DaemonError(f"docker {' '.join(arguments)[:200]}: no end in {_LONGEST:.0f} s") from error
+            raise DaemonError(
+                f"docker {' '.join(arguments)[:200]}: not finished after {_LONGEST:.0f} s"
+            ) from error
         if done.returncode != 0:
             complaint = done.stderr.decode("utf-8", "replace").strip()
             complaint = complaint or f"ended with status {done.returncode} and said nothing"

@@ -1,6 +1,6 @@
-"""Small disks of one's own: an ext4 in a file, by a loop device. Needs root.
+"""Small private disks: an ext4 in a file, on a loop device. Needs root.
 
-Owns: making one, mounting it, and taking it away. Must not know: what it is for.
+Owns: making, mounting and removing one. Must not know: what it is for.
 """
 
 import subprocess
@@ -11,12 +11,12 @@ from pathlib import Path
 __all__ = ["BLOCK", "loop_disk"]
 
 BLOCK = 4096
-"""Bytes of a block, whatever the size."""
+"""Block size in bytes, whatever the size of the disk."""
 
 
 @contextmanager
 def loop_disk(place: Path, size: int) -> Iterator[Path]:
-    """A new ext4 of ``size`` bytes, mounted at ``place``, which is made for it; its file lies beside that."""
+    """A new ext4 of ``size`` bytes, mounted at ``place``, which is created; its file lies beside that."""
     image = place.with_suffix(".image")
     with image.open("wb") as file:
         file.truncate(size)
@@ -27,12 +27,12 @@ def loop_disk(place: Path, size: int) -> Iterator[Path]:
         _write_through(image)
         yield place
     finally:
-        # Lazily, for what a test has left there may still be in use.
+        # Lazily, since something that a test left there may still be in use.
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def _write_through(image: Path) -> None:
-    """Keep what is on the disk out of the page cache of the one below, if possible: no real disk has two."""
+    """Bypass the page cache of the file system below, if possible: a real disk is not cached twice."""
     listed = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(image)]
     device = subprocess.run(listed, check=True, stdout=subprocess.PIPE).stdout.strip()
     subprocess.run(["losetup", "--direct-io=on", device], check=False, stderr=subprocess.DEVNULL)

@@ -1,8 +1,8 @@
-"""A real image, made from Debian's packages: a root, a Python stack, a layer of oddities, an application.
+"""A real image, built from Debian packages: a root, a Python stack, a layer of oddities, an application.
 
-Owns: how its layers are made (mmdebstrap, apt, GNU tar: nothing of ours), and the OCI layout that they
-become (OCI image specification). It is kept below the cache directory and made once. Must not know: what is
-done with the image.
+Owns: how its layers are built (with mmdebstrap, apt and GNU tar, not with our own code), and the OCI layout
+that they become (OCI image specification). It is built once and kept in the cache directory. Must not know:
+what is done with the image.
 """
 
 import fcntl
@@ -55,19 +55,19 @@ Say = Callable[[str], None]
 
 
 class ImageError(Exception):
-    """A tool that makes the image failed."""
+    """A tool that builds the image failed."""
 
 
 def build_image(cache: Path, say: Say = lambda _: None) -> Path:
-    """The image as an OCI layout (tag ``demo``); ``say`` is told what is going on."""
+    """The image as an OCI layout (tag ``demo``); ``say`` receives progress messages."""
     key = hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
     cache = cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two may want the image at once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may need the image at once
         layout = cache / f"image-{key}"
         if layout.is_dir():
-            say("the image is there from an earlier run")
+            say("the image exists from an earlier run")
         else:
             _make_image(cache, layout, say)
         return layout

@@ -1,9 +1,8 @@
-"""Where a Docker is installed: here, or in the root directory of another Debian release.
+"""Where Docker is installed: on this system, or in a root directory of its own.
 
-Owns: how a program of that Docker is started in its root, with our devices, control groups, sockets and
-scratch directories at the places where they are here. The root is the mount namespace's real one
-(pivot_root(2)): in a changed root (chroot(2)), runc could not enter a container's. Must not know: what is
-started.
+Owns: how a program of that Docker is started in its root, with this system's devices, control groups, sockets
+and scratch directories at the same paths. The root becomes that of the mount namespace (pivot_root(2)), since
+runc cannot enter a container's root from a changed one (chroot(2)). Must not know: what is started.
 """
 
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ exec "$@"
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A Docker, installed below ``root``; None is this system's own."""
+    """A Docker installed below ``root``; None means this system's own."""
 
     root: Path | None = None
 

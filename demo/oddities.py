@@ -1,4 +1,4 @@
-"""What a layer can hold beyond plain files: the demo's third layer, as a directory to be packed.
+"""What a layer can contain besides plain files: the demo's third layer, as a directory to be packed.
 
 Owns: the list. Whiteouts and opaque directories have the names that the OCI image specification gives them
 (section "Whiteouts" of layer.md). Must not know: how layers are packed.
@@ -17,7 +17,7 @@ _SECOND = 1_000_000_000
 
 
 def make_oddities(root: Path) -> Path:
-    """What a layer can hold beyond plain files; only what lies on lower layers is named by its real path."""
+    """Create the tree below ``root``; only what lies on lower layers is named by its real path."""
     odd = root / "odd"
     for name in (
         "links",

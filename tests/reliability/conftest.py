@@ -17,15 +17,15 @@ from tests.support.daemons import Daemon, nginx, open_to_daemons, squid
 Record = Callable[..., None]
 
 _HEAD = """\
-# What happens when things fail
+# Behaviour under faults
 
-Real parts – Debian's squid and nginx, name servers, disks, processes – are killed, stopped, filled and
-damaged, while somebody reads a tree of 121 files over and over, nothing of it from a cache unless that is
-said, and hashes what comes. Timeouts are 1 second, a transfer is tried twice, and a part that failed is tried
-again after 1 second. In no case was a wrong byte read: the tests would fail. `make reliability` runs them
+Real components (Debian's squid and nginx, name servers, disks, processes) are killed, stopped, filled and
+damaged while a reader reads and hashes a tree of 121 files over and over, without a cache unless stated
+otherwise. Timeouts are 1 second, a transfer is tried twice, and a component that failed is retried after 1
+second. No wrong byte was read in any case: the tests would fail. `make reliability` runs them
 (`tests/reliability/`) and writes this page.
 
-| what fails | read rightly meanwhile | refused with EIO meanwhile | slowest read | all well again |
+| fault | correct reads meanwhile | reads refused with EIO | slowest read | recovered |
 |---|---|---|---|---|
 """
 

@@ -73,12 +73,12 @@ def test_unknown_letters_are_passed_over_and_the_last_of_a_letter_counts() -> No
     [
         ("D240", "D", "line D holds ''"),
         ("D240", "D-1", "line D holds '-1'"),
-        ("D240", "D2 4", "no number"),
-        ("D240", "D\u0664", "no number"),
+        ("D240", "D2 4", "not a number"),
+        ("D240", "D\u0664", "not a number"),
         ("S18446744073709551615", "S18446744073709551616", "line S"),
         ("Rd4", "Rd5", "root path key"),
-        ("C8", "C?", "no digest"),
-        ("-rmd160", "-md5", "no digest"),
+        ("C8", "C?", "not a digest"),
+        ("-rmd160", "-md5", "not a digest"),
     ],
 )
 def test_values_that_have_not_their_form_are_refused(old: str, new: str, message: str) -> None:

@@ -215,7 +215,7 @@ def test_wrong_keys(repository: ResignedRepository, server: Server) -> None:
     repository.whitelist(fqrn="other.test.org")
     with (
         closing(_client(repository, server)) as client,
-        pytest.raises(TrustError, match="another repository's: 'other.test.org'"),
+        pytest.raises(TrustError, match="another repository, 'other.test.org'"),
     ):
         client.mount()
     repository.whitelist()

@@ -94,11 +94,11 @@ def test_every_truncation_is_refused(engine: Engine) -> None:
 
 def test_bytes_behind_the_end_are_refused() -> None:
     stored = compress(TEXT)
-    with pytest.raises(FormatError, match="behind the end"):
+    with pytest.raises(FormatError, match="after the end"):
         decompress(stored + b"\0")
     decompressor = Decompressor()
     decompressor.feed(stored)
-    with pytest.raises(FormatError, match="behind the end"):
+    with pytest.raises(FormatError, match="after the end"):
         decompressor.feed(b"x")
 
 

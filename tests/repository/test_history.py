@@ -113,7 +113,7 @@ def test_the_revision_of_a_date_is_the_trunks(file: Path) -> None:
 
 def test_another_repositorys_is_refused(file: Path) -> None:
     for opened in (History.open, History.read):
-        with pytest.raises(CatalogError, match=r"not of other\.org, but of 'x\.example\.org'"):
+        with pytest.raises(CatalogError, match=r"belongs to 'x\.example\.org', not to other\.org"):
             opened(file, fqrn="other.org")
     with pytest.raises(CatalogError):
         History.open(file.parent / "absent", fqrn=FQRN)

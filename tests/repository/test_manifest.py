@@ -77,8 +77,8 @@ def test_unknown_letters_are_passed_over_and_the_last_of_a_letter_counts() -> No
         ("D240", "D\u0664", "not a number"),
         ("S4611686018427387904", "S4611686018427387905", "line S"),
         ("Rd4", "Rd5", "root path key"),
-        ("C8", "C?", "no digest"),
-        ("-rmd160", "-md5", "no digest"),
+        ("C8", "C?", "not a digest"),
+        ("-rmd160", "-md5", "not a digest"),
     ],
 )
 def test_values_that_have_not_their_form_are_refused(old: str, new: str, message: str) -> None:

@@ -60,7 +60,7 @@ def test_changing_a_reflog(file: Path) -> None:
 
 
 def test_another_repositorys_is_refused(file: Path) -> None:
-    with pytest.raises(CatalogError, match=r"the reflog cannot be used: it is not of other\.org"):
+    with pytest.raises(CatalogError, match=r"the reflog cannot be used: it belongs to .*, not to other\.org"):
         Reflog.open(file, fqrn="other.org")
 
 

@@ -68,7 +68,7 @@ def _tag(
 def check_tag_name(name: str) -> None:
     """Raises FormatError: users may not give a tag this name."""
     if not name or any(character.isspace() for character in name) or name in {TRUNK, TRUNK_PREVIOUS}:
-        raise FormatError(f"{name!r} is not a valid tag name: it is empty, reserved, or contains a space")
+        raise FormatError(f"{name!r} cannot name a tag: it is empty, reserved, or contains a space")
 
 
 class History:

@@ -19,7 +19,7 @@ def test_question() -> None:
 def test_answer() -> None:
     assert parse_order(b"2,1,3\n", 3) == [1, 0, 2]
     for bad in (b"", b"1,2", b"1,2,2", b"0,1,2", b"1,2,4", b"a,b,c", b"\xff", b"<html>", b"1,2,3,4"):
-        with pytest.raises(ValueError, match="no order of 3"):
+        with pytest.raises(ValueError, match="not an order of 3"):
             parse_order(bad, 3)
 
 

@@ -165,7 +165,7 @@ def _changed(
         ("DELETE FROM chunks WHERE offset = 0", "do not follow one another"),
         ("UPDATE chunks SET hash = zeroblob(20) WHERE offset = 0", "is missing"),
         ("DELETE FROM catalog WHERE name = 'l'", "has no root directory"),
-        ("DROP TABLE catalog", "is no catalog"),
+        ("DROP TABLE catalog", "is not a catalog"),
         (
             "INSERT INTO nested_catalogs VALUES ('/layers/l/x', '" + "ab" * 20 + "', 5)",
             "/layers/l/x, where there is no entry",

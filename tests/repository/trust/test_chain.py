@@ -114,11 +114,11 @@ def test_validly_signed_parts_of_another_repository_are_refused(ours: Signed, th
 
 def test_another_name_is_refused(ours: Signed) -> None:
     other = Signed("other.example.org")
-    with pytest.raises(TrustError, match="another repository's: it says 'other.example.org'"):
+    with pytest.raises(TrustError, match="another repository, 'other.example.org'"):
         ours.chain().manifest(other.manifest())
     strange = Whitelist("other.example.org", ours.white.created, ours.white.expires, ours.white.fingerprints)
     signed = encode_letter(strange.export(), Algorithm.SHA1, ours.master.sign_whitelist)
-    with pytest.raises(TrustError, match="whitelist .* another repository's"):
+    with pytest.raises(TrustError, match="whitelist .* another repository,"):
         run(ours.chain(), ours.manifest(), ours.stored_certificate, signed)
 
 
@@ -190,5 +190,5 @@ def test_required_letters(ours: Signed) -> None:
     for letter in b"CRDS":
         body = b"".join(line for line in lines if line[0] != letter)
         signed = encode_letter(body, Algorithm.SHA1, ours.key.sign_manifest)
-        with pytest.raises(FormatError, match=f"no line {chr(letter)}"):
+        with pytest.raises(FormatError, match=f"lacks line {chr(letter)}"):
             ours.chain().manifest(signed)

@@ -79,13 +79,13 @@ def test_it_never_finds_another_key_than_the_library(key: SigningKey) -> None:
 @pytest.mark.parametrize(
     ("der", "why"),
     [
-        (b"", "no DER element"),
-        (b"\x30", "no DER element"),
-        (b"\x31\0", "no DER element"),
+        (b"", "lacks a DER element"),
+        (b"\x30", "lacks a DER element"),
+        (b"\x31\0", "lacks a DER element"),
         (b"\x30\x80\0\0", "impossible length"),
         (b"\x30\x85\0\0\0\0\1x", "impossible length"),
-        (b"\x30\x81\x05\2\1\3\2\0", "not as short"),
-        (b"\x30\x82\0\x80" + bytes(128), "not as short"),
+        (b"\x30\x81\x05\2\1\3\2\0", "not in its shortest form"),
+        (b"\x30\x82\0\x80" + bytes(128), "not in its shortest form"),
         (b"\x30\x06\2\1\3\2\1", "cut short"),
         (b"\x30\x06\2\1\3\2\1\3x", "longer than it says"),
         (b"\x30\x07\2\1\3\2\1\3x", "longer than it says"),

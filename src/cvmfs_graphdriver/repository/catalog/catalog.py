@@ -163,7 +163,7 @@ class Catalog:
         end = 0
         for chunk in chunks:
             if chunk.offset != end or chunk.size <= 0:
-                raise CatalogError(f"the chunks of {path!r} are not contiguous at offset {end}")
+                raise CatalogError(f"the chunks of {path!r} do not follow one another at offset {end}")
             end += chunk.size
         if end != entry.size:
             raise CatalogError(f"the chunks of {path!r} add up to {end} bytes, but the file has {entry.size}")

@@ -98,7 +98,7 @@ class TrustChain:
             raise FormatError(f"the certificate {name} of {self._fqrn} cannot be read: {error}") from error
         if letter is None or not certificate.verifies_manifest(letter.signed_text, letter.signature):
             raise TrustError(
-                f"the manifest of {self._fqrn} has an invalid signature: certificate {name} did not make it"
+                f"the manifest of {self._fqrn} has a wrong signature: certificate {name} did not make it"
             )
         self._certificate = certificate
 
@@ -116,8 +116,8 @@ class TrustChain:
             raise TrustError(f"the whitelist of {self._fqrn} was changed: its digest is not that of its text")
         if not any(key.verifies_whitelist(letter.signed_text, letter.signature) for key in self._keys):
             raise TrustError(
-                f"the whitelist of {self._fqrn} is signed by none of the {len(self._keys)} configured "
-                "public keys: check CVMFS_PUBLIC_KEY and CVMFS_KEYS_DIR"
+                f"the whitelist of {self._fqrn} is signed by none of the {len(self._keys)} public keys "
+                "configured: check CVMFS_PUBLIC_KEY and CVMFS_KEYS_DIR"
             )
         if whitelist.fqrn != self._fqrn:
             raise TrustError(

@@ -94,7 +94,7 @@ def test_config_show(tmp_path: Path) -> None:
         "value": "7",
         "file": str(tmp_path / "default.local"),
         "line": 1,
-        "meaning": "seconds to connect, and to wait for data, through a proxy",
+        "meaning": "timeout for connecting and for receiving data through a proxy, seconds",
     }
     assert len(values) > 60
     (tmp_path / "default.local").write_text("A='x")
@@ -107,7 +107,7 @@ def test_config_check_when_all_is_well(site: Site) -> None:
     said = site.run("config", "check", FQRN)
     assert said.code == 0, said.out
     lines = said.out.splitlines()
-    assert "ok      revision 7 is proven" in lines
+    assert "ok      revision 7 is verified" in lines
     assert any(re.match(r"ok +http://127.* has revision 7 of 2026-11-23", line) for line in lines)
     assert any("kitchen.test.org.pub is used" in line for line in lines)
     assert "ok      no proxy is used (DIRECT)" in lines
@@ -209,7 +209,7 @@ def test_cache_fsck(site: Site, tmp_path: Path) -> None:
     said = site.run("cache", "fsck", FQRN)
     assert said.code == 25
     assert said.out == f"wrong     {node.entry.digest}  file /.cvmfsdirtab, object\n"
-    assert "is it failing?" in said.err
+    assert "corrupt objects: 1; check the disk" in said.err
     assert (path.parent.parent / "quarantaine" / node.entry.digest.text).exists()
     assert read(site.revision, node) == content
     # Without the ledger's checksum an object proves itself by its digest, or is not worth keeping.

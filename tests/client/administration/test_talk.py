@@ -273,7 +273,7 @@ def test_socket(tmp_path: Path) -> None:
         serve_talk(path, str, "nobody-of-that-name"),
     ):
         pass
-    with pytest.raises(TalkError, match="cannot make"), serve_talk(tmp_path / "absent" / "x", str):
+    with pytest.raises(TalkError, match="cannot create"), serve_talk(tmp_path / "absent" / "x", str):
         pass
 
 

@@ -38,4 +38,4 @@ def command(repository: str, etc: Path, *, as_json: bool) -> None:
         click.echo(json.dumps({"checked": found.total(), "bad": [asdict(one) for one in bad]}, indent=2))
     click.echo(f"{found.total()} objects checked, {len(bad)} of them bad", err=True)
     if found[Verdict.WRONG]:
-        raise CacheError(f"{found[Verdict.WRONG]} objects were corrupt; check the disk")
+        raise CacheError(f"corrupt objects: {found[Verdict.WRONG]}; check the disk")

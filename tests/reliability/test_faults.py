@@ -21,9 +21,9 @@ from tests.support.nameserver import name_server, records
 pytestmark = pytest.mark.root
 
 OUTAGE = float(os.environ.get("OUTAGE", "10"))
-"""Seconds for which everything is down: many times what anything waits for, the longest of which is 1 second."""
+"""Seconds for which everything is down: many times the longest that anything waits for."""
 KILLS = int(os.environ.get("KILLS", "25"))
-"""Each costs the second that a keeper waits from the seventh on; ``make reliability``: 100, and 60 seconds."""
+"""Each costs the second that a keeper waits from the seventh on."""
 _WHILE = 3.0
 _WITHIN = 8.0
 """Seconds in which a read must end, well or not: both servers, twice each, with their pauses."""

@@ -14,10 +14,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings, load_settings
-from tests.support.project import require_fixtures
+from cvmfs_graphdriver.repository.compression import decompress
+from cvmfs_graphdriver.repository.digest import ObjectName
+from cvmfs_graphdriver.repository.trust.keys import PublicKey, load_public_keys
+from tests.support.project import FIXTURES, require_fixtures
 
-__all__ = ["Answer", "Server", "UnpackedRepository", "serve", "unpack"]
+__all__ = ["NAMES", "Answer", "Server", "UnpackedRepository", "serve", "unpack"]
 
+NAMES = sorted(path.parent.name for path in FIXTURES.glob("*/fqrn"))
 Answer = Callable[[BaseHTTPRequestHandler], bool]
 """Answers a request itself and returns True, or returns False to leave it to the server."""
 
@@ -117,6 +121,19 @@ class UnpackedRepository:
         subprocess.run(["tar", "--extract", "--file", archive, "--directory", directory], check=True)
         self.root = directory / "cvmfs" / self.fqrn
         self.keys = sorted(self.source.glob("*.pub"))
+
+    @property
+    def public_keys(self) -> list[PublicKey]:
+        """Those of the key files."""
+        return [key for file in self.keys for key in load_public_keys(file.read_bytes())]
+
+    def stored(self, name: str) -> bytes:
+        """A file below the repository's root, as it is."""
+        return (self.root / name).read_bytes()
+
+    def content(self, name: ObjectName) -> bytes:
+        """An object, decompressed."""
+        return decompress(self.stored(name.path))
 
     @staticmethod
     def expected_of(name: str, tag: str = "") -> dict[str, Any]:

@@ -12,8 +12,9 @@ from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.kernel.fuse.wire import StatFs
 from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
+from tests.support.entries import file
 from tests.support.memory_filesystem import mounted
-from tests.support.published import Published, file, published
+from tests.support.published import Published, published
 
 
 def test_what_was_given_since_is_not_due() -> None:

@@ -17,9 +17,10 @@ import pytest
 from cvmfs_graphdriver.oci.image.thin import ThinImage
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.storage.upstream import create_storage
+from demo.daemons import free_port
 from demo.seaweed import Seaweed
 from tests.support.images import CONFIG, TestLayer, push, skopeo, write_layout
-from tests.support.registry import PASSWORD, USERNAME, RegistryServer, free_port, run_registry
+from tests.support.registry import PASSWORD, USERNAME, RegistryServer, run_registry
 from tests.support.storage_site import FQRN, Site
 from tests.support.tars import tar_of
 

@@ -12,7 +12,8 @@ import pytest
 
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.cli.test_repo import PROGRAM, run
-from tests.support.storage_site import FQRN, Site, file
+from tests.support.entries import file
+from tests.support.storage_site import FQRN, Site
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from cvmfs_graphdriver.client.config_repository import fetched_config_repository
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
-from tests.support.published import Item, Published, file, published
+from tests.support.entries import Item, file
+from tests.support.published import Published, published
 
 WANTED = "wanted.example.org"
 

@@ -22,8 +22,8 @@ from cvmfs_graphdriver.publisher.server import serve
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from demo.seaweed import KEY, SECRET, Seaweed
+from tests.support.entries import directory, file
 from tests.support.plugin_process import Plugin, running_plugin
-from tests.support.storage_site import directory, file
 from tests.support.tars import tar_of
 
 FQRN = "thin.example.org"

@@ -32,8 +32,9 @@ from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 from cvmfs_graphdriver.publisher import server as publisher_server
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from tests.support.entries import Item, directory, file
 from tests.support.mounts import end, pids_serving, wait_until
-from tests.support.published import FQRN, Item, Published, directory, file, published
+from tests.support.published import FQRN, Published, published
 
 pytestmark = pytest.mark.root
 

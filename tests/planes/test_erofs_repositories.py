@@ -20,9 +20,10 @@ from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Algorithm
 from tests.planes.test_erofs_plane import driver_home, seen, stacked
+from tests.support.entries import directory, file
 from tests.support.fixtures import serve, unpack
 from tests.support.project import require_fixtures
-from tests.support.published import FQRN, directory, file, published
+from tests.support.published import FQRN, published
 
 pytestmark = pytest.mark.root
 

@@ -15,8 +15,9 @@ from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
+from tests.support.entries import directory, file
 from tests.support.mounts import end, pids_serving, wait_until
-from tests.support.published import FQRN, Published, directory, file, published
+from tests.support.published import FQRN, Published, published
 
 pytestmark = pytest.mark.root
 

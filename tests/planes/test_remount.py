@@ -11,8 +11,9 @@ import pytest
 
 from cvmfs_graphdriver.planes.service.request import MountRequest
 from cvmfs_graphdriver.planes.service.spawn import spawn
+from tests.support.entries import directory, file
 from tests.support.mounts import end, wait_until
-from tests.support.published import Published, directory, file, published
+from tests.support.published import Published, published
 
 pytestmark = pytest.mark.root
 

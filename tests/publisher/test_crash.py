@@ -16,7 +16,8 @@ from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.support.endless_publisher import endless_publisher
-from tests.support.storage_site import FQRN, Site, file
+from tests.support.entries import file
+from tests.support.storage_site import FQRN, Site
 
 KILLS = int(os.environ.get("KILLS", "5"))
 """How many times a publisher is killed; 50 and more for a long night."""

@@ -24,16 +24,17 @@ from cvmfs_graphdriver.repository.compression import Engine
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, PathKey, Suffix
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter
-from tests.support.catalogs import Published, unpack
+from tests.support.entries import file
+from tests.support.fixtures import UnpackedRepository, unpack
 from tests.support.project import require_fixtures
-from tests.support.storage_site import FQRN, Site, file
+from tests.support.storage_site import FQRN, Site
 
 STOCK_OPTIONS = RepositoryOptions(engine=Engine.ZLIB, chunking=None, garbage_collectable=False, auto_tag=True)
 Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def stock(tmp_path_factory: pytest.TempPathFactory) -> UnpackedRepository:
     return unpack("ingest", tmp_path_factory.mktemp("stock"))
 
 
@@ -63,7 +64,7 @@ def with_marker(tar: Path) -> Iterator[tuple[TreeEntry, ContentReader | None]]:
     yield entry._replace(mtime=1), content
 
 
-def catalog_file(site: Site | Published, mountpoint: bytes, place: Path) -> Path:
+def catalog_file(site: Site | UnpackedRepository, mountpoint: bytes, place: Path) -> Path:
     """The catalog of the newest revision at a mountpoint, as a database file."""
     root = site.storage if isinstance(site, Site) else site.root
     storage = LocalStorage(root)
@@ -112,7 +113,7 @@ def shape(path: Path) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("mountpoint", [b"", b"/layers/aa/base", b"/layers/bb/delta", b"/owned/default"])
 def test_catalogs_have_the_same_shape(
-    ours: Site, stock: Published, mountpoint: bytes, tmp_path: Path
+    ours: Site, stock: UnpackedRepository, mountpoint: bytes, tmp_path: Path
 ) -> None:
     mine, theirs = catalog_file(ours, mountpoint, tmp_path), catalog_file(stock, mountpoint, tmp_path)
     assert shape(mine) == shape(theirs)
@@ -135,7 +136,7 @@ def test_catalogs_have_the_same_shape(
     ],
 )
 def test_rows_are_the_same_but_for_our_decisions(
-    ours: Site, stock: Published, mountpoint: bytes, made_up: list[bytes], tmp_path: Path
+    ours: Site, stock: UnpackedRepository, mountpoint: bytes, made_up: list[bytes], tmp_path: Path
 ) -> None:
     mine = rows(catalog_file(ours, mountpoint, tmp_path))
     theirs = rows(catalog_file(stock, mountpoint, tmp_path))
@@ -187,7 +188,7 @@ def test_rows_are_the_same_but_for_our_decisions(
 
 @pytest.mark.parametrize("mountpoint", [b"/layers/aa/base", b"/layers/bb/delta"])
 def test_counters_are_the_same_but_for_extended_attributes(
-    ours: Site, stock: Published, mountpoint: bytes, tmp_path: Path
+    ours: Site, stock: UnpackedRepository, mountpoint: bytes, tmp_path: Path
 ) -> None:
     mine, theirs = (
         dict(query(catalog_file(one, mountpoint, tmp_path), "SELECT * FROM statistics"))
@@ -198,7 +199,7 @@ def test_counters_are_the_same_but_for_extended_attributes(
     assert mine == theirs
 
 
-def test_objects_have_the_same_names(ours: Site, stock: Published) -> None:
+def test_objects_have_the_same_names(ours: Site, stock: UnpackedRepository) -> None:
     """The zlib engine makes the very bytes of the stock server, so that both find each other's objects."""
 
     def objects(root: Path) -> set[str]:
@@ -235,13 +236,13 @@ def test_a_new_repository_has_the_stock_server_s_files(tmp_path: Path) -> None:
     assert (ours.storage / master).read_bytes() == (stock.root / master).read_bytes()
 
 
-def lines(site: Site | Published, name: str) -> tuple[list[str], Letter]:
+def lines(site: Site | UnpackedRepository, name: str) -> tuple[list[str], Letter]:
     root = site.storage if isinstance(site, Site) else site.root
     letter = Letter.parse((root / name).read_bytes())
     return letter.body.decode().splitlines(), letter
 
 
-def test_manifest_and_whitelist_have_the_same_lines(ours: Site, stock: Published) -> None:
+def test_manifest_and_whitelist_have_the_same_lines(ours: Site, stock: UnpackedRepository) -> None:
     (mine, my_letter), (theirs, their_letter) = (
         lines(ours, ".cvmfspublished"),
         lines(stock, ".cvmfspublished"),
@@ -261,9 +262,11 @@ def test_manifest_and_whitelist_have_the_same_lines(ours: Site, stock: Published
     assert len(my_letter.signature) == len(their_letter.signature) == 256
 
 
-def test_reflog_and_history_have_the_same_shape(ours: Site, stock: Published, tmp_path: Path) -> None:
+def test_reflog_and_history_have_the_same_shape(
+    ours: Site, stock: UnpackedRepository, tmp_path: Path
+) -> None:
     histories = []
-    sites: tuple[Site | Published, ...] = (ours, stock)
+    sites: tuple[Site | UnpackedRepository, ...] = (ours, stock)
     for number, site in enumerate(sites):
         root = site.storage if isinstance(site, Site) else site.root
         manifest = Manifest.parse(lines(site, ".cvmfspublished")[1].body)
@@ -296,7 +299,7 @@ def test_reflog_and_history_have_the_same_shape(ours: Site, stock: Published, tm
     assert query(ours.storage / ".cvmfsreflog", first) == query(stock.root / ".cvmfsreflog", first)
 
 
-def test_root_entries_are_keyed_alike(ours: Site, stock: Published, tmp_path: Path) -> None:
+def test_root_entries_are_keyed_alike(ours: Site, stock: UnpackedRepository, tmp_path: Path) -> None:
     for site in (ours, stock):
         path = catalog_file(site, b"", tmp_path)
         ((parent_1, parent_2, flags, name),) = query(

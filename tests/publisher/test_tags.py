@@ -9,7 +9,8 @@ from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.tags import delete_tag, list_tags, roll_back, set_tag
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.errors import FormatError
-from tests.support.storage_site import Site, file
+from tests.support.entries import file
+from tests.support.storage_site import Site
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import BusyError, IngestError, PublisherError, StorageError
-from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
@@ -22,7 +21,8 @@ from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.history import History, Tag
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
-from tests.support.storage_site import FQRN, Site, directory, file, hardlink
+from tests.support.entries import Item, directory, file, hardlink
+from tests.support.storage_site import FQRN, Site
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_a_transaction_that_is_left_leaves_everything_as_it_was(site: Site) -> N
     with Transaction(site.open()) as transaction:
         transaction.ingest(b"/l", [file("/f", os.urandom(100))])
 
-    def entries() -> Iterator[tuple[TreeEntry, None]]:
+    def entries() -> Iterator[Item]:
         yield directory("/d")
         raise ZeroDivisionError
 
@@ -370,7 +370,8 @@ def test_nothing_is_left_in_the_temporary_directory(site: Site, tmp_path: Path) 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     code = (
-        "import sys; from pathlib import Path; from tests.support.storage_site import *\n"
+        "import sys; from pathlib import Path\n"
+        "from tests.support.entries import *; from tests.support.storage_site import *\n"
         "site = object.__new__(Site); site.storage = Path(sys.argv[1]); site.keys = Path(sys.argv[2])\n"
         "site.options = None; site.clock = 1_800_000_000.0\n"
         "site.publish({b'/l': [file('/f', bytes(10))]})\n"

@@ -20,8 +20,8 @@ from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from tests.support.daemons import Daemon
+from tests.support.entries import Item, directory, file
 from tests.support.mounts import end
-from tests.support.published import Item, directory, file
 
 __all__ = [
     "FQRN",

@@ -21,9 +21,9 @@ from tests.support.nameserver import name_server, records
 pytestmark = pytest.mark.root
 
 OUTAGE = float(os.environ.get("OUTAGE", "10"))
-"""Seconds for which everything is down: many times the longest wait, which is 1 second."""
+"""Seconds for which everything is down: many times the longest that anything waits for."""
 KILLS = int(os.environ.get("KILLS", "25"))
-"""From the seventh on each costs the second that a keeper waits; ``make reliability``: 100, and 60 s."""
+"""Each costs the second that a keeper waits from the seventh on."""
 _WHILE = 3.0
 _WITHIN = 8.0
 """Seconds in which a read must end, well or not: both servers, twice each, with their pauses."""

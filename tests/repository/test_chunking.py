@@ -12,7 +12,7 @@ from cvmfs_graphdriver.repository.chunking import ChunkDetector, ChunkSizes
 from cvmfs_graphdriver.repository.compression import Engine, compress, decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from tests.repository.catalog.test_writer import all_catalogs
-from tests.support.catalogs import NAMES, unpack
+from tests.support.fixtures import NAMES, unpack
 
 KILO = 1024
 
@@ -83,7 +83,7 @@ def test_values_that_just_are_cuts_and_just_are_none(random, average, near, belo
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("lite-", "chunked"))])
 def test_cuts_and_objects_are_those_of_the_real_server(name: str, tmp_path: Path) -> None:
     sizes = ChunkSizes() if name == "chunked-default" else ChunkSizes(64 * KILO, 128 * KILO, 256 * KILO)
-    published = unpack(name, tmp_path)
+    published = unpack(name, tmp_path / "fixture")
     catalogs = tmp_path / "catalogs"
     catalogs.mkdir()
     compared = 0

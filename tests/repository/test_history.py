@@ -12,8 +12,8 @@ from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter
-from tests.support.catalogs import NAMES, Published, unpack
 from tests.support.damage import damaged
+from tests.support.fixtures import NAMES, UnpackedRepository, unpack
 from tests.support.mutations import INPUTS
 from tests.support.project import FIXTURES
 
@@ -26,7 +26,7 @@ TAGS = [
 ]
 
 
-def history_of(published: Published, where: Path) -> tuple[Manifest, Path]:
+def history_of(published: UnpackedRepository, where: Path) -> tuple[Manifest, Path]:
     manifest = Manifest.parse(Letter.parse(published.stored(".cvmfspublished")).body)
     assert manifest.history is not None
     file = where / "history"
@@ -56,7 +56,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rewriting_a_real_history_gives_the_same_database(name: str, tmp_path: Path) -> None:
-    manifest, theirs = history_of(unpack(name, tmp_path), tmp_path)
+    manifest, theirs = history_of(unpack(name, tmp_path / "fixture"), tmp_path)
     with closing(History.read(theirs, fqrn=manifest.fqrn)) as history:
         tags = history.tags()
         trunk = history.tag("trunk")
@@ -72,7 +72,7 @@ def test_rewriting_a_real_history_gives_the_same_database(name: str, tmp_path: P
 
 
 def test_tags_of_the_kitchen_are_those_that_the_server_listed(tmp_path: Path) -> None:
-    manifest, theirs = history_of(unpack("kitchen-sha1", tmp_path), tmp_path)
+    manifest, theirs = history_of(unpack("kitchen-sha1", tmp_path / "fixture"), tmp_path)
     listed = (FIXTURES / "kitchen-sha1" / "tags.txt").read_text()
     with closing(History.read(theirs, fqrn=manifest.fqrn)) as history:
         tags = history.tags()

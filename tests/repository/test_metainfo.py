@@ -9,7 +9,7 @@ from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.metainfo import Metainfo
 from cvmfs_graphdriver.repository.trust.letter import Letter
-from tests.support.catalogs import unpack
+from tests.support.fixtures import unpack
 from tests.support.mutations import survives
 
 FULL = Metainfo(
@@ -25,7 +25,7 @@ FULL = Metainfo(
 
 
 def test_the_real_servers_document_is_read(tmp_path: Path) -> None:
-    published = unpack("empty", tmp_path)
+    published = unpack("empty", tmp_path / "fixture")
     manifest = Manifest.parse(Letter.parse(published.stored(".cvmfspublished")).body)
     assert manifest.metainfo is not None
     found = Metainfo.parse(published.content(ObjectName(manifest.metainfo, Suffix.METAINFO)))

@@ -12,8 +12,8 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 from cvmfs_graphdriver.repository.trust.letter import Letter
 from tests.repository.test_history import everything
-from tests.support.catalogs import NAMES, unpack
 from tests.support.damage import damaged
+from tests.support.fixtures import NAMES, unpack
 from tests.support.mutations import INPUTS
 
 FQRN = "x.example.org"
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rewriting_a_real_reflog_gives_the_same_database(name: str, tmp_path: Path) -> None:
-    published = unpack(name, tmp_path)
+    published = unpack(name, tmp_path / "fixture")
     manifest = Manifest.parse(Letter.parse(published.stored(".cvmfspublished")).body)
     assert manifest.reflog == Digest.of(published.stored(".cvmfsreflog"), manifest.root.algorithm)
     theirs = published.root / ".cvmfsreflog"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.containment import contained
+from demo.daemons import free_port
 
 __all__ = ["Daemon", "nginx", "open_to_daemons", "squid"]
 
@@ -39,12 +40,6 @@ http {{
     server {{ listen 127.0.0.1:{port}; root {root}; if (-f {directory}/fail) {{ return 500; }} }}
 }}
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Daemon:
@@ -96,7 +91,7 @@ def squid(directory: Path, *, address: str = "127.0.0.1", port: int = 0) -> Iter
     """A proxy that keeps nothing, so that every request goes all the way."""
     directory.mkdir(mode=0o777)
     directory.chmod(0o777)
-    port = port or _free_port()
+    port = port or free_port()
     config = directory / "squid.conf"
     config.write_text(_SQUID.format(address=address, port=port, directory=directory))
     name = f"test{address.replace('.', 'x')}x{port}"
@@ -111,7 +106,7 @@ def squid(directory: Path, *, address: str = "127.0.0.1", port: int = 0) -> Iter
 def nginx(directory: Path, root: Path) -> Iterator[Daemon]:
     """Serves ``root``; answers 500 to everything while there is a file ``fail`` in ``directory``."""
     directory.mkdir()
-    port = _free_port()
+    port = free_port()
     config = directory / "nginx.conf"
     config.write_text(_NGINX.format(port=port, directory=directory, root=root))
     daemon = Daemon(["nginx", "-c", str(config), "-e", str(directory / "error.log")], port)

@@ -16,7 +16,8 @@ from cvmfs_graphdriver.publisher.ingest import objects
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.publisher.storage.upstream import storage_at
-from tests.support.storage_site import FQRN, file
+from tests.support.entries import file
+from tests.support.storage_site import FQRN
 objects._WORTH_WORKERS = int(sys.argv[3])
 repository = Repository.open(FQRN, storage_at(Path(sys.argv[1]), FQRN), Path(sys.argv[2]))
 print("ready", flush=True)

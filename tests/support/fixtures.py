@@ -3,30 +3,33 @@
 import json
 import shutil
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
-from tests.support.project import require_fixtures
+from cvmfs_graphdriver.repository.compression import decompress
+from cvmfs_graphdriver.repository.digest import ObjectName
+from cvmfs_graphdriver.repository.trust.keys import PublicKey, load_public_keys
+from tests.support.http_server import QuietServer, in_thread
+from tests.support.project import FIXTURES, require_fixtures
 
-__all__ = ["Answer", "Server", "UnpackedRepository", "serve", "unpack"]
+__all__ = ["NAMES", "Answer", "Server", "UnpackedRepository", "serve", "unpack"]
 
+NAMES = sorted(path.parent.name for path in FIXTURES.glob("*/fqrn"))
 Answer = Callable[[BaseHTTPRequestHandler], bool]
 """Answers a request itself and returns True, or returns False to leave it to the server."""
 
 
-class Server(ThreadingHTTPServer):
+class Server(QuietServer):
     """Serves a directory by HTTP/1.1 with keep-alive and ranges; counts requests by path."""
 
-    daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
@@ -50,9 +53,6 @@ class Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.connections.discard(request)
         super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -94,16 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
 def serve(root: Path) -> Iterator[Server]:
     """A server for ``root`` that ends with the block."""
     server = Server(root)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with in_thread(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        for connection in list(server.connections):
-            connection.close()
+    for connection in list(server.connections):
+        connection.close()
 
 
 class UnpackedRepository:
@@ -118,6 +112,19 @@ class UnpackedRepository:
         subprocess.run(["tar", "--extract", "--file", archive, "--directory", directory], check=True)
         self.root = directory / "cvmfs" / self.fqrn
         self.keys = sorted(self.source.glob("*.pub"))
+
+    @property
+    def public_keys(self) -> list[PublicKey]:
+        """Those of the key files."""
+        return [key for file in self.keys for key in load_public_keys(file.read_bytes())]
+
+    def stored(self, name: str) -> bytes:
+        """A file below the repository's root, as it is."""
+        return (self.root / name).read_bytes()
+
+    def content(self, name: ObjectName) -> bytes:
+        """An object, decompressed."""
+        return decompress(self.stored(name.path))
 
     @staticmethod
     def expected_of(name: str, tag: str = "") -> dict[str, Any]:

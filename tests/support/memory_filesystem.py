@@ -132,7 +132,7 @@ class MemoryFilesystem:
 
 
 @contextmanager
-def mounted(filesystem: Filesystem, target: Path, threads: int = 4) -> Iterator[Server]:
+def serving(filesystem: Filesystem, target: Path, threads: int = 4) -> Iterator[Server]:
     """Mount, serve in threads of this process, and clean up.
 
     The test must not block the interpreter: file operations release its lock, and that is enough.

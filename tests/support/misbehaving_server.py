@@ -1,10 +1,11 @@
-"""A web server that misbehaves as it is told."""
+"""A web server that misbehaves as scripted."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.http_server import QuietServer, in_thread
 
 __all__ = ["Exchange", "Script", "run_server"]
 
@@ -65,18 +66,7 @@ def run_server(act: Callable[[Exchange], None]) -> Iterator[Script]:
         def log_message(self, *args: object) -> None:
             pass
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        script.host = f"127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield script
-        finally:
-            server.shutdown()
-            thread.join()
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    script.host = f"127.0.0.1:{server.server_port}"
+    with in_thread(server):
+        yield script

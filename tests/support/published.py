@@ -1,7 +1,5 @@
 """Repositories that the tests publish themselves."""
 
-import io
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,27 +8,16 @@ from pathlib import Path
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.server import Served, serve
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
+from tests.support.entries import Item
 
-__all__ = ["Item", "Published", "directory", "file", "published"]
+__all__ = ["Published", "published"]
 
 FQRN = "planes.example.org"
-Item = tuple[TreeEntry, io.BytesIO | None]
-
-
-def file(path: str | bytes, content: bytes = b"", mode: int = 0o644, **details: object) -> Item:
-    where = path.encode() if isinstance(path, str) else path
-    return TreeEntry(where, stat.S_IFREG | mode, **details), io.BytesIO(content)  # type: ignore[arg-type]
-
-
-def directory(path: str | bytes, mode: int = 0o755, **details: object) -> Item:
-    where = path.encode() if isinstance(path, str) else path
-    return TreeEntry(where, stat.S_IFDIR | mode, **details), None  # type: ignore[arg-type]
 
 
 @dataclass

@@ -1,12 +1,9 @@
 """A repository in a scratch directory, with what tests of this room ask of it."""
 
 import functools
-import io
-import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from cvmfs_graphdriver.publisher.care.check import RepositoryCheck
@@ -25,36 +22,10 @@ from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.trust.keys import load_public_keys
 from cvmfs_graphdriver.repository.trust.signing import SigningKey
 
-__all__ = ["FQRN", "Entries", "Site", "device", "directory", "file", "hardlink", "symlink"]
+__all__ = ["FQRN", "Entries", "Site"]
 
 FQRN = "images.example.org"
 Entries = Iterable[tuple[TreeEntry, ContentReader | None]]
-
-
-def file(
-    path: str | bytes, content: bytes = b"", mode: int = 0o644, **more: Any
-) -> tuple[TreeEntry, io.BytesIO]:
-    return TreeEntry(_path(path), stat.S_IFREG | mode, **more), io.BytesIO(content)
-
-
-def directory(path: str | bytes, mode: int = 0o755, **more: Any) -> tuple[TreeEntry, None]:
-    return TreeEntry(_path(path), stat.S_IFDIR | mode, **more), None
-
-
-def symlink(path: str | bytes, target: bytes, **more: Any) -> tuple[TreeEntry, None]:
-    return TreeEntry(_path(path), stat.S_IFLNK | 0o777, symlink=target, **more), None
-
-
-def hardlink(path: str | bytes, target: str | bytes) -> tuple[TreeEntry, None]:
-    return TreeEntry(_path(path), stat.S_IFREG | 0o644, hardlink=_path(target)), None
-
-
-def device(path: str | bytes, kind: int, rdev: int = 0, **more: Any) -> tuple[TreeEntry, None]:
-    return TreeEntry(_path(path), kind | 0o600, rdev=rdev, **more), None
-
-
-def _path(path: str | bytes) -> bytes:
-    return path.encode() if isinstance(path, str) else path
 
 
 @functools.cache

@@ -13,13 +13,13 @@ from cvmfs_graphdriver.kernel.overlay import mount_overlay
 from cvmfs_graphdriver.layers.diff import write_diff
 from cvmfs_graphdriver.layers.idmap import Owners
 
-__all__ = ["SAME", "directories", "listing", "make_tree", "overlay", "pack"]
+__all__ = ["SAME", "directories", "make_tree", "overlay", "pack", "seen_in"]
 
 SAME = Owners()
 """Containers without user namespaces."""
 
 
-def listing(root: Path) -> dict[bytes, tuple[object, ...]]:
+def seen_in(root: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything below a directory, but for times of directories."""
     found: dict[bytes, tuple[object, ...]] = {}
     inodes: dict[int, bytes] = {}

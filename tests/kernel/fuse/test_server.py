@@ -19,7 +19,7 @@ import pytest
 
 from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.server import Server
-from tests.support.memory_filesystem import MemoryFilesystem, mounted
+from tests.support.memory_filesystem import MemoryFilesystem, serving
 
 pytestmark = pytest.mark.root
 
@@ -34,7 +34,7 @@ def filesystem() -> MemoryFilesystem:
 @pytest.fixture
 def served(tmp_path: Path, filesystem: MemoryFilesystem) -> Iterator[Server]:
     (tmp_path / "mnt").mkdir()
-    with mounted(filesystem, tmp_path / "mnt") as server:
+    with serving(filesystem, tmp_path / "mnt") as server:
         yield server
 
 

@@ -31,6 +31,7 @@ from cvmfs_graphdriver.oci.registry.credentials import Credentials, DockerConfig
 from cvmfs_graphdriver.oci.registry.registry import Registry, RegistryImage
 from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings
 from cvmfs_graphdriver.oci.verify import read_to_end
+from demo.daemons import free_port
 from tests.support.images import TestLayer, push, skopeo, write_layout
 from tests.support.misbehaving_server import run_server
 from tests.support.registry import (
@@ -38,7 +39,6 @@ from tests.support.registry import (
     USERNAME,
     Authority,
     RegistryServer,
-    free_port,
     run_registry,
     run_token_server,
 )

@@ -6,8 +6,9 @@ import pytest
 
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
 from cvmfs_graphdriver.oci.registry.transport import Transport, TransportSettings, is_loopback
+from demo.daemons import free_port
 from tests.support.misbehaving_server import Exchange, run_server
-from tests.support.registry import Authority, free_port, run_registry
+from tests.support.registry import Authority, run_registry
 
 
 class _Clock:

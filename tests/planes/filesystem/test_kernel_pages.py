@@ -12,8 +12,9 @@ from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.kernel.fuse.wire import StatFs
 from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
-from tests.support.memory_filesystem import mounted
-from tests.support.published import Published, file, published
+from tests.support.entries import file
+from tests.support.memory_filesystem import serving
+from tests.support.published import Published, published
 
 
 def test_what_was_given_since_is_not_due() -> None:
@@ -73,7 +74,7 @@ def test_what_the_kernel_serves_by_itself_stays_in_the_cache(repository: Publish
             paths = [record.path for record in eviction.records() if record.size in {40_000, 60_000}]
             return [Path(path.partition(",")[0]).name for path in paths]
 
-        with mounted(filesystem, target) as server, closing(filesystem):
+        with serving(filesystem, target) as server, closing(filesystem):
             read("much")
             read("seldom")
             read("much")  # which nobody sees

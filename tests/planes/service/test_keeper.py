@@ -17,9 +17,10 @@ from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
 from cvmfs_graphdriver.planes.service.request import MountRequest, receive_answer, refusal
 from cvmfs_graphdriver.planes.service.spawn import spawn
+from tests.support.entries import file
 from tests.support.fixtures import Server, UnpackedRepository, serve, unpack
 from tests.support.mounts import end, mounted, pids_serving, wait_until
-from tests.support.published import Published, file, published
+from tests.support.published import Published, published
 
 pytestmark = pytest.mark.root
 

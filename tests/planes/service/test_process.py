@@ -16,8 +16,9 @@ from cvmfs_graphdriver.planes.service import process
 from cvmfs_graphdriver.planes.service.process import configure_logging
 from cvmfs_graphdriver.planes.service.request import MountRequest
 from cvmfs_graphdriver.planes.service.spawn import spawn
+from tests.support.entries import directory
 from tests.support.mounts import end, pids_serving, wait_until
-from tests.support.published import FQRN, Published, directory, published
+from tests.support.published import FQRN, Published, published
 
 DEFAULTS = OperationSettings(None, Path("/nowhere/log"), logging.INFO, None, FQRN, None, None, frozenset())
 

@@ -20,8 +20,9 @@ from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.trust.signing import SigningKey
-from tests.support.catalogs import NAMES, unpack
-from tests.support.storage_site import FQRN, Site, directory, file, hardlink
+from tests.support.entries import directory, file, hardlink
+from tests.support.fixtures import NAMES, unpack
+from tests.support.storage_site import FQRN, Site
 
 BIG = os.urandom(400_000)
 
@@ -41,9 +42,12 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stock_server_s_repositories_are_sound(name: str, tmp_path: Path) -> None:
-    published = unpack(name, tmp_path)
+    published = unpack(name, tmp_path / "fixture")
     check = RepositoryCheck(
-        LocalStorage(published.root), published.fqrn, published.keys, now=datetime(2026, 12, 1, tzinfo=UTC)
+        LocalStorage(published.root),
+        published.fqrn,
+        published.public_keys,
+        now=datetime(2026, 12, 1, tzinfo=UTC),
     )
     assert list(check.run()) == []
     assert check.catalogs > 0

@@ -21,8 +21,9 @@ from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.reflog import Reflog
+from tests.support.entries import file
 from tests.support.project import PROJECT
-from tests.support.storage_site import FQRN, Entries, Site, file
+from tests.support.storage_site import FQRN, Entries, Site
 
 OPTIONS = RepositoryOptions(chunking=ChunkSizes(32_768, 65_537, 131_072))
 BIG = random.Random(1).randbytes(300_000)

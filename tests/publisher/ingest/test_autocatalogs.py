@@ -7,7 +7,8 @@ import pytest
 from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
-from tests.support.storage_site import Entries, Site, directory, file, hardlink, symlink
+from tests.support.entries import directory, file, hardlink, symlink
+from tests.support.storage_site import Entries, Site
 
 CHUNKING = ChunkSizes(32_768, 65_537, 131_072)
 FLAGS = EntryFlag.NESTED_MOUNTPOINT | EntryFlag.NESTED_ROOT

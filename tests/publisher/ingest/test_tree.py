@@ -16,7 +16,8 @@ from cvmfs_graphdriver.repository.catalog.entry import Compression, EntryFlag
 from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from cvmfs_graphdriver.repository.digest import Algorithm
-from tests.support.storage_site import Site, device, directory, file, hardlink, symlink
+from tests.support.entries import device, directory, file, hardlink, symlink
+from tests.support.storage_site import Site
 
 
 @pytest.fixture

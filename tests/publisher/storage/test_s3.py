@@ -31,8 +31,9 @@ from cvmfs_graphdriver.publisher.storage.upstream import create_storage, open_st
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from demo.seaweed import Seaweed
 from tests.support.endless_publisher import endless_publisher
+from tests.support.entries import directory, file, hardlink, symlink
 from tests.support.mounts import wait_until
-from tests.support.storage_site import FQRN, Site, directory, file, hardlink, symlink
+from tests.support.storage_site import FQRN, Site
 
 KILLS = int(os.environ.get("KILLS", "5"))
 """How many times a publisher is killed; 50 and more for a long night."""

@@ -15,13 +15,13 @@ from cvmfs_graphdriver.repository.digest import Algorithm, Digest, ObjectName, S
 from cvmfs_graphdriver.repository.errors import CatalogError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter
-from tests.support.catalogs import NAMES, Published, unpack
+from tests.support.fixtures import NAMES, UnpackedRepository, unpack
 
 DIRECTORY = DirectoryEntry(b"", stat.S_IFDIR | 0o755, 4096, 5, flags=EntryFlag.DIRECTORY, linkcount=2)
 TABLES = ("catalog", "chunks", "nested_catalogs", "statistics")
 
 
-def all_catalogs(published: Published, where: Path) -> Iterator[tuple[Path, bytes]]:
+def all_catalogs(published: UnpackedRepository, where: Path) -> Iterator[tuple[Path, bytes]]:
     """Every catalog of the current revision that is at its own place, as a file, with its mountpoint."""
     manifest = Manifest.parse(Letter.parse(published.stored(".cvmfspublished")).body)
     pending = [CatalogReference(b"", manifest.root, manifest.root_size)]
@@ -99,7 +99,7 @@ def test_rewriting_a_real_catalog_gives_the_same_database(name: str, tmp_path: P
     catalogs = tmp_path / "catalogs"
     catalogs.mkdir()
     count = 0
-    for file, mountpoint in all_catalogs(unpack(name, tmp_path), catalogs):
+    for file, mountpoint in all_catalogs(unpack(name, tmp_path / "fixture"), catalogs):
         count += 1
         ours = tmp_path / f"{count}.ours"
         rewrite(file, ours, mountpoint)

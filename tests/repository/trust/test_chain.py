@@ -14,7 +14,7 @@ from cvmfs_graphdriver.repository.trust.chain import TrustChain
 from cvmfs_graphdriver.repository.trust.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.trust.signing import SigningKey
 from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
-from tests.support.catalogs import NAMES, unpack
+from tests.support.fixtures import NAMES, unpack
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 FQRN = "ours.example.org"
@@ -69,8 +69,8 @@ def theirs() -> Signed:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_repository_is_trusted(name: str, tmp_path: Path) -> None:
-    published = unpack(name, tmp_path)
-    chain = TrustChain(published.fqrn, published.keys)
+    published = unpack(name, tmp_path / "fixture")
+    chain = TrustChain(published.fqrn, published.public_keys)
     data = published.stored(".cvmfspublished")
     manifest = chain.manifest(data)
     chain.certificate(published.stored(chain.certificate_name.path))

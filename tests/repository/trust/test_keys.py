@@ -16,7 +16,7 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.keys import Certificate, Fingerprint, load_public_keys
 from cvmfs_graphdriver.repository.trust.letter import Letter
 from cvmfs_graphdriver.repository.trust.signing import SigningKey
-from tests.support.catalogs import unpack
+from tests.support.fixtures import unpack
 from tests.support.mutations import INPUTS, survives
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 999, tzinfo=UTC)
@@ -44,7 +44,7 @@ def test_keys_are_what_openssl_reads_and_writes(key: SigningKey, tmp_path: Path)
 
 
 def test_certificates_are_like_those_of_the_stock_server(key: SigningKey, tmp_path: Path) -> None:
-    published = unpack("empty", tmp_path)
+    published = unpack("empty", tmp_path / "fixture")
     manifest = Manifest.parse(Letter.parse(published.stored(".cvmfspublished")).body)
     assert manifest.certificate is not None
     theirs = Certificate.parse(published.content(ObjectName(manifest.certificate, Suffix.CERTIFICATE)))

@@ -1,7 +1,7 @@
-"""Runs the benchmarks named, or all: each module ``bench_NAME`` has a function ``run`` that gives results.
+"""Runs the named benchmarks, or all: each module ``bench_NAME`` has a function ``run`` that returns results.
 
-Owns: finding them, printing a table of each, and writing all figures to build/benchmarks.json. Must not know:
-what is measured.
+Owns: finding them, printing a table for each, and writing all figures to build/benchmarks.json. Must not
+know: what is measured.
 """
 
 import importlib
@@ -16,7 +16,7 @@ _HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     found = (path.stem.removeprefix("bench_") for path in _HERE.glob("bench_*.py"))
-    # Publishing comes first: ext4 is slow at giving out inodes that another benchmark has just freed.
+    # Publishing comes first: ext4 is slow at reusing inodes that another benchmark has just freed.
     names = sys.argv[1:] or sorted(found, reverse=True)
     results = {}
     for name in names:

@@ -1,8 +1,7 @@
 """A mounted repository against the same tree on the local disk, in the same run.
 
-What is measured, and the ratios to reach, are those of docs/performance.md. "Cold" means that the kernel's
-caches were dropped for both, "again" that nothing was done in between. Needs root and nginx, which is what
-repositories are served by in production.
+docs/performance.md has the measurements and their goals. "Cold" means that the kernel's caches were dropped
+for both, "again" that nothing happened in between. Needs root, and nginx as in production.
 """
 
 import os
@@ -83,7 +82,7 @@ class _Bench:
             )
 
     def at_random(self) -> None:
-        """Small files here and there: nothing may be fetched that nobody reads."""
+        """Random small files: nothing may be fetched that is not read."""
         files = sorted(
             path.relative_to(self.local)
             for path in self.local.rglob("*")
@@ -107,7 +106,7 @@ class _Bench:
         return int(os.getxattr(self.mount, "user.ndownload"))
 
     def chunked(self) -> None:
-        """A big file in chunks, against fetching the same bytes from the same server."""
+        """A big chunked file, against fetching the same bytes from the same server."""
         url = f"http://127.0.0.1:{_PORT}/big"
         with self.mounted(new=True):
             ours = self.timed("cat {}/big > /dev/null", self.ours, cold=True)
@@ -157,7 +156,7 @@ class _Bench:
 
     @contextmanager
     def mounted(self, *, new: bool) -> Iterator[int]:
-        """Mount, with a new cache or the last one; gives the keeper's process id."""
+        """Mount, with a new cache or the last one; yields the keeper's process id."""
         self.caches += new
         etc = self.home / "etc"
         etc.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """Both data planes against overlay2 over the unpacked layer, in the same run.
 
-Each way is an overlay mount: over the local tree, over the FUSE plane's directory, over the EROFS plane's
-image. "Cold" means that the kernel's caches were dropped before, while every file is in the client's cache;
-"first" that it is not yet. Needs root, and a kernel on which the EROFS plane works.
+Each is an overlay mount: over the local tree, over the FUSE plane's directory, over the EROFS plane's
+image. "Cold" means that the kernel's caches were dropped, while every file is in the client's cache; "first"
+that none is. Needs root, and a kernel on which the EROFS plane works.
 """
 
 import os
@@ -102,7 +102,7 @@ def _measure(home: Path) -> list[Result]:
 
 @contextmanager
 def _plane(home: Path, choice: Choice) -> Iterator[Path]:
-    """A tree by one of the planes, with a cache of its own."""
+    """A tree on one of the planes, with a cache of its own."""
     place = home / choice
     place.mkdir()
     plane = choose_plane(choice, place, home / "etc", {"CVMFS_CACHE_BASE": str(place / "cache")})

@@ -1,7 +1,7 @@
-"""Publishing a layer and making an image thin, against what compresses, copies and unpacks such bytes.
+"""Publishing a layer and making an image thin, against tools that compress, copy and unpack the same bytes.
 
-Repositories are made on a new ext4: one that has just been deleted from is several times as slow at giving
-out inodes, whoever asks for them, which would measure what was done before. Needs root.
+Repositories are made on a new ext4: after many deletions it is several times as slow at allocating inodes,
+which would measure what happened before. Needs root.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""How much memory a process and all below it use: what is shared is counted once.
+"""How much memory a process and its descendants use; shared memory is counted once.
 
 Owns: proportional set sizes (proc(5), smaps_rollup). Must not know: what the processes do.
 """
@@ -12,7 +12,7 @@ _PAUSE = 0.05
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its descendants use now; 0 when there is none any more."""
+    """Bytes that a process and its descendants use now; 0 when they have ended."""
     total = 0
     pending = [pid]
     while pending:
@@ -28,7 +28,7 @@ def memory(pid: int) -> int:
 
 
 def peak_memory(pid: int) -> int:
-    """The most that they use until they have ended, looked at every now and then."""
+    """The most that they use until they have ended, sampled."""
     peak = 0
     while used := memory(pid):
         peak = max(peak, used)

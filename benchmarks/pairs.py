@@ -1,7 +1,7 @@
-"""What is measured: two ways of doing one thing, or a figure with a goal; and the table of them.
+"""Results: two ways of doing one thing, or a single figure with a goal; and their table.
 
-Owns: the order of runs, so that the machine's moods hit both ways, and the form of the results. Must not
-know: what is timed.
+Owns: the order of runs, so that variations of the machine affect both ways, and the form of the results. Must
+not know: what is timed.
 """
 
 import statistics
@@ -14,7 +14,7 @@ __all__ = ["Figure", "Pair", "Result", "figures", "markdown", "measure"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Medians in seconds, the median of the ratios of each pair of runs, and the ratio to reach, if any."""
+    """Medians in seconds, the median of the ratios of each pair of runs, and its goal, if any."""
 
     what: str
     ours: float
@@ -31,7 +31,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A single figure in its unit, and the most that it should be, if any."""
+    """A single figure in its unit, and its upper limit, if any."""
 
     what: str
     value: float

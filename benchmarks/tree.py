@@ -1,8 +1,8 @@
-"""A tree to measure with: real files of this machine, as a directory, as a tar and as a repository.
+"""A tree for measurements: real files of this machine, as a directory, as a tar and as a repository.
 
 Owns: which files, and publishing them. Must not know: what is measured. The files are those of ``/usr`` in
-the order of their names, up to a number of entries, without the few big ones; so names, sizes and directories
-are much like those of a container's root.
+alphabetical order, up to a number of entries, without the few big ones; so names, sizes and directories
+resemble those of a container's root.
 """
 
 import os
@@ -36,7 +36,7 @@ class Tree:
 
 
 def copy_tree(target: Path, *, entries: int = 50_000, biggest: int = _BIG) -> Tree:
-    """Copy files of this machine, of up to ``biggest`` bytes, below ``target``: so many entries."""
+    """Copy entries of this machine below ``target``; no file is bigger than ``biggest`` bytes."""
     count, total = 1, 0
     target.mkdir(parents=True)
     for directory, names, files in os.walk(_SOURCE):
@@ -59,7 +59,7 @@ def copy_tree(target: Path, *, entries: int = 50_000, biggest: int = _BIG) -> Tr
 
 
 def pack_tree(target: Path, *, entries: int = 50_000, size: int = 1_400_000_000) -> Tree:
-    """Pack so many entries of this machine into a tar, big files last until it has that size."""
+    """Pack entries of this machine into a tar, then big files until it has the given size."""
     names: list[bytes] = []
     big: list[tuple[bytes, int]] = []
     total = 0
@@ -92,7 +92,7 @@ def pack_tree(target: Path, *, entries: int = 50_000, size: int = 1_400_000_000)
 def publish_tree(tree: Path, storage: Path, keys: Path, *, links: int = 0) -> None:
     """Make a repository in ``storage`` whose directory ``/tree`` is the tree.
 
-    Besides, ``/links`` has so many symbolic links, a thousand in a directory, in one catalog.
+    ``/links`` has symbolic links, a thousand per directory, in one catalog.
     """
     one_catalog_each = RepositoryOptions(catalog_weights=None)
     repository = create_repository(FQRN, LocalStorage.create(storage), keys, one_catalog_each)

@@ -1,7 +1,7 @@
 """Runs the named benchmarks, or all: each module ``bench_NAME`` has a function ``run`` that returns results.
 
-Owns: finding them, printing a table for each, and writing all figures to build/benchmarks.json. Must not know:
-what is measured.
+Owns: finding them, printing a table for each, and writing all figures to build/benchmarks.json. Must not
+know: what is measured.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """A mounted repository against the same tree on the local disk, in the same run.
 
-docs/performance.md has the measurements and their goals. "Cold" means that the kernel's caches were dropped for
-both, "again" that nothing happened in between. Needs root and nginx, which serves repositories in production.
+docs/performance.md has the measurements and their goals. "Cold" means that the kernel's caches were dropped
+for both, "again" that nothing happened in between. Needs root, and nginx as in production.
 """
 
 import os

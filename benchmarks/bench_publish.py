@@ -1,7 +1,7 @@
 """Publishing a layer and making an image thin, against tools that compress, copy and unpack the same bytes.
 
-Repositories are made on a new ext4: after many deletions it is several times as slow at allocating inodes, which
-would measure what happened before. Needs root.
+Repositories are made on a new ext4: after many deletions it is several times as slow at allocating inodes,
+which would measure what happened before. Needs root.
 """
 
 import os

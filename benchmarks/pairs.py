@@ -1,7 +1,7 @@
 """Results: two ways of doing one thing, or a single figure with a goal; and their table.
 
-Owns: the order of runs, so that variations of the machine affect both ways, and the form of the results. Must not
-know: what is timed.
+Owns: the order of runs, so that variations of the machine affect both ways, and the form of the results. Must
+not know: what is timed.
 """
 
 import statistics
@@ -14,7 +14,7 @@ __all__ = ["Figure", "Pair", "Result", "figures", "markdown", "measure"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Medians in seconds, the median of the ratios of each pair of runs, and the goal for the ratio, if any."""
+    """Medians in seconds, the median of the ratios of each pair of runs, and its goal, if any."""
 
     what: str
     ours: float

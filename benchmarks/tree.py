@@ -36,7 +36,7 @@ class Tree:
 
 
 def copy_tree(target: Path, *, entries: int = 50_000, biggest: int = _BIG) -> Tree:
-    """Copy files of this machine, of up to ``biggest`` bytes, below ``target``, until there are enough entries."""
+    """Copy entries of this machine below ``target``; no file is bigger than ``biggest`` bytes."""
     count, total = 1, 0
     target.mkdir(parents=True)
     for directory, names, files in os.walk(_SOURCE):

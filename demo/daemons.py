@@ -82,7 +82,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A contained process, told to end when the block does."""
+    """A contained process, terminated when the block ends."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             contained(*command),
@@ -214,7 +214,7 @@ class DockerEngine:
     def kill_daemon(self) -> None:
         """Kill dockerd alone, and wait until it has been started again."""
         if self._process is None:
-            raise DaemonError("there is no dockerd to kill")
+            raise DaemonError("no dockerd is running")
         killed = _named("dockerd", self._process.pid)
         os.kill(killed, signal.SIGKILL)
         while Path(f"/proc/{killed}").exists():
@@ -302,7 +302,7 @@ class DockerEngine:
         return found
 
     def _own_etc(self) -> Path:
-        """A copy of /etc/docker, where dockerd writes a key: certificates of registries are heeded."""
+        """A copy of /etc/docker, where dockerd writes a key; certificates of registries still apply."""
         etc = self.directory / "etc"
         shutil.copytree("/etc/docker", etc, dirs_exist_ok=True)
         return etc

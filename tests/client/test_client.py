@@ -209,9 +209,7 @@ def test_missing_key(repository: ResignedRepository, server: Server) -> None:
     assert "cannot read the public key /nowhere/k.pub: No such file" in message
     empty = repository.directory / "empty.pub"
     empty.touch()
-    assert f"{empty} has no valid public key" in _refusal(
-        repository, server, CVMFS_PUBLIC_KEY=str(empty)
-    )
+    assert f"{empty} has no valid public key" in _refusal(repository, server, CVMFS_PUBLIC_KEY=str(empty))
 
 
 def test_server_that_cannot_be_reached(repository: ResignedRepository, server: Server) -> None:

@@ -76,7 +76,7 @@ def test_the_thin_image_by_fuse_alone(scene: Scene, plugins: Plugins, truth: dic
     with plugins.engine(scene.stage.scratch, "fuse", scene.stage.etc, settings=["DATA_PLANE=fuse"]) as engine:
         found = differences(truth, tree(engine, scene.thin))
         assert not found, "\n".join(found[:50])
-        assert "Data Plane: fuse (demanded by DATA_PLANE)" in engine.docker("info")
+        assert "Data Plane: fuse (required by DATA_PLANE)" in engine.docker("info")
 
 
 def test_what_the_header_of_a_hard_link_says(ours: DockerEngine, stock: DockerEngine, tmp_path: Path) -> None:

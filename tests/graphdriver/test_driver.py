@@ -310,7 +310,7 @@ def test_labels_go_to_the_kernel(plugin: Plugin) -> None:
     plugin.apply("base", tar_of(("a", b"x")))
     plugin.call("GraphDriver.CreateReadWrite", ID="rw", Parent="base")
     label = "system_u:object_r:container_file_t:s0:c1,c2"
-    with pytest.raises(RefusedError, match=f"option context={label} not taken by overlay"):
+    with pytest.raises(RefusedError, match=f"option context={label} rejected by overlay"):
         plugin.call("GraphDriver.Get", ID="rw", MountLabel=label)
     assert plugin.call("GraphDriver.Get", ID="rw")["Dir"].endswith("/merged")
     plugin.call("GraphDriver.Put", ID="rw")

@@ -158,9 +158,9 @@ def test_the_same_tree_gives_the_same_bytes() -> None:
     ("child", "message"),
     [
         (Inode(LINK, target=b"t" * 4097), "too long"),
-        (Inode(FILE, xattrs={b"strange.name": b""}), "unknown name space"),
+        (Inode(FILE, xattrs={b"strange.name": b""}), "unknown namespace"),
         (Inode(FILE, xattrs={b"user.x": bytes(65536)}), "too long"),
-        (Inode(FILE, size=(4096 << 31) + 1), "too big"),
+        (Inode(FILE, size=(4096 << 31) + 1), "too large"),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(child: Inode, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Linux as it is: mounts, openat2, the FUSE wire protocol, overlayfs rules.
+"""Linux: mounts, openat2, the FUSE protocol, overlayfs, EROFS images, child processes.
 
 Knows neither CernVM-FS nor Docker.
 """

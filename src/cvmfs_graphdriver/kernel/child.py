@@ -1,9 +1,9 @@
-"""A process of our own at the end of two pipes, so that it never outlives whoever started it.
+"""A child process at the other end of two pipes, which ends when its parent does.
 
-Owns: starting a module of this package as a process. Must not know: what it does.
+Owns: starting a module of this package as a process. Must not know: what the module does.
 
-A process and not a thread, where much is to be done beside serving: threads share the interpreter's lock,
-and what wakes one keeps another waiting.
+Heavy work beside serving is done in processes, not threads: threads share the interpreter's lock, and each
+that runs keeps the others waiting.
 """
 
 import os
@@ -16,15 +16,17 @@ from cvmfs_graphdriver.kernel.errors import KernelError
 
 __all__ = ["Child", "interpreter", "start"]
 
-_PIPE_SIZE = 1 << 20  # what anybody may have; the less often the two ends wait for each other, the better
+_PIPE_SIZE = (
+    1 << 20
+)  # the most that the kernel allows to all users; the larger, the less the two ends wait for each other
 _PATIENCE = 2.0
 
 
 def interpreter() -> tuple[list[str], Mapping[str, str]]:
-    """This interpreter, to be started again: the first words of a command, and its environment.
+    """How to start this interpreter again: the first words of a command, and its environment.
 
-    It finds what this one finds, and looks neither for site-packages, which takes 5 ms, nor in the working
-    directory.
+    It finds the modules that this one finds. It does not search for site-packages, which takes 5 ms, nor in
+    the working directory.
     """
     paths = os.pathsep.join(filter(None, sys.path))
     return [sys.executable, "-P", "-S"], {**os.environ, "PYTHONPATH": paths}
@@ -33,7 +35,7 @@ def interpreter() -> tuple[list[str], Mapping[str, str]]:
 def start(module: str, *words: str, descriptors: Collection[int] = ()) -> "subprocess.Popen[bytes]":
     """Start ``module`` as a program between two pipes; it inherits ``descriptors``. Raises OSError."""
     words_of_python, environment = interpreter()
-    # In a process group of its own, for a Ctrl-C is the business of whoever waits for the result.
+    # In its own process group: Ctrl-C is for the process that waits for the result.
     return subprocess.Popen(
         [*words_of_python, "-m", module, *words],
         env=environment,
@@ -57,25 +59,25 @@ class Child:
                 f"cannot start a process of {module}: {error.strerror}", error.errno or 0
             ) from error
         if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("it has pipes")
+            raise AssertionError("the process has pipes")
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self.channel = Channel(self._stdout.fileno(), self._stdin.fileno())
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process ID."""
         return self._process.pid
 
     def never_block(self) -> None:
-        """From now on sending is for ``Channel.offer``."""
+        """Make sending non-blocking, for ``Channel.offer``."""
         os.set_blocking(self._stdin.fileno(), False)
 
     def hang_up(self) -> None:
-        """Tell it to end; what it has sent can still be received."""
+        """Tell it to end; what it has already sent can still be received."""
         self._stdin.close()
 
     def wait(self) -> int:
-        """Give back everything when it has ended, or does not end by itself; returns its exit code."""
+        """Wait for it to end, kill it if it does not, and free everything; returns its exit code."""
         self.hang_up()
         try:
             code = self._process.wait(_PATIENCE)

@@ -1,4 +1,4 @@
-"""A writer of EROFS images that hold metadata only: no file data, every regular file a hole or a redirect.
+"""A writer of EROFS images that hold metadata only: every regular file is a hole or a redirect.
 
 Owns: the on-disk format as the kernel documents it (Documentation/filesystems/erofs.rst and
 fs/erofs/erofs_fs.h): superblock, extended inodes, inline and shared extended attributes, directory blocks,
@@ -8,9 +8,9 @@ A file whose data lies in an overlay *data-only* layer carries ``trusted.overlay
 ``trusted.overlay.redirect`` (Documentation/filesystems/overlayfs.rst, "Data-only lower layers"). The
 first is the same for all files, so it is stored once, as a shared attribute.
 
-The image is made in two passes: the first gives every inode its place, the second writes it. An inode's
-number is its place in units of 32 bytes, so nothing needs a table. Inline data (a symlink's target, the
-last piece of a directory) must not cross a block, and nothing else needs care.
+An image is made in two passes: the first places every inode, the second writes it. An inode's number is its
+place in units of 32 bytes, so no table is needed. Inline data (a symlink's target, the last part of a
+directory) must not cross a block boundary; nothing else needs care.
 """
 
 import stat
@@ -61,7 +61,7 @@ _REDIRECT = b"trusted.overlay.redirect"
 class Inode:
     """Anything but a directory. One object under several names is one inode with hard links.
 
-    ``mode`` is a whole st_mode, ``mtime`` in seconds, ``size`` a regular file's size in bytes, ``redirect``
+    ``mode`` is a full st_mode, ``mtime`` in seconds, ``size`` a regular file's size in bytes, ``redirect``
     the absolute path of its data in a data-only layer (None: the file reads as zeros), ``target`` a
     symlink's, ``rdev`` as the kernel encodes it for user space (``os.makedev``).
     """
@@ -84,7 +84,7 @@ class Inode:
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """A directory and what is in it, by name."""
+    """A directory and its entries by name."""
 
     mode: int = stat.S_IFDIR | 0o755
     uid: int = 0
@@ -105,9 +105,9 @@ class Directory:
 def write_image(root: Directory, *, build_time: int = 0, identity: bytes = bytes(16)) -> bytearray:
     """The image of the tree below ``root``. The same tree always gives the same bytes.
 
-    ``build_time`` is a unix time, ``identity`` the 16 bytes of the volume's UUID. The tree is the
-    writer's until it returns: it keeps its layout in the objects. Raises ErofsError: something in the tree
-    that the format cannot hold.
+    ``build_time`` is a Unix time, ``identity`` the 16 bytes of the volume's UUID. The writer keeps the layout
+    in the tree's objects, so nobody else may use them meanwhile. Raises ErofsError: the format cannot hold
+    something in the tree.
     """
     try:
         return _Writer(root).write(build_time, identity)
@@ -125,11 +125,11 @@ def _attribute(name: bytes, value: bytes) -> bytes:
 
 
 def _shorten(name: bytes) -> tuple[int, bytes]:
-    """The number of an attribute's name space and the rest of its name."""
+    """The number of an attribute's namespace and the rest of its name."""
     for prefix, index in _XATTR_PREFIXES:
         if name.startswith(prefix):
             return index, name[len(prefix) :]
-    raise ErofsError(f"EROFS has no place for the extended attribute {name!r}: unknown name space")
+    raise ErofsError(f"EROFS cannot store the extended attribute {name!r}: unknown namespace")
 
 
 def _encode_device(rdev: int) -> int:
@@ -140,7 +140,7 @@ def _encode_device(rdev: int) -> int:
 
 
 def _split(names: list[bytes]) -> tuple[list[list[bytes]], int]:
-    """Sorted names dealt out to directory blocks, and the bytes used in the last one."""
+    """Sorted names distributed over directory blocks, and the bytes used in the last one."""
     blocks: list[list[bytes]] = []
     block: list[bytes] = []
     used = 0
@@ -156,7 +156,7 @@ def _split(names: list[bytes]) -> tuple[list[list[bytes]], int]:
 
 
 class _Writer:
-    """The state of one run: where the next inode goes, what was placed, in the order of places."""
+    """The state of one run: where the next inode goes, and what was placed, in order."""
 
     def __init__(self, root: Directory) -> None:
         self._root = root
@@ -187,7 +187,7 @@ class _Writer:
     # First pass: places.
 
     def _place_all(self) -> int:
-        """Give everything its place; returns the image's length in blocks."""
+        """Place everything; returns the image's length in blocks."""
         self._root.parent = self._root
         self._place_directory(self._root)
         pending = [self._root]
@@ -239,7 +239,7 @@ class _Writer:
         return False
 
     def _reserve(self, fixed: int, inline: int) -> int:
-        """A place for an inode of ``fixed`` bytes with ``inline`` bytes of data behind it."""
+        """A place for an inode of ``fixed`` bytes followed by ``inline`` bytes of data."""
         place = self._next
         if inline and (place + fixed) // _BLOCK != (place + fixed + inline - 1) // _BLOCK:
             place = -(-place // _BLOCK) * _BLOCK  # the caller keeps fixed + inline below a block
@@ -247,7 +247,7 @@ class _Writer:
         return place
 
     def _attributes(self, xattrs: Mapping[bytes, bytes] | None, redirect: bytes | None) -> bytes:
-        """The attribute area behind an inode."""
+        """The attribute area that follows an inode."""
         if redirect is not None:
             inline = b"".join(_attribute(name, value) for name, value in xattrs.items()) if xattrs else b""
             return (
@@ -274,7 +274,7 @@ class _Writer:
             # One chunk covers the whole file: its size is 4 KiB times a power of two.
             data = min((size - 1 >> 12).bit_length(), 31)
             if size > _BLOCK << 31:
-                raise ErofsError(f"a file of {size} bytes is too big for one EROFS chunk")
+                raise ErofsError(f"a file of {size} bytes is too large for one EROFS chunk")
             _u32.pack_into(image, behind, _HOLE)
         elif inode.target:
             size = len(inode.target)
@@ -312,7 +312,7 @@ def _count(attributes: bytes) -> int:
 
 
 def _directory_blocks(directory: Directory) -> Iterator[bytes]:
-    """The blocks of a directory: entries, then their names; the last one as short as it is."""
+    """The blocks of a directory: entries, then their names; the last one is not padded."""
     children, types, pack = directory.children, _FILE_TYPES, _dirent.pack
     for names in directory.blocks:
         at = _dirent.size * len(names)

@@ -1,8 +1,8 @@
-"""Errors of the kernel room: what Linux refused, and what it cannot be asked.
+"""Errors of the kernel room: what Linux refuses, and what it cannot do.
 
-Raised only by this room (and, for the planes above it, by ``planes/errors.py`` with codes 56-59). An error
-that comes from a system call carries its ``errno``, so that callers can tell "busy" from "not permitted"
-without reading the message. Ordinary file errors (FileNotFoundError and its kind) stay what they are.
+Only this room raises them (those of the planes, codes 56-59, are in ``planes/errors.py``). An error that
+comes from a system call carries its ``errno``, so that callers can tell "busy" from "not permitted" without
+reading the message. Ordinary file errors, such as FileNotFoundError, are passed on unchanged.
 """
 
 from typing import ClassVar
@@ -29,7 +29,7 @@ class MountError(KernelError):
 
 
 class FuseError(KernelError):
-    """``/dev/fuse`` is not there, or the kernel at its other end speaks another protocol."""
+    """``/dev/fuse`` is not available, or the kernel speaks an unsupported version of the protocol."""
 
     exit_code: ClassVar[int] = 52
 
@@ -41,12 +41,12 @@ class OverlayError(KernelError):
 
 
 class ErofsError(KernelError):
-    """A tree holds something for which the EROFS format has no place."""
+    """A tree holds something that the EROFS format cannot store."""
 
     exit_code: ClassVar[int] = 54
 
 
 class PathEscapeError(KernelError):
-    """A path would have left the directory it must stay in, or runs through a symbolic link."""
+    """A path leads out of the directory it must stay in, or through a symbolic link."""
 
     exit_code: ClassVar[int] = 55

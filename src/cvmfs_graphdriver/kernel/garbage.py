@@ -1,7 +1,7 @@
-"""When Python looks for garbage that reference counts do not find.
+"""When Python collects garbage that reference counting does not find.
 
-Owns: the thresholds for processes of ours, which make many objects that live long, and few cycles: looking
-through them all the time costs a tenth of their time. Must not know: what those objects are.
+Owns: the thresholds for our processes, which make many long-lived objects and few cycles: frequent collection
+would take a tenth of their time. Must not know: what those objects are.
 """
 
 import gc
@@ -12,6 +12,6 @@ _SELDOM = 100_000, 50, 100
 
 
 def look_for_garbage_seldom() -> None:
-    """What there is now is taken to stay; what comes is looked through seldom."""
+    """Exempt all present objects from collection, and examine new ones seldom."""
     gc.freeze()
     gc.set_threshold(*_SELDOM)

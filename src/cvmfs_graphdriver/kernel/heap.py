@@ -1,7 +1,7 @@
-"""The C library's heap: what it does with memory that is given back (mallopt(3)).
+"""The C library's heap: what it does with freed memory (mallopt(3)).
 
-Owns: its parameters, which hold for the whole process; where the C library has none, nothing happens. Must
-not know: who uses memory for what.
+Owns: its parameters, which apply to the whole process; a C library without them is left alone. Must not know:
+who uses memory for what.
 """
 
 from contextlib import suppress
@@ -16,16 +16,16 @@ _MAPPED = 64 << 20
 
 
 def share_one_heap() -> None:
-    """Dozens of threads that hardly ever run at once need no heap each."""
+    """Use one heap for all threads: dozens that hardly ever run at the same time need no more."""
     _set(_ARENA_MAX, 1)
 
 
 def keep_freed_memory() -> None:
-    """For who takes and gives back megabytes all the time: the kernel need not clear the same pages again."""
+    """Keep freed memory: a process that frees and allocates megabytes all the time saves clearing pages."""
     _set(_MMAP_THRESHOLD, _MAPPED)
     _set(_TRIM_THRESHOLD, _KEPT)
 
 
 def _set(parameter: int, value: int) -> None:
-    with suppress(AttributeError):  # another C library than glibc
+    with suppress(AttributeError):  # not glibc
         LIBC.mallopt(parameter, value)

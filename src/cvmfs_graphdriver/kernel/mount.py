@@ -1,11 +1,11 @@
-"""Mounting: mount(2), umount2(2) and the newer calls that make a mount piece by piece.
+"""Mounting: mount(2), umount2(2) and the newer calls that build a mount step by step.
 
 Owns: the system calls of mount(2), fsopen(2), fsconfig(2), fsmount(2), move_mount(2) and open_tree(2), their
-flags, and how their failures read. Must not know: what any file system's options mean.
+flags, and the messages for their failures. Must not know: what any file system's options mean.
 
-A ``FilesystemContext`` takes options one by one, so none is limited by the page that mount(2) passes all
-options in, and tells in the kernel's own words what it did not like. It makes a mount that is not attached
-anywhere: nobody can see it, and it goes when its descriptor is closed.
+A ``FilesystemContext`` takes options one by one, so they need not fit into the single page that mount(2)
+passes, and errors carry the kernel's own explanation. It creates a mount that is not attached anywhere:
+nobody can see it, and it disappears when its descriptor is closed.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ _PAGE = 4096
 
 
 Place = bytes | str | os.PathLike[str]
-"""A path, in any of the forms that the standard library takes."""
+"""A path in any form that the standard library accepts."""
 
 
 class MountFlag(IntFlag):
@@ -61,7 +61,7 @@ class MountFlag(IntFlag):
 
 
 class UmountFlag(IntFlag):
-    """The flags of umount2(2). ``DETACH`` takes it away at once and ends it when nobody uses it any more."""
+    """The flags of umount2(2). ``DETACH`` hides the mount at once and ends it when it is no longer used."""
 
     NONE = 0
     FORCE = 1
@@ -86,9 +86,9 @@ def mount(
     flags: MountFlag = MountFlag.NONE,
     data: bytes = b"",
 ) -> None:
-    """Mount a file system, or change a mount, as the system call of this name does.
+    """Mount a file system or change a mount, as the system call of this name does.
 
-    ``data`` are the file system's options, together shorter than a page. Raises MountError.
+    ``data`` are the file system's options, which must fit into one page. Raises MountError.
     """
     what = f"cannot mount {filesystem or _shown(source)} on {_shown(target)}"
     if len(data) >= _PAGE:
@@ -116,7 +116,7 @@ def umount(target: Place, flags: UmountFlag = UmountFlag.NOFOLLOW) -> None:
 
 
 def move_mount(descriptor: int, target: Place) -> None:
-    """Attach the mount that ``descriptor`` stands for at ``target``. Raises MountError."""
+    """Attach the mount behind ``descriptor`` at ``target``. Raises MountError."""
     try:
         path = os.fsencode(target)
         system_call(_SYS_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, path, _MOVE_MOUNT_F_EMPTY_PATH)
@@ -137,10 +137,10 @@ def clone_tree(path: Place, *, directory: int = _AT_FDCWD) -> int:
 
 
 class FilesystemContext:
-    """A file system being set up: fsopen(2), options, then ``create``. Close it, or use it by ``with``."""
+    """A file system being set up: fsopen(2), options, then ``create``. Close it, or use ``with``."""
 
     def __init__(self, filesystem: str) -> None:
-        """Begin; raises MountError with ENODEV if the kernel has no such file system, ENOSYS if no fsopen."""
+        """Raises MountError: ENODEV if the kernel has no such file system, ENOSYS if it has no fsopen."""
         self._filesystem = filesystem
         try:
             self._descriptor = system_call(_SYS_FSOPEN, filesystem.encode(), _FSOPEN_CLOEXEC)
@@ -149,21 +149,21 @@ class FilesystemContext:
         os.set_blocking(self._descriptor, False)
 
     def set_flag(self, key: str) -> None:
-        """Give an option that has no value. Raises MountError."""
+        """Set an option without a value. Raises MountError."""
         self._configure(key, _SET_FLAG, None, 0)
 
     def set_string(self, key: str, value: bytes | str) -> None:
-        """Give an option; the kernel takes at most 255 bytes. Raises MountError."""
+        """Set an option; the kernel accepts at most 255 bytes. Raises MountError."""
         self._configure(key, _SET_STRING, os.fsencode(value), 0)
 
     def set_descriptor(self, key: str, descriptor: int) -> None:
-        """Give an option whose value is an open file or directory. Raises MountError."""
+        """Set an option whose value is an open file or directory. Raises MountError."""
         self._configure(key, _SET_FD, None, descriptor)
 
     def create(self, attributes: MountAttribute = MountAttribute.NONE) -> int:
-        """Make the file system and a detached mount of it; returns the mount's descriptor.
+        """Create the file system and a detached mount of it; returns the mount's descriptor.
 
-        Raises MountError with what the kernel's log of this context says.
+        Raises MountError, with what the kernel logged in this context.
         """
         try:
             system_call(_SYS_FSCONFIG, self._descriptor, _CMD_CREATE, None, None, 0)
@@ -172,7 +172,7 @@ class FilesystemContext:
             raise self._explain("cannot mount", error) from error
 
     def close(self) -> None:
-        """Give the context up; what was created stays."""
+        """Close the context; what was created stays."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -193,10 +193,10 @@ class FilesystemContext:
             system_call(_SYS_FSCONFIG, self._descriptor, command, key.encode(), value, descriptor)
         except OSError as error:
             shown = descriptor if value is None else _shown(value)
-            raise self._explain(f"option {key}={shown} not taken by", error) from error
+            raise self._explain(f"option {key}={shown} rejected by", error) from error
 
     def _explain(self, what: str, error: OSError) -> MountError:
-        """An error with the lines that the kernel left in the context's log ("e something is wrong")."""
+        """An error with the kernel's lines in the context's log ("e something is wrong")."""
         lines = []
         with contextlib.suppress(OSError):
             while line := os.read(self._descriptor, 8192):

@@ -1,7 +1,7 @@
 r"""What is mounted where: the table ``/proc/self/mountinfo``.
 
 Owns: the form of its lines, as proc_pid_mountinfo(5) describes it. Paths are bytes with the kernel's octal
-escapes (``\040`` for a blank) undone. Must not know: what the mounts are for.
+escapes (``\040`` for a space) decoded. Must not know: what the mounts are for.
 
 >>> line = b"36 35 98:0 / /mnt\\040x rw,noatime shared:1 - ext4 /dev/root rw,errors=continue"
 >>> parse_mountinfo(line)[0].mount_point
@@ -24,7 +24,7 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 class Mount(NamedTuple):
     """One line of the table.
 
-    ``device`` is major and minor number of the file system, ``root`` the path inside it that is mounted,
+    ``device`` is the major and minor number of the file system, ``root`` the path inside it that is mounted,
     ``options`` those of the mount and ``super_options`` those of the file system, ``propagation`` the
     optional fields (``shared:1``, ``master:2``…).
     """
@@ -42,7 +42,7 @@ class Mount(NamedTuple):
 
 
 def parse_mountinfo(table: bytes) -> list[Mount]:
-    """Read the table; mounts on the same place stand in the order in which they were made.
+    """Parse the table, in the order in which the mounts were made.
 
     Raises MountError: a line does not have the documented form.
     """
@@ -57,8 +57,8 @@ def read_mountinfo() -> list[Mount]:
 def mount_at(path: bytes | str | os.PathLike[str]) -> Mount | None:
     """The mount that covers exactly ``path``, the topmost if there are several; None if there is none.
 
-    Only the table is read: a file system whose server hangs or died is found all the same. ``path`` is
-    absolute and without symbolic links.
+    Only the table is read, so a file system whose server hangs or has died is found, too. ``path`` must be
+    absolute and free of symbolic links.
     """
     wanted = os.fsencode(path).rstrip(b"/") or b"/"
     return next((mount for mount in reversed(read_mountinfo()) if mount.mount_point == wanted), None)
@@ -83,7 +83,7 @@ def _parse(line: bytes) -> Mount:
             super_options=tuple(_unescape(option) for option in super_options.split(b",")),
         )
     except (ValueError, IndexError) as error:
-        raise MountError(f"{_MOUNTINFO}: cannot understand the line {line!r}") from error
+        raise MountError(f"{_MOUNTINFO}: cannot parse the line {line!r}") from error
 
 
 def _unescape(field: bytes) -> bytes:
@@ -91,13 +91,13 @@ def _unescape(field: bytes) -> bytes:
 
 
 def mounts_below(directory: bytes | str | os.PathLike[str]) -> list[Mount]:
-    """The mounts below an absolute path, itself left out, in the order in which they were made."""
+    """The mounts below, but not at, an absolute path, in the order in which they were made."""
     prefix = os.path.realpath(os.fsencode(directory)) + b"/"
     return [mount for mount in read_mountinfo() if mount.mount_point.startswith(prefix)]
 
 
 def mount_of(path: bytes | str | os.PathLike[str]) -> Mount:
-    """The mount that a path lies on. Raises OSError: there is no such path."""
+    """The mount that contains a path. Raises OSError: there is no such path."""
     device = os.stat(path).st_dev
     real = os.path.realpath(os.fsencode(path))
     above = [

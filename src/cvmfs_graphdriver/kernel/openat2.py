@@ -1,9 +1,9 @@
-"""Opening files below a directory that nothing can leave: openat2(2) and what is built on it.
+"""Opening files below a directory, with no way out of it: openat2(2) and what is built on it.
 
-Owns: the system call and the one set of flags that we use it with. Follows openat2(2) of the Linux manual
-pages (Linux 5.6). Every path that comes from outside (a tar stream, an image, a repository) goes through
-here: no ``..``, no absolute path, no symbolic link and no magic link on the way can lead out of the
-directory, whatever other processes do at the same time.
+Owns: the system call, and the one set of flags that we use. Follows openat2(2) of the Linux manual pages
+(Linux 5.6). Every path from outside (a tar stream, an image, a repository) is opened here: no ``..``,
+absolute path, symbolic link or magic link in it can lead out of the directory, whatever other processes do
+meanwhile.
 """
 
 import ctypes
@@ -21,19 +21,19 @@ _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
 _open_how = struct.Struct("=QQQ")
 _PATH_LIMIT = 4096
 _ATTEMPTS = 128
-"""``..`` makes the kernel answer EAGAIN while anything anywhere is renamed; it says to try again."""
+"""With ``..`` in a path, the kernel answers EAGAIN while anything anywhere is being renamed."""
 
 
 def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0) -> int:
     """Open ``path``, relative to the descriptor ``directory`` and below it; returns a descriptor.
 
     ``flags`` are those of os.open (O_CLOEXEC is added), ``mode`` the permissions of a created file. An empty
-    path is the directory itself. Raises PathEscapeError: the path would leave the directory or meets a
-    symbolic link, also as its last component unless O_PATH and O_NOFOLLOW are both given; OSError: as
-    os.open. The path may be longer than the kernel takes at once.
+    path is the directory itself. Raises PathEscapeError: the path leads out of the directory or through a
+    symbolic link, which includes the last component unless O_PATH and O_NOFOLLOW are both given; OSError: as
+    os.open. The path may be longer than a single system call accepts.
     """
     if path.startswith(b"/"):
-        raise PathEscapeError(f"the path {path!r} is absolute where a relative one must be", errno.EXDEV)
+        raise PathEscapeError(f"the path {path!r} is absolute but must be relative", errno.EXDEV)
     if b"\0" in path:
         raise PathEscapeError(f"the path {path!r} contains a zero byte", errno.EINVAL)
     held = []
@@ -49,7 +49,7 @@ def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0) -> int:
 
 
 def _open(directory: int, path: bytes, flags: int, mode: int) -> int:
-    """The same for a path that the kernel takes."""
+    """The same for a path that is short enough for the kernel."""
     creates = flags & (os.O_CREAT | os.O_TMPFILE)
     how = _open_how.pack(
         flags | os.O_CLOEXEC, mode if creates else 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS

@@ -1,9 +1,9 @@
 """The rules of overlayfs and of layer whiteouts, and mounting a stack of layers.
 
-Owns: how a deletion is written in a layer's tar stream (OCI image specification, "Whiteouts"; the names come
-from aufs) and how overlayfs wants to see it (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
-directories" and "Nesting overlayfs mounts"); the form and the limits of overlay's mount options. Must not
-know: whose layers they are.
+Owns: how a deletion appears in a layer's tar stream (OCI image specification, "Whiteouts"; the names come
+from aufs) and in overlayfs (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories" and
+"Nesting overlayfs mounts"); the form and limits of overlay's mount options. Must not know: whose layers they
+are.
 """
 
 import ctypes
@@ -49,26 +49,27 @@ __all__ = [
 ]
 
 MARK = b".wh."
-"""What the name of a whiteout file begins with in a layer's tar stream; the rest is the deleted name."""
+"""Prefix of a whiteout file's name in a layer's tar stream; the rest is the deleted name."""
 
 OPAQUE_MARK = b".wh..wh..opq"
-"""A file that says of its directory: nothing of the layers below shines through."""
+"""A file that makes its directory opaque: it hides everything in the layers below."""
 
 WHITEOUT_MODE = stat.S_IFCHR
 WHITEOUT_DEVICE = os.makedev(0, 0)
-"""A deletion as overlayfs sees it: a character device with number 0:0."""
+"""A deletion in overlayfs: a character device with number 0:0."""
 
 OPAQUE_XATTR = b"trusted.overlay.opaque"
 OPAQUE_VALUE = b"y"
-ORIGIN_XATTR = b"trusted.overlay.origin"
-"""On a directory of one layer alone, an empty value lets the kernel look for whiteouts when it lists it.
+"""An opaque directory in overlayfs has this extended attribute with this value."""
 
-Without it overlayfs shows them as devices that cannot be looked up (fs/overlayfs/inode.c, ovl_get_inode).
+ORIGIN_XATTR = b"trusted.overlay.origin"
+"""On a directory that only one layer has, an empty value makes the kernel look for whiteouts in listings.
+
+Without it overlayfs lists them as devices that cannot be looked up (fs/overlayfs/inode.c, ovl_get_inode).
 """
-"""An opaque directory as overlayfs sees it: this extended attribute with this value."""
 
 LAYER_LIMIT = 500
-"""The most layers that overlayfs stacks (OVL_MAX_STACK)."""
+"""The most layers that overlayfs can stack (OVL_MAX_STACK)."""
 
 _RESERVED = b"trusted.overlay."
 _ESCAPED = b"trusted.overlay.overlay."
@@ -80,15 +81,15 @@ _SPECIAL = re.compile(rb"[\\:,]")
 
 
 def is_mark(name: bytes) -> bool:
-    """Whether a file of this name in a layer is a statement about other files, and none itself."""
+    """Whether a file of this name in a layer is a mark that describes other files."""
     return name.startswith(MARK)
 
 
 def hidden_by(name: bytes) -> bytes | None:
-    """The name that a whiteout file called ``name`` deletes; None if it is no whiteout.
+    """The name that a whiteout file called ``name`` deletes; None if it is not a whiteout.
 
-    Names with a second mark (``.wh..wh.plnk``, the opaque mark) are aufs' own notes, and ``.wh.`` before
-    nothing, ``.`` or ``..`` says nothing: all these delete nothing.
+    Names with a second mark (``.wh..wh.plnk``, the opaque mark) are internal to aufs, and ``.wh.`` followed
+    by nothing, ``.`` or ``..`` has no meaning: none of these deletes anything.
 
     >>> hidden_by(b".wh.motd"), hidden_by(b"motd"), hidden_by(OPAQUE_MARK)
     (b'motd', None, None)
@@ -105,27 +106,27 @@ def whiteout_of(name: bytes) -> bytes:
 
 
 def is_whiteout(mode: int, rdev: int) -> bool:
-    """Whether an entry with this st_mode and st_rdev is a deletion in overlayfs' form."""
+    """Whether an entry with this st_mode and st_rdev is a deletion for overlayfs."""
     return stat.S_ISCHR(mode) and rdev == WHITEOUT_DEVICE
 
 
 def escape_xattr(name: bytes) -> bytes:
-    """The name under which a lower layer must show an attribute so that the merged tree has ``name``.
+    """The name under which a lower layer must show an attribute for the merged tree to have ``name``.
 
-    What overlayfs would take for a note to itself gets one more ``overlay.``, which it takes away again.
+    Names that overlayfs reserves for itself get another ``overlay.``, which overlayfs removes again.
     """
     return _ESCAPED + name.removeprefix(_RESERVED) if name.startswith(_RESERVED) else name
 
 
 def unescape_xattr(name: bytes) -> bytes | None:
-    """The attribute that overlayfs shows for ``name`` in a layer; None for its notes to itself."""
+    """The attribute that overlayfs shows for ``name`` in a layer; None for its own attributes."""
     if name.startswith(_ESCAPED):
         return _RESERVED + name.removeprefix(_ESCAPED)
     return None if name.startswith(_RESERVED) else name
 
 
 def escape_option(path: bytes) -> bytes:
-    r"""A path as overlay's option string wants it.
+    r"""A path escaped for overlay's option string.
 
     >>> escape_option(b"/a:b,c")
     b'/a\\:b\\,c'
@@ -135,10 +136,11 @@ def escape_option(path: bytes) -> bytes:
 
 @functools.cache
 def plain_options() -> Mapping[str, str]:
-    """Options for a stack whose upper directory shall hold all that is changed, and nothing but that.
+    """Options for a stack whose upper directory must hold everything that is changed, and nothing else.
 
-    Whatever the kernel's defaults are: no index, no renamed directory that refers to a lower layer, no file
-    whose content stays in a lower layer. Kernels that do not know one of these have no such default either.
+    Whatever the kernel's defaults are, there is no index, no renamed directory that refers to a lower layer,
+    and no file whose content stays in a lower layer. Kernels that do not know one of these do not do it
+    either.
     """
     names = ("index", "redirect_dir", "metacopy")
     return {name: "off" for name in names if os.path.exists(f"/sys/module/overlay/parameters/{name}")}
@@ -157,13 +159,13 @@ def mount_overlay(
     """Stack layers and attach the merged tree at ``target``.
 
     ``lower`` is topmost first; ``data`` are data-only layers below them (Linux 6.5). A layer given as an
-    integer is an open directory; it may belong to a mount that is attached nowhere on Linux 6.13.
-    ``options`` are other options of overlayfs with their values, None for those without. Without ``upper``
-    and ``work`` the tree is read-only.
+    integer is an open directory; since Linux 6.13 it may belong to a mount that is not attached. ``options``
+    are further options of overlayfs with their values, None for those without. Without ``upper`` and ``work``
+    the tree is read-only.
 
-    On a kernel that takes layers one by one (Linux 6.8) the length of their paths does not matter; before
-    that, all of them must fit into one page, if need be as numbers of open directories.
-    Raises OverlayError: too many layers; MountError: the kernel refused; OSError: a layer is not there.
+    On a kernel that takes layers one by one (Linux 6.8) the length of their paths does not matter; on older
+    ones all of them must fit into one page, if necessary as numbers of open directories. Raises OverlayError:
+    too many layers; MountError: the kernel refused; OSError: a layer does not exist.
     """
     if len(lower) + len(data) > LAYER_LIMIT:
         raise OverlayError(
@@ -190,8 +192,7 @@ class _Stack(NamedTuple):
 def _takes_single_layers() -> bool:
     """Whether this kernel's overlayfs knows ``lowerdir+``.
 
-    Before Linux 6.5 its contexts only collect what they are told, whatever that is, and refuse it when the
-    mount is made.
+    Before Linux 6.5, contexts of overlayfs accept any option and fail only when the mount is created.
     """
     try:
         with FilesystemContext("overlay") as context:
@@ -239,7 +240,7 @@ def _mount_by_context(stack: _Stack, target: bytes) -> None:
 
 
 def _add_descriptor(context: FilesystemContext, key: str, layer: int) -> None:
-    """Add an open directory as a layer; before Linux 6.13 by a name for it."""
+    """Add an open directory as a layer; before Linux 6.13 by a path to it."""
     try:
         context.set_descriptor(key, layer)
     except MountError as error:
@@ -249,12 +250,12 @@ def _add_descriptor(context: FilesystemContext, key: str, layer: int) -> None:
 
 
 def _name_of(descriptor: int) -> bytes:
-    """A path to an open directory, whatever its own path is."""
+    """A path to an open directory that does not depend on where it is."""
     return b"/proc/self/fd/%d" % descriptor
 
 
 def _held(path: bytes, held: ExitStack) -> bytes:
-    """A short name of a directory with a long one; good until ``held`` is closed."""
+    """A short path to a directory with a long one; valid until ``held`` is closed."""
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     held.callback(os.close, descriptor)
     return _name_of(descriptor)
@@ -280,7 +281,7 @@ def _mount_by_string(stack: _Stack, target: bytes) -> None:
 
 
 def _option_string(stack: _Stack, name: Callable[[Place | int], bytes]) -> bytes:
-    """All options as mount(2) takes them, with the places as ``name`` writes them."""
+    """All options in the form of mount(2), with paths written by ``name``."""
     lower = b":".join(map(name, stack.lower)) + b"".join(b"::" + name(layer) for layer in stack.data)
     parts = [b"lowerdir=" + lower]
     parts += [
@@ -295,12 +296,12 @@ def _option_string(stack: _Stack, name: Callable[[Place | int], bytes]) -> bytes
 
 
 def _in_directory(directory: str, action: Callable[[], None]) -> None:
-    """Do something with another working directory, which the rest of the process does not notice."""
+    """Run an action in another working directory, without changing that of the rest of the process."""
 
     def run() -> None:
         if LIBC.unshare(_CLONE_FS) != 0:
             error = ctypes.get_errno()
-            raise MountError(f"cannot have a working directory of its own: {os.strerror(error)}", error)
+            raise MountError(f"cannot use a separate working directory: {os.strerror(error)}", error)
         os.chdir(directory)
         action()
 

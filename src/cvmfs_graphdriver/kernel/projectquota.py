@@ -1,8 +1,8 @@
-"""Project quotas: limits for whatever lies in some directories, not for users.
+"""Project quotas: limits for the contents of directories instead of for users.
 
-Owns: the calls that put a directory into a project and limit one (ioctl_xfs_fsgetxattr(2),
-ioctl_xfs_fssetxattr(2), quotactl_fd of Linux 5.14 with ``Q_XSETQLIM`` as quotactl(2) has it). The layouts are
-those of <linux/fs.h> and <linux/dqblk_xfs.h>. Must not know: what is limited.
+Owns: the calls that assign a directory to a project and limit a project (ioctl_xfs_fsgetxattr(2),
+ioctl_xfs_fssetxattr(2), quotactl_fd of Linux 5.14 with ``Q_XSETQLIM`` of quotactl(2)). The layouts are those
+of <linux/fs.h> and <linux/dqblk_xfs.h>. Must not know: what is limited.
 """
 
 import ctypes
@@ -25,20 +25,20 @@ _limits = struct.Struct("=bbHIQQ88x")
 
 
 def project_of(directory: int) -> int:
-    """The project that an open file or directory belongs to; 0 is none. Raises OSError."""
+    """The project that an open file or directory belongs to; 0 for none. Raises OSError."""
     return int(_read(directory)[3])
 
 
 def put_into_project(directory: int, project: int) -> None:
-    """Let an open directory, and what will be made in it, belong to a project. Raises OSError."""
+    """Assign an open directory, and what will be created in it, to a project. Raises OSError."""
     flags, extent, extents, _, copied = _read(directory)
     fcntl.ioctl(directory, _SET, _attributes.pack(flags | _INHERIT, extent, extents, project, copied))
 
 
 def limit_project(filesystem: int, project: int, size: int) -> None:
-    """Let a project have at most ``size`` bytes on the file system of an open file; 0 is no limit.
+    """Limit a project to ``size`` bytes on the file system of an open file; 0 for no limit.
 
-    Raises OSError: the file system has no project quotas, or they are not switched on.
+    Raises OSError: the file system does not support project quotas, or they are not enabled.
     """
     blocks = -(-size // _BLOCK)
     limits = ctypes.create_string_buffer(

@@ -1,4 +1,4 @@
-"""Giving a mounted revision to the kernel.
+"""Presenting a mounted revision to the kernel.
 
-Knows nothing of the Docker protocol.
+Knows nothing about the Docker protocol.
 """

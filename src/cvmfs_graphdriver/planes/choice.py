@@ -1,7 +1,7 @@
-"""Which plane to use here: the EROFS plane where all that it needs works, else the FUSE plane.
+"""Which plane to use: the EROFS plane if everything that it needs works here, otherwise the FUSE plane.
 
-Owns: that decision, and how it is told. Whether the kernel can do it is found out by doing it once, with an
-image of one file: a version number says little about distributions' kernels and about what a container may.
+Owns: that decision, and how it is reported. Whether the kernel can do it is tried once, with an image of one
+file: a version number says little about distributions' kernels, or about what a container is allowed to do.
 Must not know: Docker.
 """
 
@@ -35,7 +35,7 @@ _SELINUX = Path("/sys/fs/selinux/enforce")
 
 
 class Choice(StrEnum):
-    """What an administrator may want."""
+    """The values of ``DATA_PLANE``."""
 
     AUTO = "auto"
     FUSE = "fuse"
@@ -45,18 +45,18 @@ class Choice(StrEnum):
 def choose_plane(choice: Choice, home: Path, etc: Path, overrides: Mapping[str, str]) -> Plane:
     """The plane for a driver whose files lie below ``home``.
 
-    Raises PlaneError: the EROFS plane is demanded, but cannot be had.
+    Raises PlaneError: the EROFS plane is required but cannot be used.
     """
     mounts = home / "cvmfs"
     if choice is Choice.FUSE:
-        return FusePlane(mounts, etc, overrides, why="demanded by DATA_PLANE")
+        return FusePlane(mounts, etc, overrides, why="required by DATA_PLANE")
     reason = obstacle(home)
     if reason:
         if choice is Choice.EROFS:
-            raise PlaneError(f"DATA_PLANE demands the EROFS plane, which cannot be used here: {reason}")
+            raise PlaneError(f"DATA_PLANE requires the EROFS plane, which cannot be used here: {reason}")
         _log.info("using the FUSE plane: %s", reason)
         return FusePlane(mounts, etc, overrides, why=f"erofs not possible: {reason}")
-    why = "demanded by DATA_PLANE" if choice is Choice.EROFS else f"Linux {os.uname().release} can do it"
+    why = "required by DATA_PLANE" if choice is Choice.EROFS else f"supported by Linux {os.uname().release}"
     fuse = FusePlane(mounts, etc, overrides, triggers=True)
     try:
         return ErofsPlane(fuse, mounts / ".images", why)
@@ -67,13 +67,13 @@ def choose_plane(choice: Choice, home: Path, etc: Path, overrides: Mapping[str, 
 def obstacle(home: Path) -> str:
     """Why the EROFS plane cannot be used with files below ``home``; empty if it can."""
     if os.geteuid() != 0:
-        return "root is needed"
+        return "it needs root"
     if _SELINUX.exists():
-        return "SELinux labels are not supported by it"
+        return "it does not support SELinux labels"
     for name in _DEFAULTS:
         with suppress(FileNotFoundError):
             if (_PARAMETERS / name).read_text(encoding="ascii").strip().upper() not in ("N", "OFF"):
-                return f"overlay's {name} is on by default here"
+                return f"overlay's {name} is on by default"
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=".new-"))
     try:
         return _try(scratch)

@@ -1,15 +1,15 @@
-"""The EROFS plane: the kernel serves metadata from an image, data from cached files; we only fetch.
+"""The EROFS plane: the kernel serves metadata from an image and data from cached files; we only fetch.
 
-Owns: what the lower part of an overlay mount consists of on this plane: one flattened image for the whole
-chain of layers, and data-only layers in which overlayfs looks for a file's data in this order: the first
-directory of links, each repository's fetch trigger, the second directory of links, and a directory that
-fails. Must not know: overlay mounts, Docker.
+Owns: the lower part of an overlay mount on this plane: one flattened image for the whole chain of layers, and
+data-only layers, which overlayfs searches for a file's data in this order: the first directory of links, each
+repository's fetch trigger, the second directory of links, and a directory that fails. Must not know: overlay
+mounts, Docker.
 
-Repositories are mounted as on the FUSE plane, which also gives a layer's own tree. A chain that an image
-cannot hold (or that shall be shown otherwise than it is stored) is given out as on the FUSE plane.
+Repositories are mounted as on the FUSE plane, which also provides a layer's own tree. A chain that an image
+cannot represent (or that must be shown differently from how it is stored) is provided by the FUSE plane.
 
-A layer is whatever its catalog said when the chain was mounted; an image is named by the digests of the
-catalogs, so later revisions of a repository change nothing.
+The content of a layer is fixed when its chain is mounted: an image is named by the digests of its catalogs,
+so later revisions of a repository change nothing.
 """
 
 import errno
@@ -46,13 +46,13 @@ __all__ = ["ErofsPlane", "mount_image"]
 _log = logging.getLogger(__name__)
 
 _FORM = 1
-"""Goes up when the same layers give another image."""
+"""Increase it when the same layers give a different image."""
 _TRIES = 3
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class _Described(NamedTuple):
-    """What a repository's server says of a directory: which catalog lists it."""
+    """The catalog that lists a directory, as described by a repository's server."""
 
     digest: Digest
     offset: int
@@ -61,7 +61,7 @@ class _Described(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A layer that was found: an open directory, and the catalog that lists it."""
+    """A layer: an open directory, and the catalog that lists it."""
 
     path: LayerPath
     descriptor: int
@@ -71,14 +71,14 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """A mounted image, and the repositories that it is made of."""
+    """A mounted image, and the repositories that it was made from."""
 
     descriptor: int
     repositories: frozenset[str]
 
 
 class _UnsuitedError(Exception):
-    """A chain cannot be given out as an image."""
+    """A chain cannot be provided as an image."""
 
 
 class ErofsPlane:
@@ -96,10 +96,10 @@ class ErofsPlane:
 
     @contextmanager
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
-        """One image for all layers, and where its data is."""
+        """One image for all layers, and the layers with its data."""
         with ExitStack() as held:
             part = None
-            if bottom:  # an image has no whiteouts for what might lie below it
+            if bottom:  # an image has no whiteouts for layers below it
                 try:
                     part = self._part(layers, held)
                 except (KernelError, _UnsuitedError) as error:
@@ -111,7 +111,7 @@ class ErofsPlane:
         return self._fuse.directory(layer)
 
     def release(self, fqrn: str) -> None:
-        """Unmount a repository and images made of it; overlay mounts go on working."""
+        """Unmount a repository and the images made from it; overlay mounts keep working."""
         with self._lock:
             gone = [key for key, image in self._mounted.items() if fqrn in image.repositories]
             for key in gone:
@@ -119,7 +119,7 @@ class ErofsPlane:
         self._fuse.release(fqrn)
 
     def answers(self, fqrn: str) -> bool:
-        """Whether a repository is mounted and has a living server: the trigger of images made of it."""
+        """Whether a repository is mounted and has a running server, which images made from it need."""
         return self._fuse.answers(fqrn)
 
     def status(self) -> list[tuple[str, str]]:
@@ -144,7 +144,7 @@ class ErofsPlane:
     # Layers
 
     def _settings(self, fqrn: str) -> RepositorySettings:
-        """A repository's configuration, if images can show what it demands."""
+        """A repository's configuration. Raises _UnsuitedError: images cannot show what it requires."""
         settings = self._fuse.settings(fqrn)
         shown = settings.presentation
         if shown.world_readable or shown.claim_ownership:
@@ -152,7 +152,7 @@ class ErofsPlane:
         return settings
 
     def _find(self, path: LayerPath, settings: RepositorySettings, held: ExitStack) -> _Layer:
-        """Open a layer and ask which catalog lists it."""
+        """Open a layer, and ask which catalog lists it."""
         descriptor = self._fuse.open(path)
         held.callback(os.close, descriptor)
         try:
@@ -160,7 +160,7 @@ class ErofsPlane:
         except OSError as error:
             if error.errno != errno.ENODATA:
                 raise PlaneError(f"cannot read the layer {path}: {error.strerror}") from error
-            # The repository was mounted by an earlier version, or for the other plane.
+            # The repository was mounted by an earlier version, or for the FUSE plane.
             self._fuse.release(path.fqrn)
             descriptor = self._fuse.open(path)
             held.callback(os.close, descriptor)
@@ -182,7 +182,7 @@ class ErofsPlane:
     # Images
 
     def _image(self, layers: Sequence[_Layer], held: ExitStack) -> int:
-        """The mounted image of a chain, made or mounted now if need be."""
+        """The mounted image of a chain, made and mounted now if necessary."""
         key = _key(layers)
         known = self._known(key, held)
         if known is not None:
@@ -205,7 +205,7 @@ class ErofsPlane:
                 return _duplicate(mounted, held)
 
     def _known(self, key: str, held: ExitStack) -> int | None:
-        """A descriptor of an image that is mounted already."""
+        """A descriptor of an image that is already mounted."""
         with self._lock:
             image = self._mounted.get(key)
             return None if image is None else _duplicate(image.descriptor, held)
@@ -222,7 +222,7 @@ def mount_image(file: int) -> int:
 
 
 def _duplicate(descriptor: int, held: ExitStack) -> int:
-    """A descriptor for one use, whatever becomes of the original meanwhile."""
+    """A descriptor that is independent of the original."""
     copy = os.dup(descriptor)
     held.callback(os.close, copy)
     return copy
@@ -248,7 +248,7 @@ def _variables(layer: _Layer) -> Mapping[str, str]:
 
 
 def _owners(layer: _Layer) -> Iterator[str]:
-    """What the maps of owners say, if there are any. Raises _UnsuitedError: they cannot be read."""
+    """Digests of the owner maps, if there are any. Raises _UnsuitedError: they cannot be read."""
     shown = layer.settings.presentation
     for name, path in (("users", shown.uid_map), ("groups", shown.gid_map)):
         if path is not None:
@@ -271,9 +271,9 @@ def _describe(directory: int, below: bytes = b"") -> _Described:
 
 
 def _holds(notes: bytes, layers: Sequence[_Layer]) -> bool:
-    """Whether the inodes that an image names are still those of the catalogs that gave them.
+    """Whether the inodes in an image are still those of its catalogs.
 
-    They are unless somebody has wiped the table of inodes.
+    They are, unless the inode table has been wiped.
     """
     for number, below, offset in json.loads(notes):
         try:
@@ -286,7 +286,7 @@ def _holds(notes: bytes, layers: Sequence[_Layer]) -> bool:
 
 
 def _make(layers: Sequence[_Layer]) -> Made:
-    """Write the image of a chain from its catalogs."""
+    """Make the image of a chain from its catalogs."""
     notes: list[tuple[int, str, int]] = []
     with ExitStack() as held:
         trees = [_tree(layer, number, notes, held) for number, layer in enumerate(layers)]
@@ -321,7 +321,7 @@ def _tree(layer: _Layer, number: int, notes: list[tuple[int, str, int]], held: E
 
 
 def _open_catalog(layer: _Layer, below: bytes, described: _Described) -> Catalog:
-    """A catalog from the cache; asking for it puts it there, but others may take it away."""
+    """A catalog from the cache; asking for it brings it there, but it may be evicted at any time."""
     path = layer.settings.cache.directory / ObjectName(described.digest).cache_path
     failure = ""
     for _ in range(_TRIES):

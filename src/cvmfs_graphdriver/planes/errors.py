@@ -1,6 +1,6 @@
-"""Errors of the planes: a repository cannot be given to the kernel.
+"""Errors of the planes: a repository cannot be presented to the kernel.
 
-Raised only by this room, with codes from 56 on; what a system call refused is told by ``kernel.errors``.
+Only this room raises them, with codes from 56 on; failures of system calls are ``kernel.errors``.
 """
 
 from typing import ClassVar
@@ -17,15 +17,15 @@ class PlaneError(CvmfsGraphdriverError):
 
 
 class MountPointError(PlaneError):
-    """The place where a repository should appear does not exist, is no directory, or is taken."""
+    """The mount point does not exist, is not a directory, or is in use."""
 
     exit_code: ClassVar[int] = 57
 
 
 class ServerError(PlaneError):
-    """The process that should serve a repository did not come up.
+    """The process that serves a repository did not start.
 
-    ``reason_code`` is the exit code of the error that stopped it, which is also how a command should end.
+    ``reason_code`` is the exit code of the error that stopped it, which a command should exit with, too.
     """
 
     exit_code: ClassVar[int] = 58
@@ -36,6 +36,6 @@ class ServerError(PlaneError):
 
 
 class LayerNotFoundError(PlaneError):
-    """A repository has no such layer, also in its newest revision."""
+    """A repository has no such layer, even in its newest revision."""
 
     exit_code: ClassVar[int] = 59

@@ -1,10 +1,10 @@
-"""The FUSE plane: a repository is mounted whole, and its directories are overlay's lower layers.
+"""The FUSE plane: repositories are mounted whole, and their directories are overlay's lower layers.
 
-Owns: which repositories are mounted below a directory, each by a keeper of its own, and finding out whether
-one that is there still answers. Works on every kernel. Must not know: overlay mounts, Docker.
+Owns: which repositories are mounted below a directory, each by its own keeper, and checking that a mounted
+one still answers. Works on every kernel. Must not know: overlay mounts, Docker.
 
 A layer's path comes from an image, and what is at that path from a repository; neither may lead out of the
-mounted repository. So layers are opened below its root, without following a link, and given out as
+mounted repository. So layers are opened below its root, without following links, and passed on as
 descriptors.
 """
 
@@ -36,14 +36,15 @@ __all__ = ["FusePlane"]
 
 _EMPTY = ".empty"
 _PATIENCE = 2.0
-"""Seconds that a repository's server may take to say how it is."""
+"""Seconds that a repository's server may take to report its status."""
 _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class FusePlane:
     """Implements ``Plane``. Repositories appear at ``<directory>/<fqrn>``.
 
-    With ``triggers`` they have the fetch trigger of the EROFS plane; ``why`` is why it is this plane.
+    With ``triggers`` they have the fetch trigger of the EROFS plane; ``why`` is the reason for using this
+    plane.
     """
 
     name = "fuse"
@@ -67,8 +68,8 @@ class FusePlane:
 
     @contextmanager
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
-        """The layers' directories; what an opaque root hides is left out."""
-        del bottom  # whiteouts are always there
+        """The layers' directories, without those that an opaque root hides."""
+        del bottom  # whiteouts are always shown
         with ExitStack() as held:
             found: list[Path | int] = []
             for layer in layers:
@@ -78,26 +79,26 @@ class FusePlane:
                 if _is_opaque(descriptor):
                     break
             if len(found) == 1:
-                found.append(self._place(_EMPTY))  # overlayfs stacks nothing on nothing
+                found.append(self._place(_EMPTY))  # overlayfs needs at least two lower layers
             yield Lower(found)
 
     def directory(self, layer: LayerPath) -> Path:
-        """Mount the layer's repository if need be, and make sure that the layer is there."""
+        """Mount the layer's repository if necessary, and make sure that the layer exists."""
         os.close(self.open(layer))
         return Path(os.fsdecode(os.fsencode(self._directory / layer.fqrn) + layer.path))
 
     def release(self, fqrn: str) -> None:
-        """Unmount a repository; overlay mounts that were made of it go on working."""
+        """Unmount a repository; overlay mounts that use it keep working."""
         with self._lock_of(fqrn):
             if mount_at(self._directory / fqrn) is not None:
                 umount(self._directory / fqrn, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
 
     def answers(self, fqrn: str) -> bool:
-        """Whether a repository is mounted and has a living server."""
+        """Whether a repository is mounted and has a running server."""
         return mount_at(self._directory / fqrn) is not None and _answers(self._directory / fqrn)
 
     def status(self) -> list[tuple[str, str]]:
-        """Each mounted repository, the cache that they share, and what is degraded."""
+        """Each mounted repository, their shared cache, and what is degraded."""
         statuses, broken = [], {}
         for mount in mounts_below(self._directory):
             name = Path(os.fsdecode(mount.mount_point)).name
@@ -116,7 +117,7 @@ class FusePlane:
         return load_settings(fqrn, self._etc, self._overrides)
 
     def open(self, layer: LayerPath) -> int:
-        """A descriptor of the layer's directory, in the revision mounted now or in a newer one."""
+        """A descriptor of the layer's directory, in the mounted revision or a newer one."""
         shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
         try:
             for renew in (self._look_for_newer, self.release):
@@ -127,22 +128,22 @@ class FusePlane:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise LayerNotFoundError(
                 f"there is no layer {shown}: if it was published just now, try again in a few minutes, "
-                "else ask who published the image"
+                "otherwise ask the publisher of the image"
             ) from error
         except PathEscapeError as error:
-            raise LayerNotFoundError(f"there is no layer {shown}: it is no plain directory") from error
+            raise LayerNotFoundError(f"there is no layer {shown}: it is not a plain directory") from error
         except OSError as error:
             raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
 
     def _look_for_newer(self, fqrn: str) -> None:
-        """Let the repository's server look for a new revision now, if it can be asked."""
+        """Ask the repository's server, if it answers, to look for a new revision now."""
         with suppress(TalkError):
             ask(self.settings(fqrn).talk_socket, "remount sync")
 
     def mount_point(self, fqrn: str) -> Path:
-        """The mount point of a repository that is mounted, and answers."""
+        """The mount point of a repository, which is mounted now unless it is mounted and answers."""
         if not _FQRN.fullmatch(fqrn):
-            raise MountPointError(f"{fqrn!r} is no name of a repository")
+            raise MountPointError(f"{fqrn!r} is not a valid name of a repository")
         with self._lock_of(fqrn):
             target = self._place(fqrn)
             if mount_at(target) is not None:
@@ -163,14 +164,14 @@ class FusePlane:
         return target
 
     def _place(self, name: str) -> Path:
-        """A directory below ours, made if need be. What is mounted there may be dead."""
+        """A directory below ours, created if necessary. What is mounted there may be dead."""
         place = self._directory / name
         try:
             self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 place.mkdir(mode=0o755)
         except OSError as error:
-            raise MountPointError(f"cannot make the directory {place}: {error.strerror}") from error
+            raise MountPointError(f"cannot create the directory {place}: {error.strerror}") from error
         return place
 
     def _lock_of(self, fqrn: str) -> threading.Lock:
@@ -187,7 +188,7 @@ def _open_below(root: Path, path: bytes) -> int:
 
 
 def _answers(target: Path) -> bool:
-    """Whether a mounted repository has a living server."""
+    """Whether a mounted repository has a running server."""
     try:
         os.statvfs(target)
     except OSError:

@@ -1,16 +1,16 @@
-"""What a plane is: the lower part of an overlay mount for a chain of layers that lie in repositories.
+"""The interface of a plane: it provides the lower part of an overlay mount for layers in repositories.
 
-Owns: the interface that graph driver and snapshotter use, and its vocabulary. Must not know: how a plane
-gives layers to the kernel.
+Owns: the interface that the graph driver uses, and its vocabulary. Must not know: how a plane presents layers
+to the kernel.
 
-Use: name the layers of an image, topmost first, and mount what comes out below a directory for writing::
+Use: name the layers of an image, topmost first, and mount the result below a writable directory::
 
     with plane.lower(layers) as lower:
         mount_overlay(lower.layers, merged, upper=…, work=…, data=lower.data, options=lower.options)
 
-A layer is a directory of a repository that holds a layer's tree with whiteouts as its tar stream had them
-(``.wh.x``); what a plane gives out has them in overlayfs' form. Whole layers below one whose root directory
-is opaque are left out: overlayfs does not look for that mark there.
+A layer is a directory of a repository that holds a layer's tree with the whiteouts of its tar stream
+(``.wh.x``); a plane provides them in the form of overlayfs. Layers below one whose root directory is opaque
+are left out, because overlayfs does not look for that mark there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class LayerPath:
 class Lower:
     """Arguments for ``kernel.overlay.mount_overlay``: layers topmost first, data-only layers, options.
 
-    An integer is the descriptor of a directory, good until the context that gave it ends.
+    An integer is the descriptor of a directory, valid until the context that provided it ends.
     """
 
     layers: Sequence[Path | int]
@@ -43,7 +43,7 @@ class Lower:
 
 
 class Plane(Protocol):
-    """A way of giving layers to the kernel; safe for any number of threads."""
+    """A way of presenting layers to the kernel; safe for any number of threads."""
 
     @property
     def name(self) -> str:
@@ -52,34 +52,32 @@ class Plane(Protocol):
 
     @property
     def why(self) -> str:
-        """Why it is this plane and not the other one."""
+        """The reason for using this plane."""
         ...
 
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> AbstractContextManager[Lower]:
         """The lower part for these layers, topmost first; mounts the repositories that they need.
 
-        ``bottom`` says that nothing lies below them.
-        Raises PlaneError: a repository cannot be mounted, or has no such directory; KernelError.
+        ``bottom`` says that there are no other layers below them. Raises PlaneError: a repository cannot be
+        mounted, or has no such directory; KernelError.
         """
         ...
 
     def directory(self, layer: LayerPath) -> Path:
-        """The layer's own tree, whiteouts in overlayfs' form, for whoever computes differences.
+        """The layer's own tree, with whiteouts in the form of overlayfs, for computing differences.
 
         Raises as ``lower`` does.
         """
         ...
 
     def release(self, fqrn: str) -> None:
-        """Unmount a repository that no layer is taken from any more. What is mounted goes on working."""
+        """Unmount a repository whose layers are no longer needed. Existing overlay mounts keep working."""
         ...
 
     def answers(self, fqrn: str) -> bool:
-        """Whether a repository is mounted and served. If not, no layer that needs it can be whole."""
+        """Whether a repository is mounted and served. If not, layers that need it are incomplete."""
         ...
 
     def status(self) -> Sequence[tuple[str, str]]:
-        """What an administrator should see: a name and a value each, from what is known without asking
-        the network.
-        """
+        """Names and values to show to administrators, without asking the network."""
         ...

@@ -1,7 +1,7 @@
-"""What an administrator is told of mounted repositories: one line each, the cache, and what is degraded.
+"""What administrators are told about mounted repositories: one line each, the cache, what is degraded.
 
-Owns: the words. Everything is known on this machine: nobody asks the network for it. Must not know: who
-shows it.
+Owns: the wording. Everything is known on this machine, without asking the network. Must not know: who shows
+it.
 """
 
 import time
@@ -24,7 +24,7 @@ def repository_row(status: Status) -> tuple[str, str]:
 
 
 def cache_row(directory: str, quota: str, statuses: Sequence[Status]) -> tuple[str, str]:
-    """The cache that all share; ``quota`` is what the plugin was set to, in MiB, or empty."""
+    """The shared cache; ``quota`` is the plugin's setting in MiB, or empty."""
     if not statuses:
         return "Cache", f"{directory}, quota {f'{quota} MiB' if quota else 'as configured'}"
     cache = statuses[0]
@@ -33,7 +33,7 @@ def cache_row(directory: str, quota: str, statuses: Sequence[Status]) -> tuple[s
 
 
 def degraded_row(statuses: Sequence[Status], broken: Mapping[str, str]) -> tuple[str, str]:
-    """What is not as it should be; ``broken`` are repositories whose server cannot be asked, and why."""
+    """What does not work properly; ``broken`` are repositories whose server does not answer, and why."""
     found = [f"{name}: {why}" for name, why in broken.items()]
     for status in statuses:
         if status.offline:

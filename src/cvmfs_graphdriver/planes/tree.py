@@ -1,7 +1,7 @@
-"""What can be given to the kernel: a tree of nodes, as a revision of a repository is one.
+"""What can be presented to the kernel: a tree of nodes, such as a revision of a repository.
 
-Owns: the interface between the file system below and a revision, or a translation of one (``whiteouts``).
-Must not know: FUSE. Nodes and open files are those of the client.
+Owns: the interface between the file system and a revision, or a translation of one (``whiteouts``). Must not
+know: FUSE. Nodes and open files are those of the client.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["Tree"]
 
 
 class Tree(Protocol):
-    """An immutable tree; safe for any number of threads. Methods raise what the client raises."""
+    """An immutable tree; safe for any number of threads. Methods raise errors of the client."""
 
     @property
     def number(self) -> int:
@@ -22,7 +22,7 @@ class Tree(Protocol):
         ...
 
     def node(self, inode: int) -> Node:
-        """The node with this number, of this tree or of one that was mounted here before."""
+        """The node with this number, in this tree or in one that was mounted here before."""
         ...
 
     def lookup(self, path: bytes) -> Node | None:
@@ -34,7 +34,7 @@ class Tree(Protocol):
         ...
 
     def children(self, parent: Node) -> Sequence[Node]:
-        """All nodes of a directory but hidden ones, always in the same order."""
+        """All nodes of a directory except hidden ones, always in the same order."""
         ...
 
     def has_names(self, parent: Node, prefix: bytes) -> bool:
@@ -46,9 +46,10 @@ class Tree(Protocol):
         ...
 
     def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
-        """Begin to fetch regular files' content, and do not wait; returns how many objects were not there.
+        """Begin to fetch the contents of regular files, without waiting; returns how many objects were
+        missing.
 
-        ``arrived`` is given a node and the path of its content in the cache, when that is there whole.
+        ``arrived`` is called with a node and the path of its content in the cache, when it is there.
         """
         ...
 
@@ -61,9 +62,9 @@ class Tree(Protocol):
         ...
 
     def magic_xattr(self, node: Node, name: bytes, gid: int) -> bytes | None:
-        """An attribute that tells of client and repository, for a caller of group ``gid``; None: no such."""
+        """A magic attribute's value for a caller of group ``gid``; None if there is none."""
         ...
 
     def magic_names(self, node: Node) -> Sequence[bytes]:
-        """The names of magic attributes that are listed."""
+        """The names of the magic attributes that are listed."""
         ...

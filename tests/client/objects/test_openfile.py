@@ -115,7 +115,7 @@ def test_a_piece_that_was_cut_off_is_fetched_again(pieces: Pieces) -> None:
         assert file.pread(SIZE, 0) == data
         assert pieces.fetched == [0, 0]
         os.truncate(path, 100)
-        with pytest.raises(CacheError, match="cut off"):
+        with pytest.raises(CacheError, match="truncated"):
             file.pread(SIZE, 0)
 
 

@@ -1,1 +1,1 @@
-"""The cache of verified objects on disk: arrival, the ledger of what is there, eviction, fsck."""
+"""The cache of verified objects on disk: arrival of objects, the ledger, eviction, fsck."""

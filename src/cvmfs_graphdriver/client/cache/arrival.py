@@ -1,7 +1,7 @@
 """An object on its way into the cache: what is wanted, and the sink that verifies it.
 
-Owns: what "verified" means: the digest over the bytes as they are stored (CernVM-FS format reference,
-section 1.4), checked before the file gets its name. Must not know: who asks, servers, catalogs.
+Owns: what "verified" means: the digest of the bytes as they are stored on servers (CernVM-FS format
+reference, section 1.4) is checked before the file gets its name. Must not know: who asks, servers, catalogs.
 """
 
 import os
@@ -21,9 +21,8 @@ __all__ = ["Arrival", "Wanted"]
 class Wanted(NamedTuple):
     """An object to fetch; ``size`` is its uncompressed size in bytes, or an upper limit if not ``exact``.
 
-    ``path`` is where servers have it if that is not the usual place, ``span`` the bytes there that are the
-    object if it is a part of something. ``label`` says in messages what it is. ``volatile`` objects are the
-    first to leave the cache.
+    ``path`` is its path on servers if that is not the usual one, ``span`` the range of bytes there if it is
+    part of a larger file. ``label`` describes it in messages. ``volatile`` objects are evicted first.
     """
 
     name: ObjectName
@@ -37,17 +36,17 @@ class Wanted(NamedTuple):
 
     @property
     def location(self) -> str:
-        """Where servers have it."""
+        """Its path on servers."""
         return self.path or self.name.path
 
     @property
     def key(self) -> int:
-        """What decides where it is sharded."""
+        """The key for sharding it over proxies."""
         return int.from_bytes(self.name.digest.raw[:4], "little")
 
     @property
     def record(self) -> Record:
-        """What the cache's ledger knows of it before it has come."""
+        """Its record in the ledger before it has arrived."""
         return Record(
             self.name.digest.text,
             self.size if self.exact else 0,
@@ -58,7 +57,7 @@ class Wanted(NamedTuple):
 
 
 class Arrival:
-    """A sink that verifies and decompresses into the cache; ends by ``commit``, ``keep`` or ``abandon``."""
+    """A sink that verifies and decompresses into the cache; end it by ``commit``, ``keep`` or ``abandon``."""
 
     def __init__(self, wanted: Wanted, cache: Cache) -> None:
         """Raises CacheError."""
@@ -73,16 +72,16 @@ class Arrival:
 
     @property
     def crc32(self) -> int:
-        """Their checksum."""
+        """Their CRC-32."""
         return self._incoming.crc32
 
     def commit(self) -> None:
-        """It came, and is right: let it appear. Raises CacheError: it is still to be abandoned."""
+        """Make the object, which has been verified, appear. Raises CacheError; then abandon it."""
         self._cache.commit(self._incoming)
         self._incoming.close()
 
     def keep(self) -> int:
-        """The same; returns a descriptor for reading it, which belongs to the caller."""
+        """Like ``commit``, but returns a descriptor for reading it, which belongs to the caller."""
         try:
             descriptor = self._incoming.reopen()
         except OSError as error:
@@ -96,10 +95,10 @@ class Arrival:
         return descriptor
 
     def abandon(self) -> None:
-        """It cannot be had, or not be kept."""
+        """Discard what has arrived."""
         self._incoming.close()
 
-    # A sink
+    # Methods of ``Sink``
 
     def begin(self) -> None:
         wanted = self._wanted
@@ -117,7 +116,7 @@ class Arrival:
     def finish(self) -> None:
         wanted = self._wanted
         if self._hasher.digest() != wanted.name.digest.raw:
-            raise DigestMismatchError(f"{wanted.label} {wanted.name}: the bytes do not have this digest")
+            raise DigestMismatchError(f"{wanted.label} {wanted.name}: the content does not match this digest")
         try:
             self._incoming.write(self._decompressor.finish())
         except FormatError as error:

@@ -27,7 +27,7 @@ __all__ = ["Cache", "Incoming"]
 _TRANSACTIONS = "txn"
 _QUARANTINE = "quarantaine"
 _RESERVE_FROM = 25 * 1024 * 1024
-"""Objects of that many bytes get room before they are fetched."""
+"""Room is made in advance for objects of this many bytes or more."""
 
 
 class Incoming:
@@ -39,12 +39,12 @@ class Incoming:
 
     def __init__(self, record: Record, path: str, mode: int, make_room: Callable[[], None]) -> None:
         self.record = record
-        """What was known of it before it came."""
+        """What was known about it before it arrived."""
         self._path = path
         self._named = False
         self._make_room = make_room
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        # Who finds the file unlocked may take it for left behind by a process that died.
+        # A file without a lock counts as left behind by a process that died.
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
         self.size = 0
         """Bytes written so far."""
@@ -52,7 +52,7 @@ class Incoming:
         """Checksum of the bytes written so far."""
 
     def restart(self) -> None:
-        """Forget what was written."""
+        """Discard what was written."""
         if self.size:
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -78,7 +78,7 @@ class Incoming:
         return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
     def rename(self, path: str, mode: int) -> None:
-        """Give it its name; a directory that has to be made gets ``mode``. Raises OSError."""
+        """Give it its name; ``mode`` is for its directory if that does not exist yet. Raises OSError."""
         try:
             os.rename(self._path, path)
         except FileNotFoundError:
@@ -87,7 +87,7 @@ class Incoming:
         self._named = True
 
     def close(self) -> None:
-        """Give the descriptor back; without a name there will be no file."""
+        """Close the descriptor; the file is removed if it has no name yet."""
         os.close(self._descriptor)
         if not self._named:
             with suppress(FileNotFoundError):
@@ -97,8 +97,7 @@ class Incoming:
 class Cache:
     """A directory of objects named by digest; safe for threads, and for several processes.
 
-    It is kept below ``limit`` bytes, if there is one. An ``alien`` cache is shared with other users of a
-    group, which the modes of its files allow.
+    It is kept below ``limit`` bytes, if given. The modes of files in an ``alien`` cache let a group share it.
     """
 
     def __init__(self, directory: Path, limit: int | None = None, *, alien: bool = False) -> None:
@@ -113,17 +112,17 @@ class Cache:
         except OSError as error:
             raise CacheError(f"cannot use the cache directory {directory}: {error.strerror}") from error
         self.eviction = None if limit is None else Eviction(directory, limit)
-        """What keeps the cache small; None if nobody does."""
+        """What keeps the cache below its limit; None if it has none."""
 
     def path(self, digest: Digest) -> str:
-        """Where the object is, or would be."""
+        """The path of the object, whether it is there or not."""
         return f"{self._root}/{ObjectName(digest).cache_path}"
 
     def open(self, digest: Digest, size: int | None = None) -> int | None:
-        """A descriptor of the object for reading, None if it is not there.
+        """A descriptor for reading the object, None if it is not there.
 
-        ``size`` is what the object has uncompressed, if that is known: a file of another size was damaged,
-        is moved to the quarantine and counts as not there. Raises CacheError.
+        ``size`` is its uncompressed size, if known: a file of another size is damaged; it is moved to the
+        quarantine and counts as missing. Raises CacheError.
         """
         path = self.path(digest)
         try:
@@ -140,7 +139,7 @@ class Cache:
         return descriptor
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
-        """Whether the object seems to be there, of that size; looking does not count as a use."""
+        """Whether the object seems to be there, with that size; does not count as a use."""
         try:
             found = os.stat(self.path(digest))
         except OSError:
@@ -148,7 +147,7 @@ class Cache:
         return size is None or found.st_size == size
 
     def hold(self, digest: Digest) -> int | None:
-        """Keep the object from being evicted as long as the descriptor that is returned is open.
+        """Keep the object from being evicted while the returned descriptor is open.
 
         None if it is not there. Raises CacheError.
         """
@@ -170,12 +169,12 @@ class Cache:
             os.close(descriptor)
 
     def note_use(self, digest: Digest) -> None:
-        """The object was used, perhaps without being opened here: it shall not be the next to go."""
+        """Note that the object was used, possibly without being opened, so that it is not evicted next."""
         if self.eviction is not None:
             self.eviction.note_use(digest.text)
 
     def quarantine(self, digest: Digest) -> None:
-        """Take a damaged object out of the way, and keep it for inspection. Raises CacheError."""
+        """Move a damaged object away, and keep it for inspection. Raises CacheError."""
         try:
             os.rename(self.path(digest), f"{self._root}/{_QUARANTINE}/{digest}")
         except FileNotFoundError:
@@ -186,9 +185,9 @@ class Cache:
             self.eviction.note_gone(digest.text)
 
     def begin(self, record: Record) -> Incoming:
-        """Begin to write an object: it appears with ``commit``, whole, else never. Raises CacheError.
+        """Begin to write an object, which appears only when it is committed. Raises CacheError.
 
-        ``record`` says which, and what is known of it. Who begins it closes it in any case.
+        ``record`` is what is known about it. The caller must close it in any case.
         """
         if self.eviction is not None and record.size >= _RESERVE_FROM:
             self.eviction.make_room(record.size)
@@ -197,14 +196,14 @@ class Cache:
             try:
                 return Incoming(record, temporary, self._file_mode, self._make_room)
             except FileNotFoundError:
-                # Somebody wiped the directory while it is in use.
+                # The directory was wiped while in use.
                 os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
                 return Incoming(record, temporary, self._file_mode, self._make_room)
         except OSError as error:
             raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
 
     def commit(self, incoming: Incoming) -> None:
-        """Let an object appear that is whole and right. Raises CacheError."""
+        """Make an object that is complete and verified appear. Raises CacheError."""
         digest = incoming.record.digest
         try:
             incoming.rename(f"{self._root}/{digest[:2]}/{digest[2:]}", self._directory_mode)
@@ -213,28 +212,28 @@ class Cache:
         self.note_stored(incoming.record._replace(size=incoming.size, crc32=incoming.crc32))
 
     def note_stored(self, record: Record) -> None:
-        """An object is there now, perhaps because another process of ours has put it there."""
+        """Note that an object is there now, possibly stored by another of our processes."""
         if self.eviction is not None:
             self.eviction.note_stored(record)
 
     def forget_writer(self, process: int) -> None:
-        """Remove what a process of ours that has ended left half written."""
+        """Remove the incomplete files of one of our processes that has ended."""
         with suppress(OSError), os.scandir(self.directory / _TRANSACTIONS) as entries:
             for entry in entries:
                 if entry.name.split(".")[-2:-1] == [str(process)]:
                     os.unlink(entry.path)
 
     def objects(self) -> Iterator[tuple[str, int]]:
-        """Every object that is there: digest as text, and size in bytes."""
+        """All objects: digest as text, and size in bytes."""
         for digest, found in objects_in(self.directory):
             yield digest, found.st_size
 
     def close(self) -> None:
-        """Leave everything in order."""
+        """Enter everything in the ledger and close it."""
         if self.eviction is not None:
             self.eviction.close()
 
     def _make_room(self) -> None:
-        """The disk is full before the quota is: half of what is there goes."""
+        """The disk is full before the limit is reached: evict half of the cache."""
         if self.eviction is not None:
             self.eviction.halve()

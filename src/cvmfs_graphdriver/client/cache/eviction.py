@@ -1,12 +1,13 @@
-"""Keeps a cache below its size: what was used least recently goes first.
+"""Eviction: keeps a cache below its limit by removing what was used least recently.
 
-Owns: when objects go and which (CernVM-FS format reference, section 9.2), and that the ledger agrees with
-the directory after a crash. Must not know: how objects get into the cache.
+Owns: when objects are evicted and which (CernVM-FS format reference, section 9.2), and that the ledger agrees
+with the directory after a crash. Must not know: how objects get into the cache. Another policy would replace
+the order in ``Eviction._unlink_oldest``.
 
-Users only note what they use and store; a thread enters that in the ledger once a second and evicts when it
-is time for that. An object that some process must have at hand, such as an open catalog, is *held*: that
-process has a shared flock(2) on its file, which ends with the process however it ends. Evicting a file that
-somebody merely has open is harmless: its content stays until it is closed.
+Users only note what they use and store; a thread enters that in the ledger once a second, and evicts if
+necessary. An object that a process needs to keep, such as an open catalog, is *held*: the process has a
+shared flock(2) on its file, which ends with the process. Evicting a file that is merely open is harmless: its
+content stays until it is closed.
 """
 
 import fcntl
@@ -34,16 +35,16 @@ _log = logging.getLogger(__name__)
 
 
 class Eviction:
-    """The janitor of one cache directory with ``limit`` bytes."""
+    """Keeps one cache directory below ``limit`` bytes, in a thread of its own (the janitor)."""
 
     def __init__(self, directory: Path, limit: int) -> None:
         self.directory = directory
         self.limit = limit
-        """Bytes; may be changed at any time."""
+        """In bytes; may be changed at any time."""
         self.on_evict: list[Callable[[Collection[str]], None]] = []
-        """Called with the digests of objects that have gone."""
+        """Called with the digests of evicted objects."""
         self.on_pressure: list[Callable[[], None]] = []
-        """Called when held objects take up so much that others have no room."""
+        """Called when held objects leave too little room for others."""
         self._path = directory / "cachedb"
         self._ledger = _open_ledger(self._path)
         self._lock = threading.Lock()
@@ -65,12 +66,12 @@ class Eviction:
     # What users note
 
     def note_use(self, digest: str) -> None:
-        """An object was used."""
+        """Note that an object was used."""
         with self._lock:
             self._uses[digest] = self._next()
 
     def note_stored(self, record: Record) -> None:
-        """An object is in the cache now; its sequence number is given here."""
+        """Note that an object is in the cache now, with a new sequence number."""
         with self._lock:
             self._stored.append(record._replace(sequence=self._next()))
             self._used += record.size
@@ -79,7 +80,7 @@ class Eviction:
             self._wake.set()
 
     def note_gone(self, digest: str) -> None:
-        """An object is not in the cache any more."""
+        """Note that an object is no longer in the cache."""
         with self._lock:
             self._gone.add(digest)
             self._stored = [record for record in self._stored if record.digest != digest]
@@ -88,32 +89,32 @@ class Eviction:
 
     @property
     def used(self) -> int:
-        """Bytes that the cache holds."""
+        """Bytes in the cache."""
         with self._lock:
             return self._used
 
     def usage(self) -> tuple[int, int]:
-        """Bytes that the cache holds, and how many of them are pinned."""
+        """Bytes in the cache, and how many of them are pinned."""
         self.flush()
         return self._ledger.used()
 
     def records(self) -> list[Record]:
-        """All objects; what was not used for the longest time comes first."""
+        """All objects, the least recently used first."""
         self.flush()
         return self._ledger.records()
 
     def pin(self, digest: str, *, pinned: bool = True) -> bool:
-        """Let an object stay for ever, or go again; says whether it is there."""
+        """Pin an object, so that it is never evicted, or unpin it; says whether it is there."""
         self.flush()
         return self._ledger.pin(digest, pinned=pinned)
 
     def evictions_since(self, moment: float) -> int:
-        """How many times this process has made room since a moment of ``time.monotonic()``."""
+        """How many times this process has evicted objects since a moment of ``time.monotonic()``."""
         with self._lock:
             return sum(when >= moment for when in self._evictions)
 
     def evict(self, digest: str) -> bool:
-        """Remove one object, even a pinned one; says whether it is gone (not if some process holds it)."""
+        """Evict one object, even a pinned one; says whether it is gone (it is not if a process holds it)."""
         self.flush()
         gone = self._unlink(digest)
         if gone:
@@ -123,9 +124,9 @@ class Eviction:
         return gone
 
     def shrink(self, target: int) -> int:
-        """Evict until at most ``target`` bytes are left; returns how many are. Raises CacheError."""
+        """Evict until at most ``target`` bytes remain; returns how many remain. Raises CacheError."""
         with self._work:
-            # Files go first: on a full disk there is no room to write that into the ledger.
+            # Files are removed first: on a full disk there is no room for writing to the ledger.
             gone = set(self._unlink_oldest(target))
             self._tell_evicted(gone)
             with self._lock:
@@ -142,7 +143,7 @@ class Eviction:
         return left
 
     def _unlink_oldest(self, target: int) -> Iterator[str]:
-        """Remove files, those first that were not used for the longest time; gives their digests."""
+        """Remove files, volatile ones first, then the least recently used; yields their digests."""
         with self._lock:
             noted, uses = list(self._stored), dict(self._uses)
         known = {record.digest: record for record in self._ledger.records()}
@@ -160,16 +161,16 @@ class Eviction:
                 yield record.digest
 
     def make_room(self, size: int) -> None:
-        """Evict if ``size`` bytes more would be too many."""
+        """Evict if another ``size`` bytes would exceed the limit."""
         if self.used + size > self.limit:
             self._try_to_shrink(max(0, min(self.limit // 2, self.limit - size)))
 
     def halve(self) -> None:
-        """Evict half of what is there: the disk is full before the limit is reached."""
+        """Evict half of the cache, because the disk is full before the limit is reached."""
         self._try_to_shrink(self.used // 2)
 
     def _try_to_shrink(self, target: int) -> None:
-        """Who only wants to store something is not bothered with a damaged ledger; the janitor mends that."""
+        """Shrink, but leave a damaged ledger to the janitor: the caller only wants to store something."""
         try:
             self.shrink(target)
         except CacheError as error:
@@ -177,12 +178,12 @@ class Eviction:
             self._wake.set()
 
     def flush(self) -> None:
-        """Enter in the ledger what users noted. Raises CacheError."""
+        """Enter in the ledger what was noted. Raises CacheError."""
         with self._work:
             self._flush()
 
     def close(self) -> None:
-        """End the janitor and leave everything in order."""
+        """End the janitor, enter everything in the ledger and close it."""
         self._closing = True
         self._wake.set()
         self._thread.join()
@@ -215,11 +216,11 @@ class Eviction:
             if self.used > self.limit:
                 self.shrink(self.limit // 2)
         except CacheError as error:
-            _log.warning("%s; beginning a new one", error)
+            _log.warning("%s; creating a new one", error)
             self._rebuild()
 
     def _next(self) -> int:
-        """A number that grows, in all processes: nanoseconds of the clock."""
+        """A number that grows across all processes: the clock in nanoseconds."""
         self._last = max(self._last + 1, time.time_ns())
         return self._last
 
@@ -243,7 +244,7 @@ class Eviction:
             self._used = used + sum(record.size for record in self._stored)
 
     def _unlink(self, digest: str) -> bool:
-        """Remove an object's file unless somebody holds it."""
+        """Remove an object's file unless a process holds it; says whether it is gone."""
         path = f"{self.directory}/{digest[:2]}/{digest[2:]}"
         try:
             with open(path, "rb") as file:
@@ -262,7 +263,7 @@ class Eviction:
             callback(digests)
 
     def _reconcile(self) -> None:
-        """Somebody ended without closing: enter what is in the directory only, strike out what is not."""
+        """A process ended without closing: make the ledger agree with the directory."""
         with self._work:
             self._flush()
             known = {record.digest: record for record in self._ledger.records()}
@@ -277,7 +278,7 @@ class Eviction:
         _clear_transactions(self.directory / "txn")
 
     def _rebuild(self) -> None:
-        """The ledger is damaged: begin a new one from what is in the directory."""
+        """The ledger is damaged: create a new one from the directory."""
         with self._work:
             self._ledger.close()
             _discard(self._path)
@@ -289,12 +290,12 @@ def _open_ledger(path: Path) -> Ledger:
     try:
         ledger = Ledger(path)
         try:
-            ledger.used()  # reads all of it, and a mount does not wait for every row
+            ledger.used()  # reads the whole table, but without making a mount wait for every row in Python
         except CacheError:
             ledger.close()
             raise
     except CacheError as error:
-        _log.warning("%s; beginning a new one", error)
+        _log.warning("%s; creating a new one", error)
         _discard(path)
         return Ledger(path)
     return ledger
@@ -306,7 +307,7 @@ def _discard(path: Path) -> None:
 
 
 def _mark(directory: Path) -> tuple[IO[bytes], bool]:
-    """Say that this process uses the cache; also returns whether another one ended without saying so."""
+    """Mark the cache as used by this process; also returns whether another one ended without closing."""
     crashed = False
     for marker in directory.glob("janitor.*"):
         with suppress(OSError), marker.open("rb") as file:
@@ -319,7 +320,7 @@ def _mark(directory: Path) -> tuple[IO[bytes], bool]:
 
 
 def _clear_transactions(directory: Path) -> None:
-    """Remove files that nobody writes any more: writers lock theirs, but for their first moment."""
+    """Remove files that are no longer being written: writers lock theirs right after creating them."""
     abandoned = _unlocked(directory)
     if abandoned:
         time.sleep(_MOMENT)
@@ -337,7 +338,7 @@ def _unlocked(directory: Path) -> set[Path]:
 
 
 def objects_in(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every object in the directory: digest and stat."""
+    """All objects in the directory: digest and stat."""
     for number in range(256):
         shard = directory / f"{number:02x}"
         with suppress(FileNotFoundError), os.scandir(shard) as entries:

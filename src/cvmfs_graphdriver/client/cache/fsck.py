@@ -1,9 +1,9 @@
-"""Is what is in the cache what was put there?
+"""Checks that the objects in the cache are undamaged.
 
 Owns: reading every object again. An object is right if its content has the checksum that the ledger has; one
-that the ledger does not know is right if it has its digest when it is compressed as stock servers do that.
-What is wrong goes to the quarantine; what nobody can prove is removed, since it can be fetched again. Must
-not know: limits, the network.
+without a checksum is right if it has its digest after being compressed as stock servers do. Wrong objects are
+moved to the quarantine; unproven ones are removed, since they can be fetched again. Must not know: limits,
+the network.
 """
 
 import zlib
@@ -24,7 +24,7 @@ _PIECE = 1 << 20
 
 
 class Verdict(StrEnum):
-    """What was found about an object."""
+    """The result for an object."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One object; ``size`` in bytes, ``path`` says what it is for."""
+    """One object; ``size`` is in bytes, ``path`` says what it is for."""
 
     digest: str
     size: int
@@ -42,7 +42,7 @@ class Checked:
 
 
 def check_cache(cache: Cache) -> Iterator[Checked]:
-    """Check every object, and take away what is not right. Raises CacheError."""
+    """Check every object, and remove those that are not right. Raises CacheError."""
     eviction = cache.eviction
     records = {record.digest: record for record in eviction.records()} if eviction else {}
     for text, size in list(cache.objects()):

@@ -1,8 +1,8 @@
-"""The ledger of a cache: which objects it holds, how big they are, in which order they were used.
+"""The ledger of a cache: which objects it holds, their sizes, and the order in which they were used.
 
-Owns: the database ``cachedb`` (CernVM-FS format reference, section 9.2), with one table more than the
-reference client's: a checksum of each object's content, since the digest is over the compressed bytes. Must
-not know: when objects go. Several processes may have the same ledger open.
+Owns: the database ``cachedb`` (CernVM-FS format reference, section 9.2), with one more table than the
+reference client's: a checksum of each object's content, because the digest is that of the compressed bytes.
+Must not know: when objects are evicted. Several processes may have the same ledger open.
 """
 
 import sqlite3
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS properties (key TEXT, value TEXT, CONSTRAINT pk_prope
 INSERT OR IGNORE INTO properties VALUES ('schema', '1.0');
 """
 _VOLATILE = -(2**63)
-"""Added to a sequence number so that volatile objects sort before all others."""
+"""Added to the sequence numbers of volatile objects, which sorts them before all others."""
 
 
 _ENTER = (
@@ -38,7 +38,7 @@ _ENTER = (
 
 
 class Kind(IntEnum):
-    """What an object is: column ``type``."""
+    """The kind of an object: column ``type``."""
 
     REGULAR = 0
     CATALOG = 1
@@ -47,8 +47,8 @@ class Kind(IntEnum):
 class Record(NamedTuple):
     """One object. ``digest`` as text; ``size`` in bytes; ``sequence`` grows with each use.
 
-    ``path`` says what the object is for; ``pinned`` objects must stay; ``crc32`` is that of the content, -1
-    if it is not known.
+    ``path`` says what the object is for; ``pinned`` objects are never evicted; ``crc32`` is that of the
+    content, -1 if unknown.
     """
 
     digest: str
@@ -62,7 +62,7 @@ class Record(NamedTuple):
 
 
 class Ledger:
-    """An open ledger; safe for any number of threads. Every method raises CacheError if it is damaged."""
+    """An open ledger; safe for any number of threads. All methods raise CacheError if it is damaged."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -73,7 +73,7 @@ class Ledger:
                 self._sql.execute("PRAGMA journal_mode = WAL")
                 tables = self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
                 self.is_new = tables == 0
-                """Whether there was none before."""
+                """Whether it did not exist before."""
                 self._sql.execute("PRAGMA synchronous = OFF")
                 self._sql.executescript(_TABLES)
             except BaseException:
@@ -85,13 +85,13 @@ class Ledger:
             self._sql.close()
 
     def add(self, records: Iterable[Record]) -> None:
-        """Enter objects, or replace what was known about them; pins stay."""
+        """Enter objects, or replace what was known about them; pins are kept."""
         records = tuple(records)
         with self._transaction() as sql:
             sql.execute("SAVEPOINT quick")
             try:
                 sql.executemany(_ENTER, [_row(record, _number(record)) for record in records])
-            except sqlite3.IntegrityError:  # a sequence number is taken, which hardly ever happens
+            except sqlite3.IntegrityError:  # a sequence number is in use, which hardly ever happens
                 sql.execute("ROLLBACK TO quick")
                 for record in records:
                     number = _stored(sql, record.sequence, volatile=record.volatile)
@@ -102,7 +102,7 @@ class Ledger:
             )
 
     def touch(self, uses: Iterable[tuple[str, int]]) -> None:
-        """Note that objects were used: digest and sequence number of each."""
+        """Note uses of objects, each with its digest and a sequence number."""
         with self._transaction() as sql:
             for digest, sequence in uses:
                 row = sql.execute("SELECT acseq FROM cache_catalog WHERE sha1 = ?", (digest,)).fetchone()
@@ -111,20 +111,20 @@ class Ledger:
                     sql.execute("UPDATE cache_catalog SET acseq = ? WHERE sha1 = ?", (number, digest))
 
     def remove(self, digests: Iterable[str]) -> None:
-        """Strike objects out."""
+        """Delete objects."""
         rows = [(digest,) for digest in digests]
         with self._transaction() as sql:
             sql.executemany("DELETE FROM cache_catalog WHERE sha1 = ?", rows)
             sql.executemany("DELETE FROM cache_checksum WHERE sha1 = ?", rows)
 
     def pin(self, digest: str, *, pinned: bool = True) -> bool:
-        """Let an object stay, or go; says whether it is there."""
+        """Pin or unpin an object; says whether it is there."""
         with self._transaction() as sql:
             found = sql.execute("UPDATE cache_catalog SET pinned = ? WHERE sha1 = ?", (pinned, digest))
             return found.rowcount > 0
 
     def used(self) -> tuple[int, int]:
-        """Bytes of all objects, and of the pinned ones."""
+        """Bytes in all objects, and in the pinned ones."""
         with self._transaction() as sql:
             row = sql.execute(
                 "SELECT ifnull(sum(size), 0), ifnull(sum(size * (pinned > 0)), 0) FROM cache_catalog"
@@ -132,7 +132,7 @@ class Ledger:
             return int(row[0]), int(row[1])
 
     def records(self) -> list[Record]:
-        """All objects; what was not used for the longest time comes first."""
+        """All objects, the least recently used first."""
         with self._transaction() as sql:
             rows = sql.execute(
                 "SELECT c.sha1, size, acseq, ifnull(path, ''), type, pinned, ifnull(crc32, -1) "
@@ -159,11 +159,11 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            raise CacheError(f"the cache's database {self._path} cannot be used: {error}") from error
+            raise CacheError(f"cannot use the cache's database {self._path}: {error}") from error
 
 
 def _stored(sql: sqlite3.Connection, sequence: int, *, volatile: bool) -> int:
-    """The next free number from ``sequence`` on, as it stands in the database."""
+    """The next free number from ``sequence`` on, in the form that the database has."""
     number = sequence + _VOLATILE if volatile else sequence
     while sql.execute("SELECT 1 FROM cache_catalog WHERE acseq = ?", (number,)).fetchone():
         number += 1

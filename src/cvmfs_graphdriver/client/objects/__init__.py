@@ -1,1 +1,1 @@
-"""Objects by digest: fetching them now or ahead, and files that consist of them."""
+"""Objects by digest: fetching them on demand or ahead, and files that consist of them."""

@@ -1,7 +1,7 @@
-"""Work that nobody waits for.
+"""Background work.
 
 Owns: a few threads and a queue. Must not know: what the work is. It is leaner than an executor of the
-standard library, which makes a future of every task: here tasks come by the ten thousand and are small.
+standard library, which creates a future for every task: here there are tens of thousands of small tasks.
 """
 
 import threading
@@ -12,9 +12,9 @@ __all__ = ["Background"]
 
 
 class Background:
-    """Does tasks in threads, which are started when there is the first one; safe for any number of threads.
+    """Runs tasks in threads, which are started with the first task; safe for any number of threads.
 
-    A task sees to its errors itself.
+    Tasks must handle their errors themselves.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -26,18 +26,18 @@ class Background:
         self._closing = False
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Do ``task`` when there is time."""
+        """Run ``task`` when a thread is free."""
         if not self._threads:
             self._start()
         self._tasks.put(task)
 
     @property
     def waiting(self) -> int:
-        """How many tasks have not begun."""
+        """How many tasks have not started."""
         return self._tasks.qsize()
 
     def close(self) -> None:
-        """Wait for what was begun; what was not begun is forgotten."""
+        """Wait for running tasks; drop those that have not started."""
         self._closing = True
         with self._lock:
             threads, self._threads = self._threads, []

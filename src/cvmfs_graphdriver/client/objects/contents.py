@@ -1,7 +1,7 @@
-"""Content of files: which objects a file consists of, and from which servers they come.
+"""Contents of files: which objects a file consists of, and which servers have them.
 
-Owns: opening an entry, be it one object, chunks, or a file on external servers (CernVM-FS format reference,
-sections 4.4 and 5). Must not know: how entries are found, caches, HTTP.
+Owns: opening an entry, whether it is one object, chunks, or a file on external servers (CernVM-FS format
+reference, sections 4.4 and 5). Must not know: how entries are found, caches, HTTP.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ __all__ = ["Contents"]
 
 
 class Contents:
-    """Opens regular files; safe for any number of threads. ``external`` leads to external servers."""
+    """Opens regular files; safe for any number of threads. ``external`` transfers from external servers."""
 
     def __init__(self, fetcher: Fetcher, prefetcher: Prefetcher, external: Transfer | None) -> None:
         self._fetcher = fetcher
@@ -32,12 +32,10 @@ class Contents:
     def open(
         self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk], *, volatile: bool
     ) -> OpenFile:
-        """The file at ``path``; one whole object is fetched now, chunks when they are read.
+        """Open the file at ``path``; a single object is fetched now, chunks when they are read.
 
-        ``volatile`` content is the first to leave the cache.
-
-        Raises TransferError, RepositoryError, CacheError; ConfigurationError: the file is external, and no
-        external server is configured.
+        ``volatile`` content is evicted first. Raises TransferError, RepositoryError, CacheError;
+        ConfigurationError: the file is external, and no external server is configured.
         """
         if entry.is_external and self._external is None:
             raise ConfigurationError(
@@ -68,10 +66,10 @@ class Contents:
         *,
         volatile: bool = False,
     ) -> int:
-        """Begin to fetch files, and do not wait; returns how many objects were not there.
+        """Begin to fetch files, without waiting; returns how many objects were missing.
 
-        Of each file its path, its entry, its chunks, and what is told where a file is that consists of one
-        object, as soon as it is there.
+        A file is given by its path, its entry, its chunks, and a function that is called with its path in the
+        cache as soon as it is there, if it consists of one object.
         """
         count = 0
         usual: list[Task] = []
@@ -96,7 +94,7 @@ class Contents:
     def _pieces_of(
         self, path: bytes, entry: DirectoryEntry, suffix: Suffix, *, volatile: bool
     ) -> tuple[Callable[[Chunk], Wanted], Transfer | None]:
-        """What a piece of this file is to the fetcher, and the way to it if that is not the usual one."""
+        """What makes a ``Wanted`` of a piece of this file, and its transfer if that is not the usual one."""
         label = f"file {shown(path)}, {'chunk' if suffix else 'object'}"
         transfer = self._external if entry.is_external else None
         external_path = quote(path[1:], safe="/~+:,@!$&'()*;=") if transfer else ""
@@ -116,4 +114,4 @@ class Contents:
 
 
 def _ignore(_: str) -> None:
-    """Nobody wants to know."""
+    """Nobody needs to be told."""

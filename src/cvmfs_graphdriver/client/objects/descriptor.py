@@ -1,6 +1,6 @@
-"""A file descriptor that several may use at once and that is closed after the last of them.
+"""A file descriptor that several threads may use, closed after the last of them.
 
-Owns: closing. Must not know: what the file is.
+Must not know: what the file is.
 """
 
 import os
@@ -9,9 +9,9 @@ __all__ = ["Descriptor"]
 
 
 class Descriptor:
-    """Closes ``number`` when nobody refers to this object any more.
+    """Closes ``number`` when this object is no longer referenced.
 
-    Who reads holds a reference meanwhile, so no other thread can close the descriptor under its hands.
+    A reader holds a reference, so no other thread can close the descriptor while it reads.
     """
 
     __slots__ = ("number",)

@@ -1,7 +1,7 @@
-"""An object by its name: from the cache, else from the network into the cache, verified on the way.
+"""Objects by name: from the cache, or from the network into the cache, verified on the way.
 
-Owns: one transfer per object, however many threads ask. Must not know: catalogs, paths, FUSE, what makes an
-object right (``arrival``).
+Owns: one transfer per object, however many threads ask. Must not know: catalogs, paths, FUSE, how objects
+are verified (``arrival``).
 """
 
 import os
@@ -22,7 +22,7 @@ __all__ = ["Claim", "Fetcher"]
 class Claim:
     """The right and the duty to bring one object into the cache, for all who wait for it.
 
-    ``ended`` is called when it can be had, or with the error for which it cannot.
+    ``ended`` is called with None when it is there, or with the error that prevented it.
     """
 
     def __init__(self, wanted: Wanted, cache: Cache, ended: Callable[[BaseException | None], None]) -> None:
@@ -32,13 +32,13 @@ class Claim:
 
     @property
     def path(self) -> str:
-        """Where it is, or will be, in the cache."""
+        """Its path in the cache, whether it is there or not."""
         return self._cache.path(self.wanted.name.digest)
 
     def carry_out(self, deliver: Callable[[Arrival], None]) -> int:
         """Let ``deliver`` fill an arrival; returns a descriptor of the object.
 
-        Raises what that raises; CacheError. The claim has ended in any case.
+        Raises what ``deliver`` raises; CacheError. The claim ends in any case.
         """
         try:
             arrival = Arrival(self.wanted, self._cache)
@@ -55,11 +55,11 @@ class Claim:
         return descriptor
 
     def fetch(self, deliver: Callable[[Arrival], None]) -> None:
-        """The same without a descriptor."""
+        """Like ``carry_out``, but without a descriptor."""
         os.close(self.carry_out(deliver))
 
     def stored(self, size: int, crc32: int) -> None:
-        """Another process of ours has put it into the cache, verified."""
+        """Another of our processes has put it into the cache, verified."""
         self._cache.note_stored(self.wanted.record._replace(size=size, crc32=crc32))
         self.end(None)
 
@@ -77,7 +77,7 @@ class Fetcher:
     def open(self, wanted: Wanted, transfer: Transfer | None = None) -> int:
         """A descriptor of the object, which belongs to the caller.
 
-        ``transfer`` is for what does not come from the usual servers.
+        ``transfer`` is for objects that are not on the usual servers.
 
         Raises TransferError, DigestMismatchError, FormatError, CacheError.
         """
@@ -100,25 +100,26 @@ class Fetcher:
                 return descriptor
 
     def fetch(self, wanted: Wanted) -> None:
-        """See that the object is in the cache. Raises as ``open`` does."""
+        """Make sure that the object is in the cache. Raises as ``open`` does."""
         os.close(self.open(wanted))
 
     def path(self, wanted: Wanted) -> str:
-        """Where an object is, or will be, in the cache."""
+        """The path of an object in the cache, whether it is there or not."""
         return self._cache.path(wanted.name.digest)
 
     def cached(self, wanted: Wanted) -> bool:
-        """Whether an object seems to be in the cache; looking does not count as a use."""
+        """Whether an object seems to be in the cache; does not count as a use."""
         return self._cache.has(wanted.name.digest, wanted.size if wanted.exact else None)
 
     def forget_writer(self, process: int) -> None:
-        """A process of ours that put objects into the cache has ended, perhaps in the middle of one."""
+        """Clean up after one of our processes that wrote to the cache and has ended."""
         self._cache.forget_writer(process)
 
     def claim(self, wanted: Wanted, arrived: Callable[[str], None]) -> Claim | None:
-        """Take it upon the caller to fetch an object that nobody waits for yet.
+        """Claim an object, which the caller then has to fetch.
 
-        None if it is in the cache, or on its way there; then ``arrived`` is told where it is when it is.
+        None if it is in the cache or on its way there; then ``arrived`` is called with its path when it is
+        there.
         """
         mine: Future[None] = Future()
         with self._lock:
@@ -138,7 +139,7 @@ class Fetcher:
         """Fetch for all who wait for ``future``."""
         claim = self._claim(wanted, future)
         try:
-            # Whoever fetched it before may have finished since the cache was asked.
+            # Another thread may have fetched it since the cache was asked.
             descriptor = self._cache.open(wanted.name.digest, wanted.size if wanted.exact else None)
         except BaseException as error:
             claim.end(error)

@@ -1,8 +1,8 @@
-"""An open file: reading bytes of a whole object or of chunks.
+"""An open file: reading bytes of a single object or of chunks.
 
-Owns: which piece holds which byte, which pieces are open, reading ahead. Must not know: catalogs, FUSE,
-where objects come from. Pieces are fetched when they are first read, and again when they turn out to have
-been cut off in the cache.
+Owns: which piece holds which byte, which pieces are open, reading ahead. Must not know: catalogs, FUSE, where
+objects come from. Pieces are fetched when they are first read, and again if they turn out to be truncated in
+the cache.
 """
 
 import bisect
@@ -22,9 +22,9 @@ _AHEAD = 2
 
 
 class OpenFile:
-    """Content of one regular file; reading may be done by several threads at once.
+    """The content of one regular file; several threads may read at the same time.
 
-    ``pieces`` follow one another without gaps; ``fetch`` gives a descriptor of one, which then belongs to
+    ``pieces`` follow one another without gaps; ``fetch`` returns a descriptor of one, which then belongs to
     this file; ``prefetch`` begins to fetch one without waiting.
     """
 
@@ -43,24 +43,25 @@ class OpenFile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether one descriptor has the whole content; an empty file needs none, and has none."""
+        """Whether one descriptor has the whole content; an empty file has none."""
         return len(self._pieces) == 1
 
     def fileno(self) -> int:
-        """The descriptor of the whole content, which stays this file's. Raises ClientError: it has none."""
+        """The descriptor of the whole content, owned by this file. Raises ClientError: there is none."""
         if not self.is_whole:
             raise ClientError("a file of several chunks has no single descriptor")
         return self._open(0).number
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Up to ``size`` bytes from ``offset`` on; fewer only at the end. Raises as ``readinto``."""
+        """Up to ``size`` bytes from ``offset`` on; fewer only at the end. Raises as ``readinto`` does."""
         buffer = bytearray(max(0, min(size, self._size - offset)))
         return bytes(memoryview(buffer)[: self.readinto(memoryview(buffer), offset)])
 
     def readinto(self, buffer: memoryview, offset: int) -> int:
-        """Fill ``buffer`` with what is at ``offset``; returns the number of bytes, fewer only at the end.
+        """Fill ``buffer`` from ``offset`` on; returns the number of bytes, fewer only at the end.
 
-        Raises what a fetch raises; CacheError: a piece is cut off in the cache again and again.
+        Raises what ``fetch`` raises; CacheError: a piece is truncated in the cache even after it was fetched
+        again.
         """
         index = first = bisect.bisect_right(self._offsets, offset) - 1
         if index < 0:
@@ -74,37 +75,37 @@ class OpenFile:
         return filled
 
     def fetch_all(self) -> None:
-        """Have the whole content in the cache. Raises what a fetch raises."""
+        """Bring the whole content into the cache. Raises what ``fetch`` raises."""
         for index in range(len(self._pieces)):
             self._open(index)
 
     @property
     def is_evicted(self) -> bool:
-        """Whether an open piece has left the cache, so that its bytes stay on the disk for us alone."""
+        """Whether an open piece was evicted, so that it takes up disk space only because it is open here."""
         with self._lock:
             held = [descriptor for _, descriptor in self._held]
         return any(os.fstat(each.number).st_nlink == 0 for each in held)
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Close all descriptors."""
         with self._lock:
             self._held.clear()
 
     def _read(self, index: int, buffer: memoryview, offset: int) -> int:
-        """Bytes of one piece; ``offset`` is the file's."""
+        """Read from one piece; ``offset`` is that in the file."""
         piece = self._pieces[index]
         within = offset - piece.offset
         wanted = min(len(buffer), piece.size - within)
         if wanted <= 0:
             return 0
         for _ in range(2):
-            held = self._open(index)  # as long as we have it, nobody closes it
+            held = self._open(index)  # the reference keeps it open
             if os.preadv(held.number, [buffer[:wanted]], within) == wanted:
                 return wanted
             with self._lock:
                 if self._held.peek(index) is held:
                     self._held.pop(index)
-        raise CacheError(f"object {piece.digest} is cut off in the cache, and again after fetching it anew")
+        raise CacheError(f"object {piece.digest} is truncated in the cache, even after it was fetched again")
 
     def _open(self, index: int) -> Descriptor:
         with self._lock:
@@ -120,7 +121,7 @@ class OpenFile:
         return opened
 
     def _read_ahead(self, index: int, start: int, end: int) -> None:
-        """Who reads on where the last reader stopped will want the next pieces, too."""
+        """Prefetch the next pieces for a reader who continues where the last read ended."""
         sequential = start == self._position
         self._position = end
         if not sequential or index < 1:

@@ -1,8 +1,7 @@
-"""A process that fetches many small objects at once into the cache, verified, for the client that started it.
+"""A process that fetches many small objects at once into the cache, for the client that started it.
 
-Owns: the transfers under way, and the words that are exchanged with ``prefetcher``. Must not know: who wants
-an object, what to do if it cannot be had: each is tried once, and what went wrong is told. The quota is the
-client's business, too.
+Owns: the transfers in progress. Must not know: who wants an object, or what to do if it cannot be fetched:
+each is tried once, verified, and failures are reported to ``prefetcher``. Eviction is up to the client, too.
 """
 
 import contextlib
@@ -27,10 +26,10 @@ from cvmfs_graphdriver.repository.digest import ObjectName
 __all__ = ["main"]
 
 _IDLE = 30.0
-"""Seconds without orders after which there is no need for this process."""
+"""Seconds without orders after which this process ends."""
 _MOMENT = 0.002
 _REPORT = 16
-"""So many results go together."""
+"""The number of results that are sent together."""
 
 
 class _Flight(NamedTuple):
@@ -42,7 +41,7 @@ class _Flight(NamedTuple):
 
 
 class _Worker:
-    """Does what it is told until its pipe ends."""
+    """Carries out orders until its pipe ends."""
 
     def __init__(self, channel: Channel, setup: Setup) -> None:
         self._channel = channel
@@ -56,7 +55,7 @@ class _Worker:
         self._results: list[Result] = []
 
     def run(self) -> None:
-        """Serve until there is nothing more to be done. Raises EOFError, BrokenPipeError: hung up."""
+        """Work until there is nothing left to do. Raises EOFError, BrokenPipeError: the client hung up."""
         try:
             while True:
                 if not self._orders and not self._flights and self._channel.is_quiet(_IDLE):
@@ -104,7 +103,7 @@ class _Worker:
             self._multi.add_handle(connection.handle)
 
     def _land(self) -> int:
-        """See to the transfers that have ended; returns how many those were."""
+        """Handle transfers that have ended; returns how many."""
         count, more = 0, 1
         while more:
             more, good, bad = self._multi.info_read()
@@ -157,7 +156,7 @@ def main() -> None:
     channel = Channel.of_child()
     with contextlib.suppress(EOFError, BrokenPipeError):
         _Worker(channel, Setup.of_message(channel.receive())).run()
-    os._exit(0)  # every file was closed; taking the interpreter down would only take time
+    os._exit(0)  # all files are closed; shutting the interpreter down would only take time
 
 
 if __name__ == "__main__":

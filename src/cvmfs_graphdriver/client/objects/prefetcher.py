@@ -1,10 +1,10 @@
-"""Fetching what will probably be wanted: many small objects at once, by a process of its own.
+"""Fetching ahead: many small objects at once, in a separate process.
 
-Owns: what is under way ahead of its readers, and the process that does it (``prefetch_worker``), which is
-there as long as there is work for it. Who waits for one object is served by a thread that makes one transfer
-from beginning to end; a reader of thousands of small files shall not wait for each of them, and fetching
-them here would keep the threads waiting that serve him. Must not know: who reads what, failover: a transfer
-whose first attempt fails is carried on by ``Transfer``, where it may take its time.
+Owns: what is being fetched ahead of readers, and the process that does it (``prefetch_worker``), which runs
+while there is work for it. A reader of one object is served by a thread that makes one transfer. A reader of
+thousands of small files should not wait for each of them, and fetching them in this process would delay the
+threads that serve the reader. Must not know: who reads what, failover: a transfer whose first attempt fails
+is continued by ``Transfer``.
 """
 
 import threading
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 __all__ = ["Arrived", "Prefetcher", "Task"]
 
 Arrived = Callable[[str], None]
-"""Is given the path of an object that is in the cache now."""
+"""Called with the path of an object that is in the cache now."""
 
 _WORKER = "cvmfs_graphdriver.client.objects.prefetch_worker"
 _BIG = 1 << 20
-"""Objects of more bytes have a thread each: decompressing them takes longer than all the rest."""
+"""Larger objects are fetched by threads: most of the time is spent decompressing them."""
 _THREADS = 4
 _DEATHS = 3
 _WHILE = 60.0
-"""A worker that dies so many times within so many seconds is not started again."""
+"""A worker that dies this many times within this many seconds is not started again."""
 
 
 class Task(NamedTuple):
-    """What is to be fetched, and who wants to know."""
+    """What to fetch, and what to call when it is there."""
 
     wanted: Wanted
     arrived: Arrived
 
 
 class _Flight(NamedTuple):
-    """What the worker was told to fetch."""
+    """What the worker has been ordered to fetch."""
 
     claim: Claim
     arrived: Arrived
@@ -62,7 +62,7 @@ class _Flight(NamedTuple):
 class Prefetcher:
     """Fetches into the cache from a repository's servers; safe for any number of threads.
 
-    Errors are nobody's: whoever needs the object will see them.
+    Errors are not reported: whoever reads the object will see them.
     """
 
     def __init__(self, fetcher: Fetcher, transfer: Transfer, cache: Path, *, alien: bool = False) -> None:
@@ -75,17 +75,17 @@ class Prefetcher:
         self._thread: threading.Thread | None = None
         self._flights: dict[int, _Flight] = {}
         self._waiting: set[Claim] = set()
-        """Claims whose first attempt failed, and the next one has not begun."""
+        """Claims whose first attempt failed, and whose next one has not begun."""
         self._number = 0
         self._reserved = 0
         self._deaths: list[float] = []
         self._closing = False
 
     def submit(self, tasks: Iterable[Task], transfer: Transfer | None = None) -> int:
-        """Fetch what is not there, and do not wait; returns how many objects that is.
+        """Begin to fetch what is missing, without waiting; returns how many objects that is.
 
-        ``arrived`` is called for each when it is there, at once or later; never if it cannot be had.
-        ``transfer`` is for what does not come from the usual servers.
+        ``arrived`` is called for each object when it is there, now or later; never if it cannot be fetched.
+        ``transfer`` is for objects that are not on the usual servers.
         """
         count = 0
         flights = []
@@ -108,11 +108,11 @@ class Prefetcher:
 
     @property
     def under_way(self) -> int:
-        """How many objects the worker is still to fetch."""
+        """How many objects the worker still has to fetch."""
         return len(self._flights)
 
     def close(self) -> None:
-        """Fetch nothing any more; what is under way is given up."""
+        """Stop fetching; what is in progress is given up."""
         with self._lock:
             self._closing = True
             thread, worker = self._thread, self._worker
@@ -127,7 +127,7 @@ class Prefetcher:
     # The worker
 
     def _order(self, flights: list[_Flight]) -> bool:
-        """Tell the worker; says whether there is one."""
+        """Send orders to the worker; says whether there is one."""
         self._transfer.poll()
         routes: dict[Attempt, list[tuple[object, ...]]] = {}
         with self._lock:
@@ -151,7 +151,7 @@ class Prefetcher:
                     wanted.compression.value,
                 )
                 routes.setdefault(flight.attempt, []).append(tuple(order))
-            with suppress(BrokenPipeError):  # whoever receives from it will see that it has ended
+            with suppress(BrokenPipeError):  # the receiving thread will notice that it has ended
                 for attempt, orders in routes.items():
                     route = Route(
                         attempt.host,
@@ -164,7 +164,7 @@ class Prefetcher:
         return True
 
     def _running(self) -> "Child | None":
-        """The worker, started if there is none; None if there can be none."""
+        """The worker, started if necessary; None if it cannot be started."""
         if self._worker is None and not self._closing and len(self._deaths) < _DEATHS:
             # A mount should not wait for this to be imported.
             from cvmfs_graphdriver.kernel.child import Child
@@ -180,7 +180,7 @@ class Prefetcher:
         return self._worker
 
     def _receive(self, worker: "Child") -> None:
-        """A thread for as long as the worker lives."""
+        """A thread that runs as long as the worker."""
         with suppress(EOFError):
             while not self._closing:
                 for values in worker.channel.receive():
@@ -218,7 +218,7 @@ class Prefetcher:
         self._carry_on(flight.claim, flight.arrived, flight.pending, self._transfer)
 
     def _release(self) -> None:
-        """Give the connections back that were set aside. Called with the lock held."""
+        """Release the connections that were reserved. Call it with the lock held."""
         reserved, self._reserved = self._reserved, 0
         self._transfer.give_up(reserved)
 

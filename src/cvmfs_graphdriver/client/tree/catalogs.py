@@ -1,8 +1,9 @@
-"""Catalogs in use: fetched on demand, open, each with its range of inode numbers.
+"""Catalogs in use: fetched on demand and open, each with its range of inode numbers.
 
-Owns: the way from "this catalog at this place" to an open database, how many databases are open at once, and
-the inode of an entry. Must not know: which revision wants a catalog; one that two revisions share is open
-once.
+Owns: the way from a catalog at a mountpoint to an open database, how many databases are open at once, and the
+inode numbers of entries. Must not know: which revision needs a catalog; one that two revisions share is
+opened once. Closing idle ones is a clock algorithm rather than an LRU cache, so that using a catalog takes no
+lock.
 """
 
 import threading
@@ -24,22 +25,22 @@ from cvmfs_graphdriver.repository.paths import shown
 __all__ = ["Catalogs", "Mount"]
 
 _SIZE_LIMIT = 4 * 1024**3
-"""Bytes of a catalog whose size nobody told."""
+"""The limit in bytes for a catalog whose size is unknown."""
 _TRIES = 3
 
 
 class _Open(NamedTuple):
-    """An open database, and what keeps its file in the cache meanwhile."""
+    """An open database, and what keeps its file from being evicted."""
 
     catalog: Catalog
     held: Descriptor
 
 
 class Mount:
-    """A catalog at a mountpoint. There is one object for each; it opens the database when it is needed.
+    """A catalog at a mountpoint. There is one object for each, which opens the database when it is needed.
 
-    Who works with the database takes it from ``catalog`` once and holds on to it meanwhile: it is closed
-    when nobody holds it any more.
+    To work with the database, take it from ``catalog`` once and keep the reference: the database is closed
+    when it is no longer referenced.
     """
 
     __slots__ = ("_nested", "_open", "_owner", "_used", "offset", "reference")
@@ -51,7 +52,7 @@ class Mount:
         self._used = True
         self.reference = reference
         self.offset = offset
-        """What is added to a row to make an inode number."""
+        """What is added to a row number to get an inode number."""
 
     @property
     def mountpoint(self) -> bytes:
@@ -63,12 +64,12 @@ class Mount:
 
     @property
     def catalog(self) -> Catalog:
-        """The open database. Raises what fetching it raises, if it has to be fetched again."""
+        """The open database. If it has to be fetched again, raises what that raises."""
         self._used = True
         return (self._open or self._owner.reopen(self)).catalog
 
     def nested_at(self, path: bytes) -> CatalogReference | None:
-        """The catalog that is mounted at ``path``, if one is."""
+        """The nested catalog at ``path``, if there is one."""
         if self._nested is None:
             self._nested = {reference.path: reference for reference in self.catalog.nested()}
         return self._nested.get(path)
@@ -93,7 +94,8 @@ class Catalogs:
         self._open: deque[Mount] = deque()
 
     def mount(self, reference: CatalogReference, path: str = "") -> Mount:
-        """The catalog of ``reference`` at ``reference.path``; ``path`` if servers have it elsewhere.
+        """The catalog of ``reference`` at ``reference.path``; ``path`` is for one at an unusual path on
+        servers.
 
         Raises TransferError, RepositoryError, CacheError.
         """
@@ -117,7 +119,7 @@ class Catalogs:
         return mount, inode - found.offset
 
     def reopen(self, mount: Mount) -> _Open:
-        """Open the database of a mount again that had to give way to others."""
+        """Open a database again that was closed in favour of others."""
         opened = self._load(mount.reference, "")
         with self._lock:
             if mount._open is not None:
@@ -132,18 +134,18 @@ class Catalogs:
         return self._inodes.greatest
 
     def open_mounts(self) -> list[Mount]:
-        """Those whose databases are open."""
+        """Catalogs whose databases are open."""
         with self._lock:
             return list(self._open)
 
     def detach(self) -> None:
-        """Close all databases that are not in use at this moment; they are opened again when needed."""
+        """Close all databases that are not being used right now; they are opened again when needed."""
         with self._lock:
             while self._open:
                 self._open.popleft()._open = None
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all catalogs."""
         self.detach()
         self._mounts.clear()
 
@@ -164,12 +166,12 @@ class Catalogs:
         try:
             return _Open(Catalog.open(path, mountpoint=reference.path), held)
         except CatalogError:
-            # It had its digest when it was stored; perhaps the disk has changed it since.
+            # Its digest was right when it was stored; it may have been damaged on the disk since.
             self._cache.quarantine(reference.digest)
             raise
 
     def _opened(self, mount: Mount) -> None:
-        """One more is open: the one that nobody has used for the longest time may have to give way."""
+        """Note that one more is open, and close one that has not been used lately if there are too many."""
         self._open.append(mount)
         while len(self._open) > self._limit:
             oldest = self._open.popleft()

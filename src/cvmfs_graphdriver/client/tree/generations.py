@@ -14,9 +14,9 @@ Value = TypeVar("Value")
 
 
 class Generations(Generic[Key, Value]):
-    """Two dictionaries: when the younger one is full it becomes the older one, and that is forgotten.
+    """Two dictionaries: when the younger one is full, it replaces the older one, which is forgotten.
 
-    ``capacity`` is the sum of weights that each of them holds.
+    ``capacity`` is the sum of weights that each of them may hold.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -26,11 +26,11 @@ class Generations(Generic[Key, Value]):
         self._old: dict[Key, Value] = {}
 
     def get(self, key: Key) -> Value | None:
-        """What was put under ``key``, if it was not forgotten."""
+        """The value put under ``key``, unless it has been forgotten."""
         return self._young.get(key) or self._old.get(key)
 
     def put(self, key: Key, value: Value, weight: int = 1) -> None:
-        """Remember a value, which must not be false; forgets others. What is too heavy is not remembered."""
+        """Remember a value, which must be true; may forget others. Too heavy a value is not remembered."""
         if 2 * weight > self._capacity:
             return
         if self._weight + weight > self._capacity:

@@ -1,12 +1,12 @@
-"""Inode numbers that stay: across eviction, remount and restart.
+"""Inode numbers that persist across eviction, remount and restart.
 
-Owns: the table that gives each catalog a range of numbers, and its file in the workspace, to which lines are
-only ever appended. An inode is the range's offset plus the row in the catalog; catalogs are immutable, so an
-inode means the same entry for ever. A catalog keeps its range in every revision that has it at the same
-place. Must not know: SQL, FUSE.
+Owns: the table that assigns each catalog a range of numbers, and its file in the workspace, to which lines
+are only ever appended. An inode number is the offset of the range plus the row in the catalog; catalogs are
+immutable, so a number means the same entry for ever. A catalog keeps its range in every revision that has it
+at the same mountpoint. Must not know: SQL, FUSE.
 
 The file has one line for each catalog: offset, number of rows, digest, mountpoint in hex, separated by
-blanks. A last line without its newline was cut off by a crash and is dropped.
+spaces. A last line without a newline was truncated by a crash and is dropped.
 """
 
 import bisect
@@ -27,7 +27,7 @@ ROOT_INODE = 1
 
 
 class Range(NamedTuple):
-    """The numbers ``offset + 1`` to ``offset + rows`` belong to this catalog at this place."""
+    """The numbers ``offset + 1`` to ``offset + rows`` belong to this catalog at this mountpoint."""
 
     offset: int
     rows: int
@@ -36,7 +36,7 @@ class Range(NamedTuple):
 
 
 class InodeTable:
-    """All ranges ever given out in one workspace; safe for threads, and for several processes."""
+    """All ranges ever assigned in one workspace; safe for threads, and for several processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,12 +49,12 @@ class InodeTable:
 
     @property
     def greatest(self) -> int:
-        """The greatest number given out."""
+        """The greatest number assigned."""
         with self._lock:
             return self._ranges[-1].offset + self._ranges[-1].rows if self._ranges else ROOT_INODE
 
     def range_of(self, mountpoint: bytes, digest: Digest, rows: int) -> Range:
-        """The range of a catalog with ``rows`` rows, given out now if it has none yet. Raises CacheError."""
+        """The range of a catalog with ``rows`` rows, assigned now if it has none yet. Raises CacheError."""
         key = (mountpoint, digest)
         with self._lock:
             known = self._by_catalog.get(key)
@@ -63,7 +63,7 @@ class InodeTable:
             return known
 
     def find(self, inode: int) -> Range:
-        """The range that an inode lies in. Raises StaleInodeError: it was never given out."""
+        """The range that contains an inode. Raises StaleInodeError: it was never assigned."""
         with self._lock:
             position = bisect.bisect_left(self._ranges, inode, key=lambda item: item.offset) - 1
             if position >= 0:
@@ -115,5 +115,5 @@ class InodeTable:
             return Range(int(offset), int(rows), Digest.parse(digest), place)
         except (ValueError, FormatError) as error:
             raise CacheError(
-                f"the inode table {self._path} is damaged: {error}; unmount, and remove it"
+                f"the inode table {self._path} is damaged: {error}; unmount and remove it"
             ) from error

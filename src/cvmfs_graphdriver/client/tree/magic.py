@@ -1,10 +1,10 @@
-"""Magic extended attributes: what a mounted repository tells about itself and its files.
+"""Magic extended attributes, in which a mounted repository describes itself and its files.
 
 Owns: their names, which nodes have them, and the form of their values (CernVM-FS format reference, section
 11). Must not know: FUSE, who asks.
 
-A long value comes in pages: ``user.x~N`` is page N as it is, ``user.x@N`` the same for people, with a line
-of explanation, ``user.x~?`` and ``user.x@?`` the number of pages; ``user.x`` is page 0.
+A long value is split into pages: ``user.x~N`` is page N, ``user.x@N`` the same with a line of explanation for
+people, ``user.x~?`` and ``user.x@?`` the number of pages; ``user.x`` is page 0.
 """
 
 import os
@@ -40,7 +40,7 @@ _PIECE = 1 << 20
 
 
 class Subject(Protocol):
-    """What of a client the attributes tell."""
+    """The parts of a client that the attributes describe."""
 
     settings: RepositorySettings
     counters: ClientCounters
@@ -64,7 +64,7 @@ class Subject(Protocol):
 
 
 class _Question(NamedTuple):
-    """Who asks for what."""
+    """What is asked, and about what."""
 
     client: Subject
     revision: Revision
@@ -85,7 +85,7 @@ class MagicAttributes:
         self._privileged = presentation.privileged_gids
 
     def names(self, node: Node) -> Sequence[bytes]:
-        """The attributes that a listing of this node shows; others can be asked for all the same."""
+        """The attributes that a listing of this node shows; others can still be read."""
         if self._visibility == "never" or (self._visibility == "rootonly" and node.path):
             return ()
         names = list(_ANYWHERE)
@@ -98,7 +98,7 @@ class MagicAttributes:
         return [name.encode() for name in sorted(names)]
 
     def value(self, revision: Revision, node: Node, name: bytes, gid: int) -> bytes | None:
-        """The value for a caller of group ``gid``; None if the node has no such attribute, or not for it."""
+        """The value for a caller of group ``gid``; None if it has no such attribute."""
         text = name.decode("ascii", "replace")
         base, mark, page = text, "", ""
         for separator in "~@":
@@ -138,7 +138,7 @@ def _page(value: bytes, mark: str, page: str) -> bytes | None:
 
 
 def _pages(value: bytes) -> list[bytes]:
-    """Whole lines, as many as fit on a page."""
+    """Pages of whole lines."""
     pages = [b""]
     for line in value.splitlines(keepends=True):
         if pages[-1] and len(pages[-1]) + len(line) > _PAGE:
@@ -197,13 +197,13 @@ def _hash(ask: _Question) -> str | None:
 
 
 def _lhash(ask: _Question) -> str | None:
-    """The digest of the cached content, compressed as stock servers do it, whatever the server really did."""
+    """The digest of the cached content compressed as by stock servers, whatever this server did."""
     digest = ask.node.entry.digest
     if digest is None:
         return None
     hasher = digest.algorithm.new()
     compressor = zlib.compressobj()
-    if ask.node.entry.size:  # what is empty need not be fetched to be known
+    if ask.node.entry.size:  # an empty file need not be fetched
         descriptor = ask.client.cache.open(digest)
         if descriptor is None:
             return "Not in cache"
@@ -220,7 +220,7 @@ def _hitrate(ask: _Question) -> str:
 
 
 def _metainfo(ask: _Question) -> bytes | str:
-    # The reference client knows the manifest only after it has looked for a new revision once.
+    # The reference client knows the manifest only after it has once looked for a new revision.
     manifest = ask.client.confirmed_manifest
     if manifest is None:
         return "manifest not available"

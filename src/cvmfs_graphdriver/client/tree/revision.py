@@ -1,8 +1,8 @@
 """A mounted revision: an immutable view of a repository's tree.
 
 Owns: the way from a path, or an inode number, to an entry, across nested catalogs. A node remembers the
-catalog it comes from, so what was found in one revision stays complete and unmixed when the client has
-moved on to the next. Must not know: FUSE, where bytes come from.
+catalog that it comes from, so what was found in one revision stays consistent after the client has moved on
+to the next. Must not know: FUSE, where bytes come from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,15 +24,15 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 __all__ = ["Magic", "Node", "Revision", "Services", "Totals"]
 
 _DEPTH_LIMIT = 4096
-"""No path can have more components."""
+"""The most components that a path can have."""
 _NODE_BYTES = 1024
-"""What a node costs in memory, roughly."""
+"""The approximate memory that a node takes."""
 
 
 class Node(NamedTuple):
     """An entry at its place in the tree. ``mount`` is the catalog it was read from.
 
-    The inode of the root is 1. A tuple, since directories are listed by the hundred thousand nodes.
+    The inode of the root is 1. It is a tuple because listings may have hundreds of thousands of nodes.
     """
 
     path: bytes
@@ -43,7 +43,7 @@ class Node(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Numbers for statfs(2): bytes that the cache may hold, bytes free in it, entries in all catalogs."""
+    """Numbers for statfs(2): the cache's limit and free space in bytes, entries in all catalogs."""
 
     size: int
     free: int
@@ -51,7 +51,7 @@ class Totals(NamedTuple):
 
 
 class Magic(Protocol):
-    """The attributes in which a repository tells of itself."""
+    """The attributes in which a repository describes itself."""
 
     def names(self, node: Node) -> Sequence[bytes]: ...
     def value(self, revision: "Revision", node: Node, name: bytes, gid: int) -> bytes | None: ...
@@ -60,8 +60,8 @@ class Magic(Protocol):
 class Services(NamedTuple):
     """What revisions of one repository share.
 
-    ``variables`` are those of variant symlinks, ``capacity`` gives the bytes that the cache may hold and that
-    are free, ``memory`` is how many bytes may be used for remembering nodes.
+    ``variables`` are those of variant symlinks, ``capacity`` returns the cache's limit and free space in
+    bytes, ``memory`` is how many bytes may be used for caching nodes.
     """
 
     catalogs: Catalogs
@@ -77,11 +77,11 @@ class Revision:
 
     fqrn: str
     manifest: Manifest | None
-    """What named the root catalog; None if the configuration or the breadcrumb did."""
+    """What named the root catalog; None if that was the configuration or the breadcrumb."""
     root: Digest
     number: int
     ttl: int | None
-    """Seconds after which to look for a newer one; None if nobody says."""
+    """Seconds after which to look for a newer revision; None if unspecified."""
     top: Node
     """The root directory."""
 
@@ -132,7 +132,7 @@ class Revision:
         return node
 
     def children(self, parent: Node) -> Sequence[Node]:
-        """All nodes of a directory but hidden ones, without ``.`` and ``..``; empty if it is none."""
+        """All nodes of a directory except hidden ones, ``.`` and ``..``; empty if it is not a directory."""
         listing = self._listings.get(parent.inode)
         if listing is not None:
             return tuple(listing.values())
@@ -149,14 +149,14 @@ class Revision:
         return nodes
 
     def has_names(self, parent: Node, prefix: bytes) -> bool:
-        """Whether a directory has a name that begins with ``prefix``; the first question reads all names."""
+        """Whether a directory has a name that begins with ``prefix``; the first call reads all names."""
         if not parent.entry.is_directory:
             return False
         catalog = self._inside(parent).catalog
         return catalog.key_of(parent.path) in catalog.directories_with(prefix)
 
     def node(self, inode: int) -> Node:
-        """The node with this number, of this revision or of an older one. Raises StaleInodeError."""
+        """The node with this number, in this revision or an older one. Raises StaleInodeError."""
         if inode == ROOT_INODE:
             return self.top
         known = self._nodes.get(inode)
@@ -170,17 +170,18 @@ class Revision:
         node = self.lookup(path)
         return [] if node is None else [*self.children(node)]
 
-    # What a node has
+    # What belongs to a node
 
     def open(self, node: Node) -> OpenFile:
-        """Open a regular file; a whole object is fetched now, chunks when they are read."""
+        """Open a regular file; a single object is fetched now, chunks when they are read."""
         chunks = node.mount.catalog.chunks(node.path) if node.entry.is_chunked else ()
         return self._services.contents.open(node.path, node.entry, chunks, volatile=self._volatile)
 
     def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
-        """Begin to fetch regular files' content, and do not wait; returns how many objects were not there.
+        """Begin to fetch the contents of regular files, without waiting; returns how many objects were
+        missing.
 
-        ``arrived`` is given a node that consists of one object, and where that is in the cache.
+        ``arrived`` is called with each node that consists of one object, and its path in the cache.
         """
         return self._services.contents.prefetch(
             (
@@ -196,11 +197,11 @@ class Revision:
         )
 
     def readlink(self, node: Node) -> bytes:
-        """The target of a symbolic link, variables expanded."""
+        """The target of a symbolic link, with variables expanded."""
         return expand_variables(node.entry.symlink, self._services.variables)
 
     def xattrs(self, node: Node) -> dict[bytes, bytes]:
-        """The extended attributes that the catalog stores."""
+        """The extended attributes stored in the catalog."""
         return parse_xattrs(node.entry.xattr) if node.entry.xattr else {}
 
     def magic_xattr(self, node: Node, name: bytes, gid: int = 0) -> bytes | None:
@@ -212,11 +213,11 @@ class Revision:
         return self._services.magic.names(node)
 
     def mount_of(self, node: Node) -> Mount:
-        """The catalog that a node belongs to: for a mountpoint the nested one, which is loaded if need be."""
+        """The catalog that a node belongs to: for a mountpoint the nested one, loaded if necessary."""
         return self._inside(node) if node.entry.is_directory else node.mount
 
     def statfs(self) -> Totals:
-        """Totals over the cache, and over all catalogs, loaded or not."""
+        """Totals of the cache and of all catalogs, loaded or not."""
         total = self.top.mount.catalog.counters.total
         files = total.regular + total.symlink + total.special + total.dir
         return Totals(*self._services.capacity(), files)
@@ -231,14 +232,14 @@ class Revision:
         return mount
 
     def _find(self, inode: int) -> Node:
-        """Work a node out from its number alone."""
+        """Find a node by its number alone."""
         mount, row = self._services.catalogs.by_inode(inode)
         entry, key = mount.catalog.entry_at(row)
         directory, parent_inode = self._directory(mount, key)
         return Node(b"%b/%b" % (directory, entry.name), inode, parent_inode, entry, mount)
 
     def _directory(self, mount: Mount, key: PathKey) -> tuple[bytes, int]:
-        """Path and inode of a directory of a catalog: up through the directories that are not known yet."""
+        """Path and inode of a directory of a catalog, found by climbing to a directory that is known."""
         catalog = mount.catalog
         climbed: list[tuple[PathKey, bytes, int]] = []
         while key != catalog.root_key:
@@ -250,7 +251,7 @@ class Revision:
             climbed.append((key, entry.name, mount.inode(entry)))
             if len(climbed) > _DEPTH_LIMIT:
                 raise CatalogError(
-                    f"the catalog of {mount.mountpoint!r} has directories that hold themselves"
+                    f"the catalog of {mount.mountpoint!r} has directories that contain themselves"
                 )
             key = above
         else:

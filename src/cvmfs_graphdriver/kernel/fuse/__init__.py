@@ -1,1 +1,1 @@
-"""The FUSE protocol in pure Python: what the kernel says, serving it, and nothing of what is served."""
+"""The FUSE protocol in pure Python, and a server for it; what is served is defined elsewhere."""

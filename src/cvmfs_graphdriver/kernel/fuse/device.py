@@ -1,7 +1,8 @@
-"""``/dev/fuse`` and the mount that belongs to it.
+"""``/dev/fuse`` and its mount.
 
 Owns: opening the device, the mount options of FUSE (Documentation/filesystems/fuse.rst), the kernel's
-read-ahead for the mount. Must not know: who serves it. A mount lives as long as somebody has its descriptor.
+read-ahead for the mount. Must not know: who serves it. A mount lives as long as its descriptor is open in
+some process.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ _DEVICE = "/dev/fuse"
 
 
 def open_device() -> int:
-    """A descriptor for one file system that is to be mounted. Raises FuseError."""
+    """A descriptor for one file system, to be mounted. Raises FuseError."""
     try:
         return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -41,7 +42,7 @@ def mount_device(
     """Mount the file system that is served through ``device``.
 
     ``source`` and ``subtype`` are what the mount table shows (``SOURCE on … type fuse.SUBTYPE``). Raises
-    MountError. The kernel asks nothing until somebody uses the mount.
+    MountError. The kernel sends no request until the mount is used.
     """
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,max_read={wire.MAX_READ}"
     options += ",allow_other" if allow_other else ""
@@ -52,8 +53,8 @@ def mount_device(
 def set_readahead(target: Place, size: int) -> bool:
     """Let the kernel read ``size`` bytes ahead on this mount; says whether it could be set.
 
-    FUSE begins with 128 KiB, which the protocol can only make smaller. Works for root with a writable
-    ``/sys``, and only after the server has answered the first request.
+    FUSE starts with 128 KiB, and the protocol can only lower that. This needs root and a writable ``/sys``,
+    and works only after the server has answered the first request.
     """
     found = mount_at(target)
     if found is None:
@@ -66,9 +67,9 @@ def set_readahead(target: Place, size: int) -> bool:
 
 
 def offer_content(device: int, node: int, content: bytes) -> bool:
-    """Give the kernel a whole file for its page cache, unasked; says whether it took it.
+    """Give the kernel a whole file for its page cache without being asked; says whether it was accepted.
 
-    It does not if it does not know the node. May wait until a READ of the same file is answered.
+    The kernel refuses nodes that it does not know. May wait until a READ of the same file is answered.
     """
     try:
         os.writev(device, [wire.store_header(node, 0, len(content)), content])

@@ -1,14 +1,14 @@
-"""What a read-only file system must answer so that ``Server`` can serve it.
+"""The interface of a read-only file system that ``Server`` can serve.
 
-Owns: the interface, one method per operation. Must not know: threads, the device, who implements it.
+Owns: the operations, one method each. Must not know: threads, the device, who implements it.
 
-Methods are called by several threads at once. An operation fails by raising RefusalError with the number
-that the caller of the system call shall see; that is no OSError, lest a file missing in some cache should
-look like a file missing in the tree. Replies that the kernel caches are bytes that ``wire`` has packed, so
+Several threads call the methods at the same time. An operation fails by raising RefusalError with the error
+number for the caller of the system call. RefusalError is not an OSError, so that a file missing in some cache
+cannot look like a file missing in the tree. Replies that the kernel caches are bytes packed by ``wire``, so
 that an implementation can keep them ready; everything else is plain values.
 
-Opening is free of messages: the kernel is told at the first OPEN and OPENDIR that it need not ask, so files
-and directories are known by their node alone, and a server that was started anew can go on.
+Opening needs no messages: the first OPEN and OPENDIR tell the kernel not to ask again. Files and directories
+are identified by their node alone, so a newly started server can go on.
 """
 
 import os
@@ -21,7 +21,7 @@ __all__ = ["Filesystem", "RefusalError"]
 
 
 class RefusalError(Exception):
-    """The answer to a request is this error number of errno(3)."""
+    """A request is answered with this error number of errno(3)."""
 
     def __init__(self, number: int) -> None:
         super().__init__(os.strerror(number))
@@ -29,12 +29,12 @@ class RefusalError(Exception):
 
 
 class Filesystem(Protocol):
-    """A read-only tree. The root is ``wire.ROOT_NODE``; all other nodes are named by ``lookup``."""
+    """A read-only tree. The root is ``wire.ROOT_NODE``; ``lookup`` gives all other nodes."""
 
     def lookup(self, parent: int, name: bytes) -> bytes:
         """What ``name`` in the directory ``parent`` is: ``wire.entry`` or ``wire.no_entry``.
 
-        ``.`` and ``..`` are asked for when the kernel has a node's number but no path to it.
+        The kernel asks for ``.`` and ``..`` if it has a node's number but no path to it.
         """
         ...
 
@@ -53,7 +53,7 @@ class Filesystem(Protocol):
     def readdir(self, node: int, offset: int, size: int) -> bytes:
         """At most ``size`` bytes of whole ``wire.directory_entry``; empty at the end.
 
-        ``offset`` is 0 or the ``following`` of the entry that the reader had last.
+        ``offset`` is 0 or the ``following`` of the last entry that the reader got.
         """
         ...
 
@@ -70,9 +70,9 @@ class Filesystem(Protocol):
         ...
 
     def statfs(self) -> StatFs:
-        """The size of the whole."""
+        """Totals of the file system."""
         ...
 
     def failed(self, error: Exception) -> None:
-        """An operation raised ``error``, which is no RefusalError; its caller gets EIO."""
+        """An operation raised ``error``, which is not a RefusalError; its caller gets EIO."""
         ...

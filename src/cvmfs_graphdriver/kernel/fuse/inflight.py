@@ -1,13 +1,12 @@
-"""The requests that are being served, kept where they survive the server.
+"""The requests that are being served, kept in memory that survives the server.
 
-Owns: a piece of shared memory with one slot for each serving thread. The kernel writes a request directly
-into a slot; the slot is emptied when the request has been answered. If the server dies, the next one, forked
-by the same keeper, finds in the slots what the kernel still waits for, and serves it. That works on every
-kernel, while FUSE's own notification for it came only with Linux 6.9. Must not know: what requests mean, but
-that they begin with their length.
+Owns: shared memory with one slot for each serving thread. The kernel writes a request directly into a slot,
+which is cleared when the request has been answered. If the server dies, the next one, forked by the same
+keeper, finds the unanswered requests in the slots and serves them. This works on every kernel; FUSE's own
+notification for it came with Linux 6.9. Must not know: what requests mean, except that they begin with their
+length.
 
-A request that kills one server after the other must not do so for ever: its last bytes count the servers
-that took it up.
+A request must not kill one server after another for ever, so each slot counts the servers that tried it.
 """
 
 import mmap
@@ -22,7 +21,7 @@ _ATTEMPTS = 3
 
 
 class Slot:
-    """Room for one request: ``buffer`` is what to read into."""
+    """Room for one request, which is to be read into ``buffer``."""
 
     def __init__(self, memory: memoryview) -> None:
         self.buffer = memory[:REQUEST_BUFFER]
@@ -31,11 +30,11 @@ class Slot:
 
     @property
     def occupied(self) -> bool:
-        """Whether there is a request that was not answered."""
+        """Whether there is an unanswered request."""
         return bool(_u32.unpack_from(self.buffer)[0])
 
     def take_up(self) -> bool:
-        """Count one more server that tries; says whether it should."""
+        """Count one more attempt; says whether it should be made."""
         (attempts,) = _u32.unpack(self._attempts)
         _u32.pack_into(self._attempts, 0, attempts + 1)
         return bool(attempts < _ATTEMPTS)
@@ -47,7 +46,7 @@ class Slot:
 
 
 class InFlight:
-    """Slots in memory that child processes share; made once, before the first server is forked."""
+    """Slots in memory shared with child processes; created once, before the first server is forked."""
 
     def __init__(self, threads: int) -> None:
         size = -(-(REQUEST_BUFFER + _u32.size) // mmap.PAGESIZE) * mmap.PAGESIZE

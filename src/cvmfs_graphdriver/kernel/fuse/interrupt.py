@@ -1,9 +1,9 @@
-"""Whether a process that waits for us is about to die.
+"""Whether a process that waits for a reply is about to die.
 
-Owns: the reading of ``/proc/PID/status`` for signals, as proc_pid_status(5) and signal(7) describe them. When
-a signal reaches a process in a file system call, the kernel sends INTERRUPT; but a program may have a handler
-for that signal and would be astonished by a read that fails with EINTR. Only a signal that ends the process
-is a reason to give up.
+Owns: reading signals from ``/proc/PID/status``, as proc_pid_status(5) and signal(7) describe them. When a
+signal reaches a process in a file system call, the kernel sends INTERRUPT. But the program may have a handler
+for that signal and not expect a read to fail with EINTR, so a request is given up only if the signal ends the
+process.
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ __all__ = ["dies", "is_dying"]
 
 _KILL = 9
 _HARMLESS = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
-"""CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH: their default is not to end the process."""
+"""CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH: by default these do not end the process."""
 
 _DEADLY = sum(1 << number - 1 for number in range(1, 65) if number not in _HARMLESS)
 
 
 def dies(status: bytes) -> bool:
-    """Whether ``status``, the content of ``/proc/PID/status``, shows a pending signal that is fatal."""
+    """Whether ``status``, the content of ``/proc/PID/status``, shows a pending fatal signal."""
     masks = {}
     for line in status.splitlines():
         key, _, value = line.partition(b":")
@@ -34,7 +34,7 @@ def dies(status: bytes) -> bool:
 def is_dying(pid: int) -> bool:
     """Whether the thread ``pid`` is about to be killed by a signal, or is gone.
 
-    False for 0: the caller lives in a process name space that we cannot see.
+    False for 0: the caller is in a PID namespace that we cannot see.
     """
     if pid == 0:
         return False

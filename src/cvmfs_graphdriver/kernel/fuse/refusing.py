@@ -1,7 +1,7 @@
-"""A file system whose every answer is an I/O error: what is served while nothing else can be.
+"""A file system that answers every request with an I/O error, served while nothing else can be.
 
-Owns: that answer. Must not know: why. Who waits for a file learns so that it cannot be had now, and the
-kernel remembers nothing of it.
+Owns: that answer. Must not know: the reason. Readers learn that a file is not available now, and the kernel
+caches none of it.
 """
 
 import errno
@@ -45,7 +45,7 @@ class Refusing:
         self._refuse()
 
     def failed(self, error: Exception) -> None:
-        del error  # there is nobody to tell
+        del error  # nobody needs to know
 
     @staticmethod
     def _refuse(*_: object) -> NoReturn:

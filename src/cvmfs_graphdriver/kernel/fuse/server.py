@@ -1,11 +1,11 @@
 """Serving a file system to the kernel: threads that read requests and write replies.
 
 Owns: the life of a request, from the device to a method of ``Filesystem`` and back. Follows
-Documentation/filesystems/fuse.rst. Must not know: what is served, who restarts a server that died.
+Documentation/filesystems/fuse.rst. Must not know: what is served, who restarts a dead server.
 
-All threads do the same: read, serve, answer. One that waits for something slow holds up nobody as long as
-there are others. A file system refuses by RefusalError; anything else that it raises
-reaches the caller as EIO: never as a file that is not there.
+All threads do the same: read, serve, answer. One that waits for something slow delays nobody as long as
+others are free. A file system refuses by RefusalError; anything else that it raises reaches the caller as
+EIO, never as a missing file.
 """
 
 import errno
@@ -35,7 +35,7 @@ _BODY = HEADER.size
 
 
 class _Request(NamedTuple):
-    """What handlers want to know: the node, the body, the caller's group."""
+    """What handlers need: the node, the body, the caller's group."""
 
     node: int
     body: memoryview
@@ -49,7 +49,7 @@ _ENDED = (errno.ENODEV, errno.ECONNABORTED)
 class Server:
     """Serves one file system on one open ``/dev/fuse``.
 
-    ``inflight`` has a slot for each thread that shall serve; what it holds already is served first.
+    ``inflight`` has a slot for each serving thread; requests that it already holds are served first.
     """
 
     def __init__(self, device: int, filesystem: Filesystem, inflight: InFlight) -> None:
@@ -71,11 +71,11 @@ class Server:
             thread.join()
 
     def invalidate_inode(self, node: int) -> None:
-        """Let the kernel forget attributes and content of a node."""
+        """Make the kernel forget the attributes and content of a node."""
         self._notify(wire.invalidate_inode(node))
 
     def _notify(self, message: bytes) -> None:
-        """Tell the kernel something; that it does not know the node, or has unmounted, is no error."""
+        """Notify the kernel; it is not an error if it does not know the node, or has unmounted."""
         try:
             os.write(self._device, message)
         except OSError as error:
@@ -83,13 +83,13 @@ class Server:
                 raise
 
     def _run(self, slot: Slot) -> None:
-        """One thread: serve what a dead server has left in the slot, then whatever comes."""
+        """One thread: serve what a dead server left in the slot, then new requests."""
         device, request, readv = self._device, slot.buffer, os.readv
         if slot.occupied:
             if slot.take_up():
                 self._serve(request)
             else:
-                _log.error("a request has killed every server that tried it: giving it up")
+                _log.error("giving up a request: it has killed every server that tried it")
                 self._answer(wire.error_reply(HEADER.unpack_from(request)[2], errno.EIO))
             slot.clear()
         into = [request]
@@ -123,7 +123,7 @@ class Server:
         self._answer(reply)
 
     def _read(self, unique: int, node: int, offset: int, size: int) -> None:
-        """Answer READ. Buffers go round, so that only as many are touched as are in use at once."""
+        """Answer READ. Buffers are reused, so that only as many are touched as are in use at once."""
         try:
             buffer = self._buffers.pop()
         except IndexError:
@@ -140,7 +140,7 @@ class Server:
         except OSError as error:
             # ENOENT: an INTERRUPT, or a server that has died since, answered already.
             if error.errno != errno.ENOENT and error.errno not in _ENDED:
-                _log.error("the kernel did not take a reply: %s", error.strerror)
+                _log.error("the kernel rejected a reply: %s", error.strerror)
 
     def _table(self, served: Filesystem) -> dict[int, _Handler]:
         """What to do for each operation; a handler returns the reply's body, None for no reply."""
@@ -174,7 +174,7 @@ class Server:
         return reply
 
     def _interrupt(self, asked: _Request) -> None:
-        """A signal reached the caller of a request that we serve: if it kills, do not let it wait."""
+        """A signal reached the caller of a request: if it kills the caller, do not let it wait."""
         (interrupted,) = _u64.unpack_from(asked.body)
         for slot in self._slots:
             _, opcode, unique, _, _, _, pid, _ = HEADER.unpack_from(slot.buffer)
@@ -190,11 +190,11 @@ def _refuse(number: int) -> _Handler:
 
 
 _unknown = _refuse(errno.ENOSYS)
-"""For OPEN and OPENDIR this is the answer by which the kernel learns that it need not ask."""
+"""For OPEN and OPENDIR, this answer tells the kernel not to ask again."""
 
 
 def _sized(asked: _Request, value: bytes) -> bytes:
-    """An extended attribute, or its length for a caller who has no room yet."""
+    """An extended attribute, or its length if the caller asks for that."""
     (room,) = _u32.unpack_from(asked.body)
     if room == 0:
         return _xattr_out.pack(len(value))

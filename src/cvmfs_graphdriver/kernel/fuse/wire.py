@@ -1,12 +1,12 @@
-"""The FUSE wire protocol: every structure, number and flag that a read-only file system meets.
+"""The FUSE wire protocol: every structure, number and flag that a read-only file system needs.
 
 Owns: the bytes of requests, replies and notifications, as ``include/uapi/linux/fuse.h`` and
-Documentation/filesystems/fuse.rst describe them (protocol 7.31, Linux 5.4, to 7.45). Does no I/O and must
-not know what is served.
+Documentation/filesystems/fuse.rst describe them (protocol 7.31, Linux 5.4, to 7.45). Does no I/O. Must not
+know: what is served.
 
 A request is a header and a body; a reply repeats the header's ``unique`` and has an error number or a body.
-A *node* is the number that the kernel knows a file by: what we gave it in an entry. Times to live say how
-long the kernel may answer by itself; ``FOREVER`` is for what cannot change.
+A *node* is the number by which the kernel knows a file; we give it in an entry. A time to live says how long
+the kernel may answer from its caches; ``FOREVER`` is for what cannot change.
 """
 
 import struct
@@ -43,21 +43,21 @@ __all__ = [
 
 ROOT_NODE = 1
 FOREVER = 1 << 31
-"""A time to live, in seconds, that outlives every mount; the kernel has none that never ends."""
+"""A time to live in seconds that outlasts every mount; the kernel has no infinite one."""
 
 REQUEST_BUFFER = 16384
-"""Room for one request, in bytes; the kernel wants at least 8192, more lets it forget more nodes at once."""
+"""Bytes for one request; the kernel needs at least 8192, and can forget more nodes at once with more."""
 
 MAX_READ = 1 << 20
-"""The most bytes that the kernel asks for in one READ; more needs a sysctl."""
+"""The most bytes that the kernel may ask for in one READ; more would need a sysctl."""
 
 _MINIMUM_MINOR, _NEWEST_MINOR = 31, 45
-_MAX_WRITE = 4096  # nobody writes; the kernel takes no less
+_MAX_WRITE = 4096  # nobody writes; the kernel accepts no less
 _MAX_READAHEAD = 16 << 20
 _MAX_BACKGROUND = 64
 
 HEADER = struct.Struct("=IIQQIIIHxx")
-"""Of a request: length, opcode, unique, node, uid, gid, pid of the caller, length of extensions."""
+"""Header of a request: length, opcode, unique, node, uid, gid, pid of the caller, length of extensions."""
 
 _reply_header = struct.Struct("=IiQ")
 _attributes = struct.Struct("=6Q10I")
@@ -133,11 +133,11 @@ READ_ONLY_REFUSALS = frozenset(
         Opcode.TMPFILE,
     }
 )
-"""Requests that would change something."""
+"""Requests that would modify something."""
 
 
 class InitFlag(IntFlag):
-    """Abilities that kernel and server agree on at the beginning."""
+    """Features that kernel and server agree on at the beginning."""
 
     ASYNC_READ = 1 << 0
     EXPORT_SUPPORT = 1 << 4
@@ -153,7 +153,7 @@ class InitFlag(IntFlag):
 
 
 class Notification(IntEnum):
-    """What a server says without being asked."""
+    """What a server sends without being asked."""
 
     INVAL_INODE = 2
     STORE = 4
@@ -183,7 +183,7 @@ class Agreement(NamedTuple):
 def agree(body: bytes | memoryview) -> tuple[Agreement, bytes]:
     """Read the body of an INIT request; returns the agreement, and the body of the reply that makes it.
 
-    Raises FuseError: the kernel's protocol is too old, or of another kind.
+    Raises FuseError: the kernel's protocol is too old, or not supported.
     """
     if len(body) < _init_in.size:
         raise FuseError("the kernel's first FUSE message is too short")
@@ -191,7 +191,7 @@ def agree(body: bytes | memoryview) -> tuple[Agreement, bytes]:
     if (major, minor) < (7, _MINIMUM_MINOR) or major != 7:
         raise FuseError(
             f"the kernel speaks FUSE {major}.{minor}; "
-            f"7.{_MINIMUM_MINOR} is needed, that is Linux 5.4 or newer"
+            f"7.{_MINIMUM_MINOR} is needed, which comes with Linux 5.4"
         )
     agreement = Agreement(min(minor, _NEWEST_MINOR), InitFlag(flags & _WANTED))
     reply = _init_out.pack(
@@ -210,8 +210,8 @@ def agree(body: bytes | memoryview) -> tuple[Agreement, bytes]:
 
 
 class Attributes(NamedTuple):
-    """What stat(2) shows. ``mode`` is a whole st_mode, ``rdev`` as os.makedev encodes it, times in seconds
-    and nanoseconds; ``blocks`` in units of 512 bytes.
+    """What stat(2) shows: ``mode`` is a full st_mode, ``rdev`` is encoded as by os.makedev, times are in
+    seconds and nanoseconds, ``blocks`` in units of 512 bytes.
     """
 
     inode: int
@@ -227,7 +227,7 @@ class Attributes(NamedTuple):
     block_size: int = 4096
 
     def pack(self) -> bytes:
-        """The structure ``fuse_attr``; modification time serves as the other two times as well."""
+        """The structure ``fuse_attr``; the modification time stands for the other two as well."""
         seconds, nanoseconds = self.mtime & 0xFFFFFFFFFFFFFFFF, self.mtime_ns
         return _attributes.pack(
             self.inode, self.size, self.blocks, seconds, seconds, seconds,
@@ -267,12 +267,12 @@ def reply_header(unique: int, size: int) -> bytes:
 
 
 def error_reply(unique: int, number: int) -> bytes:
-    """A whole reply that says that a request failed with the error ``number`` of errno(3)."""
+    """A complete reply: the request failed with the error ``number`` of errno(3)."""
     return _reply_header.pack(_reply_header.size, -number, unique)
 
 
 def entry(node: int, attributes: bytes, *, entry_ttl: int = FOREVER, attribute_ttl: int = FOREVER) -> bytes:
-    """The body that answers LOOKUP: a name stands for ``node``; ``attributes`` are packed."""
+    """The body that answers LOOKUP: the name refers to ``node``; ``attributes`` are packed."""
     return _entry_out.pack(node, 0, entry_ttl, attribute_ttl, 0, 0, attributes)
 
 
@@ -287,14 +287,15 @@ def attributes_reply(attributes: bytes, *, attribute_ttl: int = FOREVER) -> byte
 
 
 def attributes_in(reply: bytes) -> bytes:
-    """The packed attributes in what ``attributes_reply`` made."""
+    """The packed attributes in the result of ``attributes_reply``."""
     return reply[-_attributes.size :]
 
 
 def directory_entry(name: bytes, inode: int, mode: int, following: int) -> bytes:
     """One entry of a body that answers READDIR.
 
-    ``following`` is the offset at which a reader goes on after this entry; only the type in ``mode`` matters.
+    ``following`` is the offset at which a reader continues after this entry; of ``mode``, only the type
+    matters.
     """
     length = len(name)
     return _dirent.pack(inode, following, length, mode >> 12) + name + bytes(-length & 7)
@@ -309,16 +310,16 @@ def directory_entry_plus(name: bytes, inode: int, mode: int, following: int, loo
 
 
 def invalidate_inode(node: int) -> bytes:
-    """A whole notification: what is cached of this node's attributes and content is to be forgotten."""
+    """A complete notification: forget the cached attributes and content of this node."""
     return _notification(Notification.INVAL_INODE, _inval_inode.pack(node, 0, 0))
 
 
 def store_header(node: int, offset: int, size: int) -> bytes:
-    """The head of a notification that gives the kernel ``size`` bytes of a file, which must follow it."""
+    """The header of a notification that gives the kernel ``size`` bytes of a file, which must follow it."""
     body = _store.pack(node, offset, size)
     return _reply_header.pack(_reply_header.size + len(body) + size, Notification.STORE, 0) + body
 
 
 def _notification(code: Notification, body: bytes) -> bytes:
-    """A notification is a reply to no request, with its code in place of the error."""
+    """A notification: a reply to no request, with a code in place of the error."""
     return _reply_header.pack(_reply_header.size + len(body), code, 0) + body

@@ -1,1 +1,1 @@
-"""The EROFS plane's parts: flattened images, links to cached objects, the fetch trigger."""
+"""Parts of the EROFS plane: flattened images, links to cached objects, the fetch trigger."""

@@ -1,7 +1,7 @@
-"""What a repository's server does for the EROFS plane besides showing a tree.
+"""What a repository's server does for the EROFS plane besides presenting a tree.
 
-Owns: bringing an object into the cache and linking it to where overlayfs finds it, and saying which catalog
-a directory is listed by. Must not know: FUSE, images.
+Owns: bringing an object into the cache and linking it to where overlayfs finds it, and describing the catalog
+that lists a directory. Must not know: FUSE, images.
 """
 
 import errno
@@ -27,7 +27,7 @@ _PERIOD = 120.0
 
 
 class Fetching:
-    """Brings objects of one repository to where overlayfs finds them; safe for any number of threads."""
+    """Makes objects of one repository available to overlayfs; safe for any number of threads."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -37,8 +37,9 @@ class Fetching:
             self._cache.eviction.on_evict.append(self._links.evicted)
 
     def fetch(self, wanted: StoredObject) -> None:
-        """See that the object is in the cache and can be found. Raises TransferError, RepositoryError,
-        CacheError.
+        """Make sure that the object is in the cache and linked.
+
+        Raises TransferError, RepositoryError, CacheError.
         """
         name = ObjectName(wanted.digest)
         for _ in range(_TRIES):
@@ -57,7 +58,7 @@ class Fetching:
         raise CacheError(f"object {name} disappears from the cache as soon as it is there")
 
     def tidy(self, stop: threading.Event) -> None:
-        """Take away links that are not needed, until ``stop`` is set."""
+        """Remove links that are no longer needed, until ``stop`` is set."""
         while not stop.wait(_PERIOD):
             try:
                 self._links.sweep()
@@ -66,6 +67,6 @@ class Fetching:
 
 
 def describe_catalog(revision: Revision, node: Node) -> bytes:
-    """The catalog that lists a directory: digest, inode offset and mountpoint, one in a line."""
+    """The catalog that lists a directory: digest, inode offset and mountpoint, one per line."""
     mount = revision.mount_of(node)
     return b"%b\n%d\n%b" % (mount.digest.text.encode(), mount.offset, mount.mountpoint)

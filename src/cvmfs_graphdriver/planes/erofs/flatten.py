@@ -1,11 +1,11 @@
-"""Layers of catalogs, merged into one tree as overlayfs would merge them.
+"""Merging layers, given by catalogs, into one tree as overlayfs would.
 
-Owns: the way from catalog entries to the inodes of an image, and the merging: what an upper layer deletes or
-hides is gone, whiteouts and opaque directories are resolved. Which names are whiteouts is said by
-``kernel.overlay``. Must not know: how catalogs are had, where images are kept.
+Owns: the way from catalog entries to the inodes of an image, and the merging: whiteouts and opaque
+directories are resolved, so what an upper layer deletes or hides is gone. ``kernel.overlay`` defines which
+names are whiteouts. Must not know: how catalogs are obtained, where images are kept.
 
-Everything is as the FUSE plane shows it, and as ``overlay2`` over the unpacked layers would: a merged
-directory has the attributes of the topmost one, and a hard link counts the names that its layer gave it.
+The result is what the FUSE plane shows, and what ``overlay2`` would show with the unpacked layers: a merged
+directory has the attributes of the topmost one, and the link count of a file is that of its layer.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,12 +28,12 @@ __all__ = ["CatalogAt", "LayerTree", "flatten"]
 _NAME_LIMIT = 255
 _LAST = 2**32 - 1
 _MISSING = b"missing"
-"""Data of a file of which the catalog does not say where it is: a name that no trigger knows."""
+"""Data of a file whose catalog does not say where its content is: a name that no trigger knows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CatalogAt:
-    """An open catalog; ``offset`` is what makes inodes of its rows."""
+    """An open catalog; ``offset`` turns its rows into inode numbers."""
 
     digest: Digest
     offset: int
@@ -44,8 +44,8 @@ class CatalogAt:
 class LayerTree:
     """A layer: the directory ``path`` of a repository, listed by the catalog ``top``.
 
-    ``nested`` gives the catalog that lists another directory; ``variables`` are those of variant symlinks;
-    ``uids`` and ``gids`` are who owns files here.
+    ``nested`` returns the catalog of a nested mountpoint; ``variables`` are those of variant symlinks;
+    ``uids`` and ``gids`` map the owners of files.
     """
 
     fqrn: str
@@ -67,7 +67,7 @@ def flatten(layers: Sequence[LayerTree]) -> Directory:
 
 @dataclass(slots=True)
 class _Loaded:
-    """The tree of one layer, and what it says of those below it."""
+    """The tree of one layer, and what it changes in the layers below."""
 
     root: Directory
     opaque: set[Directory] = field(default_factory=set)
@@ -75,7 +75,7 @@ class _Loaded:
 
 
 class _Pending(NamedTuple):
-    """A directory whose content is to be loaded."""
+    """A directory whose entries are still to be loaded."""
 
     directory: Directory
     path: bytes
@@ -83,7 +83,7 @@ class _Pending(NamedTuple):
 
 
 def _load(layer: LayerTree) -> _Loaded:
-    """One layer, with what it deletes kept aside."""
+    """Load one layer, with its deletions kept separately."""
     entry = layer.top.catalog.lookup(layer.path)
     if entry is None or not entry.is_directory:
         raise CatalogError(f"the catalog {layer.top.digest} does not list {layer.path!r}")
@@ -124,7 +124,7 @@ def _load(layer: LayerTree) -> _Loaded:
 
 
 def _note(loaded: _Loaded, directory: Directory, gone: set[bytes]) -> None:
-    """What a directory deletes. A name that is also there is new: nothing older shines through."""
+    """Note what a directory deletes. If it also has the name, that entry hides anything older."""
     loaded.gone[directory] = gone
     for name in gone:
         child = directory.children.get(name)
@@ -133,7 +133,7 @@ def _note(loaded: _Loaded, directory: Directory, gone: set[bytes]) -> None:
 
 
 def _merge(root: Directory, upper: _Loaded) -> None:
-    """Lay a layer over the tree below ``root``."""
+    """Merge a layer into the tree at ``root``."""
     for low, high in _pairs(root, upper.root):
         for name in ("mode", "uid", "gid", "mtime", "mtime_ns", "xattrs"):
             setattr(low, name, getattr(high, name))
@@ -145,7 +145,7 @@ def _merge(root: Directory, upper: _Loaded) -> None:
 
 
 def _pairs(root: Directory, upper: Directory) -> Iterator[tuple[Directory, Directory]]:
-    """Directories that are to be merged; what is only in the upper one has been moved when it is its turn."""
+    """Pairs of directories to merge; entries that only the upper one has are moved on the way."""
     pending = [(root, upper)]
     while pending:
         low, high = pending.pop()
@@ -159,9 +159,9 @@ def _pairs(root: Directory, upper: Directory) -> Iterator[tuple[Directory, Direc
 
 
 def _check(name: bytes, directory: bytes) -> None:
-    """Raise CatalogError for a name that no directory can have: an image would show it all the same."""
+    """Raise CatalogError for a name that no directory can have, which an image would show nevertheless."""
     if not 0 < len(name) <= _NAME_LIMIT or b"/" in name or b"\0" in name or name in (b".", b".."):
-        raise CatalogError(f"the catalog has the name {name[:64]!r} in {directory!r}, which cannot be")
+        raise CatalogError(f"the catalog has the invalid name {name[:64]!r} in {directory!r}")
 
 
 def _attributes(entry: DirectoryEntry) -> dict[bytes, bytes] | None:
@@ -203,7 +203,7 @@ def _inode(entry: DirectoryEntry, source: CatalogAt, layer: LayerTree) -> Inode:
 
 
 def _data(entry: DirectoryEntry, source: CatalogAt) -> bytes:
-    """The name of a file's data."""
+    """The path of a file's data."""
     if entry.is_chunked or entry.is_external:
         row = source.catalog.group_row(entry.hardlink_group) if entry.hardlink_group else 0
         return InodeName(source.offset + (row or entry.row), source.digest).path

@@ -1,10 +1,10 @@
-"""Flattened images on the disk: one file for each chain of layers, named by what it is made of.
+"""Flattened images on disk: one file for each chain of layers, named by what it is made of.
 
-Owns: the directory of image files, that only whole ones have their name, that damaged ones are found out, and
-which are kept. Must not know: what an image shows, how it is mounted.
+Owns: the directory of image files. Only complete files get their name, damaged ones are detected, and the
+least recently used are removed. Must not know: what an image shows, how it is mounted.
 
-Behind the image lie notes of whoever made it, their length, and the SHA-256 of everything before. A file that
-does not agree with that, or whose notes are not accepted any more, counts as not there.
+The image is followed by notes of its maker, their length, and the SHA-256 of everything before. A file whose
+checksum is wrong, or whose notes are no longer accepted, counts as missing.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ _log = logging.getLogger(__name__)
 _DIGEST = 32
 _length = struct.Struct("<I")
 _ROOM = 1 << 30
-"""Bytes that images may take before those go that were not used for the longest time."""
+"""Bytes that all images may take before the least recently used are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A new image and notes on it."""
+    """A new image and its notes."""
 
     image: bytes | bytearray
     notes: bytes
 
 
 class Images:
-    """The images in ``directory``; one process uses it at a time. All methods raise OSError: the disk."""
+    """The images in ``directory``, for one process at a time. All methods raise OSError: the disk failed."""
 
     def __init__(self, directory: Path, room: int = _ROOM) -> None:
         self._directory = directory
@@ -49,8 +49,8 @@ class Images:
     def open(self, name: str, accept: Callable[[bytes], bool], make: Callable[[], Made]) -> int:
         """A descriptor of the image called ``name``, which belongs to the caller.
 
-        It is made now if it is not there, or not whole, or if ``accept`` refuses its notes. Raises what
-        ``make`` raises.
+        It is made now if it is missing or damaged, or if ``accept`` refuses its notes. Raises what ``make``
+        raises.
         """
         path = self._directory / f"{name}.erofs"
         descriptor = self._open_whole(path, accept)
@@ -69,7 +69,7 @@ class Images:
         try:
             notes = _notes(path.read_bytes())
             if notes is None:
-                _log.warning("the image %s is damaged and is made anew", path)
+                _log.warning("the image %s is damaged; making a new one", path)
             elif accept(notes):
                 whole = True
                 os.utime(descriptor)
@@ -87,7 +87,7 @@ class Images:
             file.write(end + digest.digest())
 
     def _collect(self, keep: Path) -> None:
-        """Remove images that were not used for the longest time; who has one mounted keeps it."""
+        """Remove the least recently used images; those that are mounted stay in use."""
         found = []
         for path in self._directory.glob("*.erofs"):
             with suppress(FileNotFoundError):
@@ -102,7 +102,7 @@ class Images:
 
 
 def _notes(content: bytes) -> bytes | None:
-    """The notes in a file; None if it is not whole."""
+    """The notes in a file; None if it is damaged."""
     end = len(content) - _DIGEST - _length.size
     if end < 0 or hashlib.sha256(memoryview(content)[:-_DIGEST]).digest() != content[-_DIGEST:]:
         return None

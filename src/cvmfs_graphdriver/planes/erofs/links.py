@@ -1,20 +1,20 @@
 """Hard links to cached objects, where overlayfs finds the data of files.
 
-Owns: two directories of links beside the objects, which of them are taken away again, and when. Must not
-know: who fetches objects, FUSE, overlayfs but for the order in which it looks.
+Owns: two directories of links beside the objects; which links are removed, and when. Must not know: who
+fetches objects, FUSE, or anything about overlayfs except the order in which it searches.
 
-Overlayfs looks into the first directory; only if a name is not there, the fetch trigger is asked, which
-makes the link in both, and overlayfs finds it in the second. (It cannot be told to look into one directory
-twice.) What it has found it keeps: a link that is taken away harms nobody who has the file open, or has had.
+Overlayfs searches the first directory. If a name is not there, it asks the fetch trigger, which creates the
+link in both directories, and then finds it in the second. (It cannot be told to search one directory twice.)
+It keeps what it has found: removing a link does not affect files that are open or have been opened.
 
-Links go when their object has left the cache, since they would keep its bytes on the disk, and those of the
-first directory after a while in any case: the kernel opens files without telling anybody, so the next use by
-another container must pass the trigger, for the cache to know of it. A link that was made just now stays,
-as overlayfs may be on its way to it; its access time says when that was, because its change time is also
-changed by who unlinks the object.
+Links are removed when their object has been evicted, since they would keep its bytes on disk. Those in the
+first directory are removed after a while in any case: the kernel opens files without notice, so the next use
+by another container must pass through the trigger for the cache to know about it. A new link stays for a
+while, because overlayfs may be about to look it up; its access time records when it was made, because
+unlinking the object changes the change time.
 
-After a crash of the machine a file may be shorter than it was. The trigger looks at an object's size when it
-makes a link, so links are good for one boot only, whose number is in their path.
+After a crash of the machine a file may be truncated. The trigger checks an object's size when it creates a
+link, so links are valid for one boot only, whose ID is in their path.
 """
 
 import logging
@@ -32,13 +32,13 @@ __all__ = ["Links", "link_directories"]
 _log = logging.getLogger(__name__)
 
 _FRESH = 60.0
-"""Seconds for which a new link stays whatever happens."""
+"""Seconds for which a new link stays in any case."""
 _KNOWN = 600.0
-"""Seconds after which the use of an object is to be seen again."""
+"""Seconds after which the next use of an object must be noticed again."""
 
 
 def link_directories(cache: Path) -> tuple[Path, Path]:
-    """The two directories for a cache, in which each repository has one of its own."""
+    """The two directories of a cache; each repository has a subdirectory in both."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return cache / "links" / boot / "first", cache / "links" / boot / "second"
 
@@ -57,7 +57,7 @@ class Links:
                 shutil.rmtree(cache / "links" / name, ignore_errors=True)
 
     def add(self, wanted: StoredObject, path: str) -> None:
-        """Link to an object's file. Raises FileNotFoundError: it has left the cache; OSError."""
+        """Link to an object's file. Raises FileNotFoundError: it has been evicted; OSError."""
         for place in (self._second, self._first):
             link = f"{place}/{os.fsdecode(wanted.path)}"
             _link(path, link)
@@ -65,7 +65,7 @@ class Links:
         os.utime(link, ns=(now, os.stat(link).st_mtime_ns))
 
     def evicted(self, digests: Collection[str]) -> None:
-        """Objects have left the cache: let the disk have their room."""
+        """Remove the links to evicted objects, to free disk space."""
         shards: dict[str, set[str]] = {}
         for digest in digests:
             shards.setdefault(digest[:2], set()).add(digest[2:])
@@ -78,7 +78,7 @@ class Links:
                             _remove_unless(f"{directory}/{name}", _FRESH)
 
     def sweep(self) -> None:
-        """Take away what is not needed: to be called every few minutes."""
+        """Remove links that are not needed; call it every few minutes."""
         for link, shard, name in self._links():
             with suppress(FileNotFoundError):
                 if not self._is_cached(link, shard, name):
@@ -93,7 +93,7 @@ class Links:
                     yield f"{place}/{shard}/{name}", shard, name
 
     def _is_cached(self, link: str, shard: str, name: str) -> bool:
-        """Whether the link is to the file that the cache has now."""
+        """Whether the link refers to the file that is in the cache now."""
         try:
             cached = os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}")
         except FileNotFoundError:
@@ -102,7 +102,7 @@ class Links:
 
 
 def _link(path: str, link: str) -> None:
-    """Make a link, also where there is one to a file that has left the cache since."""
+    """Create a link, even in place of one to a file that has been evicted since."""
     for _ in range(2):
         try:
             os.link(path, link)
@@ -123,7 +123,7 @@ def _link(path: str, link: str) -> None:
 
 
 def _remove_unless(link: str, seconds: float) -> None:
-    """Remove a link unless it was made, or asked for, less than so many seconds ago."""
+    """Remove a link unless it was created or requested less than this many seconds ago."""
     with suppress(FileNotFoundError):
         if abs(time.time() - os.stat(link).st_atime) > seconds:
             os.unlink(link)

@@ -1,12 +1,12 @@
 """Names under which overlayfs looks for the data of a flattened image's files.
 
-Owns: their form, on both sides: what is written into an image as a file's redirect, and what is understood
-when the kernel asks the fetch trigger for it. Must not know: images, triggers, caches.
+Owns: their form, both in an image, as a file's redirect, and in requests to the fetch trigger. Must not know:
+images, triggers, caches.
 
-A redirect begins with the repository, since a chain may have layers of several. An object that is a whole
-file has its digest as its name, so equal files are one file here; the uncompressed size and how it is stored
-are what fetching needs besides. A file in chunks, or on external servers, is no object of its own: it is
-known by its inode, and by the catalog that gave it, lest an inode should mean another file some day.
+A redirect begins with the repository, because a chain may have layers from several. An object that is a whole
+file is named by its digest, so identical files are one file here, and by its uncompressed size and
+compression, which fetching needs. A file in chunks, or on external servers, is not an object: it is
+identified by its inode and the catalog that it comes from, in case the inode should ever mean another file.
 """
 
 import re
@@ -19,7 +19,7 @@ from cvmfs_graphdriver.repository.errors import FormatError
 __all__ = ["INODES", "InodeName", "StoredObject", "redirect_to"]
 
 INODES = b"inodes"
-"""The directory of files that are known by their inodes; objects lie in directories of two digits."""
+"""The directory of files identified by inodes; objects are in directories named by two digits."""
 
 _OBJECT = re.compile(rb"([0-9a-f]{38}(?:-[a-z0-9]{1,16})?)\.([0-9a-f]{1,16})([zn])")
 _INODE = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{40}(?:-[a-z0-9]{1,16})?)")
@@ -28,7 +28,7 @@ _STORED = {letter: compression for compression, letter in _LETTERS.items()}
 
 
 class StoredObject(NamedTuple):
-    """A whole object: ``size`` is in bytes, uncompressed."""
+    """A whole object; ``size`` is its uncompressed size in bytes."""
 
     digest: Digest
     size: int
@@ -49,7 +49,7 @@ class StoredObject(NamedTuple):
 
     @classmethod
     def parse(cls, directory: bytes, name: bytes) -> Self | None:
-        """What is meant by a name in a directory; None if it is no such name."""
+        """The object with this name in a directory; None if the name is not one of an object."""
         match = _OBJECT.fullmatch(name)
         if match is None:
             return None
@@ -61,7 +61,7 @@ class StoredObject(NamedTuple):
 
 
 class InodeName(NamedTuple):
-    """A file known by its inode in the catalog with this digest."""
+    """A file identified by its inode in the catalog with this digest."""
 
     inode: int
     catalog: Digest
@@ -72,7 +72,7 @@ class InodeName(NamedTuple):
 
     @classmethod
     def parse(cls, name: bytes) -> Self | None:
-        """What is meant by a name in the directory ``INODES``; None if it is no such name."""
+        """The file with this name in the directory ``INODES``; None if the name is not valid."""
         match = _INODE.fullmatch(name)
         if match is None:
             return None
@@ -83,5 +83,5 @@ class InodeName(NamedTuple):
 
 
 def redirect_to(fqrn: str, path: bytes) -> bytes:
-    """What an image says of a file's data that is at ``path`` of a repository."""
+    """The redirect in an image to a file's data at ``path`` of a repository."""
     return b"/%b/%b" % (fqrn.encode(), path)

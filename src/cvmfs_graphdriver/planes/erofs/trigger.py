@@ -1,13 +1,13 @@
-"""The fetch trigger: directories in a mounted repository where looking for a file makes it be there.
+"""The fetch trigger: directories in a mounted repository where looking up a file fetches it.
 
-Owns: what the kernel is told about the directories below ``.cvmfs-data`` of a repository that is mounted for
-the EROFS plane. Must not know: overlayfs mounts, images, the wire. All other nodes are the tree's.
+Owns: the directories below ``.cvmfs-data`` of a repository that is mounted for the EROFS plane. All other
+nodes belong to the tree. Must not know: overlayfs mounts, images, the wire format.
 
 ``fetch/<repository>/<2 digits>/<name>``: a LOOKUP waits until the object is in the cache and linked to where
-overlayfs looks next (``links``), and is answered with ENOENT, which nobody remembers. So OPEN and READ never
+overlayfs searches next (``links``), and is answered with an ENOENT that is not cached. So OPEN and READ never
 reach this process. ``fetch/<repository>/inodes/<name>`` is a file in chunks: the answer is the tree's own
-node, and its READs are served piece by piece. ``fail``: every LOOKUP is answered with EIO, so that what could
-not be fetched is never taken for what does not exist.
+node, and its READs are served piece by piece. ``fail``: every LOOKUP is answered with EIO, so that a file
+that could not be fetched never looks like one that does not exist.
 """
 
 import errno
@@ -27,13 +27,13 @@ __all__ = ["CATALOG_XATTR", "DATA", "FAIL", "FETCH", "TriggerFilesystem"]
 DATA, FETCH, FAIL = b".cvmfs-data", b"fetch", b"fail"
 
 CATALOG_XATTR = b"trusted.overlay.cvmfs-catalog"
-"""Of a directory: digest, inode offset and mountpoint of the catalog that lists it, one in a line.
+"""Of a directory: digest, inode offset and mountpoint of the catalog that lists it, one per line.
 
-Overlayfs keeps attributes of this name space to itself, so no container sees it.
+Overlayfs hides attributes in this namespace, so containers do not see it.
 """
 
 _OURS = 1 << 62
-"""No inode of a tree is as great as that."""
+"""Greater than any inode of a tree."""
 _TOP, _FETCH, _FAIL, _REPOSITORY, _INODES = (_OURS + number for number in range(5))
 _SHARD = _OURS + 0x100
 _SHARDS = {b"%02x" % number: _SHARD + number for number in range(0x100)}
@@ -42,8 +42,8 @@ _SHARDS = {b"%02x" % number: _SHARD + number for number in range(0x100)}
 class TriggerFilesystem:
     """A tree, ``inner``, and the trigger. Implements ``kernel.fuse.filesystem.Filesystem``.
 
-    ``fetch`` brings an object to where overlayfs finds it, or raises; ``node`` gives the tree's node for an
-    inode; ``describe`` is the value of ``CATALOG_XATTR`` for one.
+    ``fetch`` makes an object available to overlayfs, or raises; ``node`` returns the tree's node for an
+    inode; ``describe`` returns the value of ``CATALOG_XATTR`` for a node.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TriggerFilesystem:
         return _directory(found)
 
     def _chunked(self, name: bytes) -> bytes:
-        """The entry of a file that is known by its inode."""
+        """The entry of a file that is identified by its inode."""
         asked = InodeName.parse(name)
         if asked is None:
             raise RefusalError(errno.ENOENT)
@@ -94,7 +94,7 @@ class TriggerFilesystem:
         except StaleInodeError:
             raise RefusalError(errno.EIO) from None
         if node.mount.digest != asked.catalog or not node.entry.is_regular:
-            raise RepositoryError(f"inode {asked.inode} is no file of catalog {asked.catalog}")
+            raise RepositoryError(f"inode {asked.inode} is not a file of catalog {asked.catalog}")
         return wire.entry(asked.inode, wire.attributes_in(self._inner.getattr(asked.inode)))
 
     def getattr(self, node: int) -> bytes:
@@ -110,7 +110,7 @@ class TriggerFilesystem:
         return self._inner.read(node, offset, buffer)
 
     def readdir(self, node: int, offset: int, size: int) -> bytes:
-        """Entries of a directory; ours are not listed."""
+        """Entries of a directory; the trigger's are not listed."""
         return self._inner.readdir(node, offset, size) if node < _OURS else b""
 
     def readdirplus(self, node: int, offset: int, size: int) -> bytes:
@@ -133,11 +133,11 @@ class TriggerFilesystem:
         return self._inner.listxattr(node) if node < _OURS else ()
 
     def statfs(self) -> StatFs:
-        """The size of the whole."""
+        """Totals of the file system."""
         return self._inner.statfs()
 
     def failed(self, error: Exception) -> None:
-        """Count and tell what made an operation fail."""
+        """Count and log what made an operation fail."""
         self._inner.failed(error)
 
 

@@ -1,6 +1,6 @@
 """A catalog entry as stat(2) shows it (CernVM-FS format reference, section 3.6).
 
-Owns: sizes, blocks, link counts, times and owners of what is presented. Must not know: how the kernel asks.
+Owns: the sizes, blocks, link counts, times and owners that are shown. Must not know: how the kernel asks.
 """
 
 from cvmfs_graphdriver.client.tree.revision import Node

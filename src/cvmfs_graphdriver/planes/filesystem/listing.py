@@ -1,4 +1,4 @@
-"""Directories as the kernel reads them: packed once, given out in pieces.
+"""Directory listings for the kernel: packed once, returned in pieces.
 
 Owns: the order and the offsets of entries, and which listings are kept. Must not know: where entries come
 from.
@@ -18,9 +18,9 @@ _LOOKED_UP = len(wire.no_entry())
 
 
 class Listing:
-    """A packed directory: entries for READDIRPLUS, from which those for READDIR are cut out.
+    """A packed directory: entries for READDIRPLUS, from which those for READDIR are cut.
 
-    ``base`` is added to every offset that the kernel is told: the number of the entry behind this one.
+    The offset of an entry is ``base`` plus the number of the next entry.
     """
 
     __slots__ = ("_base", "_ends", "_packed")
@@ -34,14 +34,14 @@ class Listing:
         return len(self._ends) - 1
 
     def plus(self, offset: int, size: int) -> bytes:
-        """Whole entries from ``offset`` on, at most ``size`` bytes, as READDIRPLUS wants them."""
+        """Whole entries from ``offset`` on, at most ``size`` bytes, for READDIRPLUS."""
         position = min(max(offset - self._base, 0), len(self))
         start = self._ends[position]
         last = bisect.bisect_right(self._ends, start + size) - 1
         return self._packed[start : self._ends[last]]
 
     def plain(self, offset: int, size: int) -> bytes:
-        """The same as READDIR wants them."""
+        """The same for READDIR."""
         pieces = []
         for position in range(min(max(offset - self._base, 0), len(self)), len(self)):
             piece = self._packed[self._ends[position] + _LOOKED_UP : self._ends[position + 1]]
@@ -53,14 +53,14 @@ class Listing:
 
 
 class Listings:
-    """The listings used last, up to a number of entries in all; safe for any number of threads."""
+    """The most recently used listings, with ``limit`` entries in all; safe for any number of threads."""
 
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()
         self._kept: LeastRecentlyUsed[tuple[int, int], Listing] = LeastRecentlyUsed(limit, len)
 
     def get(self, key: tuple[int, int], make: Callable[[], Listing]) -> Listing:
-        """The listing kept under ``key``, made now if there is none."""
+        """The listing kept under ``key``, made now if necessary."""
         with self._lock:
             listing = self._kept.get(key)
             if listing is not None:

@@ -1,8 +1,8 @@
-"""Open files by inode: kept open for the next read, as many as the limit allows.
+"""Open files by inode, kept open for further reads up to a limit.
 
-Owns: which files stay open. The kernel opens files without telling us, so a read names its file by the
-inode alone. Must not know: how a file is opened, what is read. A file that is dropped while somebody reads
-from it gives its descriptors back when the reader is done.
+Owns: which files stay open. The kernel opens files without notice, so a read identifies its file by the inode
+alone. Must not know: how a file is opened, what is read. A file that is dropped during a read closes its
+descriptors when the read is done.
 """
 
 import threading
@@ -15,7 +15,7 @@ __all__ = ["OpenFiles"]
 
 
 class OpenFiles:
-    """The files used last; safe for any number of threads."""
+    """The most recently used files; safe for any number of threads."""
 
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class OpenFiles:
         self._used: set[int] = set()
 
     def get(self, inode: int, open_file: Callable[[], OpenFile]) -> OpenFile:
-        """The open file of an inode; ``open_file`` opens it if it is not open."""
+        """The open file of an inode; ``open_file`` opens it if necessary."""
         with self._lock:
             self._used.add(inode)
             file = self._files.get(inode)
@@ -38,9 +38,9 @@ class OpenFiles:
         return opened if file is None else file
 
     def close_evicted(self) -> Collection[int]:
-        """Close what has left the cache and was not read since the last call: its room must become free.
+        """Close files that have been evicted and not read since the last call, to free their disk space.
 
-        Returns what was read since then.
+        Returns the files that were read since then.
         """
         with self._lock:
             used, self._used = self._used, set()
@@ -54,7 +54,7 @@ class OpenFiles:
         return used
 
     def drop(self, inodes: Collection[int]) -> None:
-        """Close these files: who reads them next opens them anew."""
+        """Close these files; the next read opens them again."""
         with self._lock:
             dropped = [file for inode in inodes if (file := self._files.pop(inode)) is not None]
         for file in dropped:

@@ -1,7 +1,7 @@
-"""Who owns what, as users of this machine shall see it.
+"""The owners of files, as users of this machine see them.
 
 Owns: ``CVMFS_CLAIM_OWNERSHIP`` and the map files of ``CVMFS_UID_MAP`` and ``CVMFS_GID_MAP`` (CernVM-FS format
-reference, section 3.6): lines ``<id or *> <id>``, ``#`` begins a comment. Must not know: where they are
+reference, section 3.6): lines ``<id or *> <id>``, with comments after ``#``. Must not know: where they are
 configured.
 """
 
@@ -18,9 +18,9 @@ _LAST = 2**32 - 1
 
 
 class OwnerMap(NamedTuple):
-    """From numbers in the repository to numbers here.
+    """Maps user or group IDs in the repository to IDs on this machine.
 
-    ``default`` is for those that are not listed; None leaves them as they are.
+    ``default`` is for those that are not listed; None leaves them unchanged.
     """
 
     numbers: Mapping[int, int] = MappingProxyType({})
@@ -34,7 +34,7 @@ UNCHANGED = OwnerMap()
 
 
 def load_owner_map(path: Path) -> OwnerMap:
-    """Read a map file. Raises ConfigurationError: it cannot be read, or a line is none of its form."""
+    """Read a map file. Raises ConfigurationError: it cannot be read, or has an invalid line."""
     numbers = {}
     default = None
     try:

@@ -1,16 +1,16 @@
 """A tree of a repository as a FUSE file system.
 
-Owns: the answers to the kernel's questions, and how long the kernel may keep them. Must not know: the wire
-(``kernel.fuse`` packs and serves), the network, whiteouts.
+Owns: the answers to the kernel's requests, and how long the kernel may cache them. Must not know: the wire
+format (``kernel.fuse`` packs and serves), the network, whiteouts.
 
-A node's number is its inode, and an inode belongs to one catalog, which never changes. So whatever the
-kernel knows of a node it knows for ever, and a server that has just been started can answer for every
-node that its predecessor named. One node is different: the root is always that of the newest revision. The
-kernel is told to forget its attributes and its listing when a new revision is mounted. It keeps the names in
-it for a second only, and is never told to forget a name: an overlay mount above would answer ESTALE for
-good (docs/adr/0004-telling-the-kernel-of-revisions.md).
+A node's number is its inode, and an inode belongs to one catalog, which never changes. So the kernel may
+cache what it knows of a node for ever, and a newly started server can answer for all nodes that its
+predecessor gave out. One node is different: the root is always that of the newest revision. When a new
+revision is mounted, the kernel is told to forget the root's attributes and listing. It caches the names in
+the root for a second only, and is never told to forget a name: an overlay mount above would answer ESTALE
+from then on (docs/adr/0004-telling-the-kernel-of-revisions.md).
 
-A directory stream of the root that was begun in an older revision goes on there: the offset of an entry
+A directory stream of the root that was begun in an older revision continues there: the offset of an entry
 says which revision it is from.
 """
 
@@ -44,17 +44,17 @@ __all__ = ["Presentation", "RevisionFilesystem"]
 _log = logging.getLogger(__name__)
 
 _ROOT_TTL = 60
-"""Seconds for which the kernel may keep attributes of the root."""
+"""Seconds for which the kernel may cache the attributes of the root."""
 _ROOT_NAME_TTL = 1
-"""Seconds for which the kernel may keep a name in the root."""
+"""Seconds for which the kernel may cache a name in the root."""
 _LISTED = 65536
 _OLD_TREES = 16
-"""Revisions that directory streams of the root can go on in, the newest among them."""
+"""Revisions in which directory streams of the root can continue, including the newest."""
 _ROOT_OFFSET_BITS = 32
 
 
 class Presentation(NamedTuple):
-    """How entries look to users, and how many files may be open."""
+    """How entries are shown to users, and how many files may be open."""
 
     uids: OwnerMap = UNCHANGED
     gids: OwnerMap = UNCHANGED
@@ -63,7 +63,7 @@ class Presentation(NamedTuple):
 
 
 class RevisionFilesystem:
-    """Answers for the tree given last. Implements ``kernel.fuse.filesystem.Filesystem``."""
+    """Serves the most recent tree. Implements ``kernel.fuse.filesystem.Filesystem``."""
 
     def __init__(
         self,
@@ -97,12 +97,12 @@ class RevisionFilesystem:
         self._files.close()
 
     def close_evicted(self) -> None:
-        """Close files that have left the cache and that nobody reads; they can be fetched again."""
+        """Close files that have been evicted and are not being read; they can be fetched again."""
         self._kernel_pages.add(self._files.close_evicted())
         self._kernel_pages.add(self._feeder.take_given())
 
     def to_be_asked_for(self) -> Collection[int]:
-        """Files that the kernel has had for a while and should ask for again, for their use to be seen."""
+        """Files that the kernel has had for a while and should ask for again, so that use is noticed."""
         due = self._kernel_pages.due()
         self._files.drop(due)
         return due
@@ -143,8 +143,10 @@ class RevisionFilesystem:
         wanted = max(0, min(len(buffer), found.entry.size - offset))
         file = self._files.get(node, lambda: self._open(found))
         if file.readinto(buffer[:wanted], offset) < wanted:
-            # The kernel would take what is missing for zeros.
-            raise CatalogError(f"{found.path!r} has less content than the {found.entry.size} bytes it should")
+            # The kernel would read the missing bytes as zeros.
+            raise CatalogError(
+                f"{found.path!r} has fewer bytes than the {found.entry.size} that its catalog says"
+            )
         return wanted
 
     def readdir(self, node: int, offset: int, size: int) -> bytes:
@@ -169,16 +171,16 @@ class RevisionFilesystem:
         return value
 
     def listxattr(self, node: int) -> Iterable[bytes]:
-        """The names of the extended attributes that are to be seen."""
+        """The names of the extended attributes that are listed."""
         found = self._node(node)
         return {**self._tree.xattrs(found), **dict.fromkeys(self._tree.magic_names(found))}
 
     def statfs(self) -> StatFs:
-        """The size of the whole."""
+        """Totals of the file system."""
         return self._statfs()
 
     def failed(self, error: Exception) -> None:
-        """Count and tell what made an operation fail; at most one message a second."""
+        """Count and log what made an operation fail; at most one message per second."""
         now = time.time()
         quiet = now - self._counters.last_io_error < 1
         self._counters.add_io_error(now)
@@ -186,7 +188,7 @@ class RevisionFilesystem:
             if not quiet:
                 _log.error("%s", error)
         else:
-            _log.error("a request could not be served", exc_info=error)
+            _log.error("cannot serve a request", exc_info=error)
 
     # Nodes
 
@@ -228,7 +230,7 @@ class RevisionFilesystem:
         children = tree.children(directory)
         ttl = _ROOT_NAME_TTL if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode
-        unknown = wire.no_entry()  # the kernel knows the directory itself, and its parent
+        unknown = wire.no_entry()  # the kernel already knows the directory and its parent
         items = [
             wire.directory_entry_plus(b".", inode, mode, base + 1, unknown),
             wire.directory_entry_plus(b"..", directory.parent_inode, mode, base + 2, unknown),
@@ -243,5 +245,5 @@ class RevisionFilesystem:
 
 
 def _generation(tree: Tree) -> int:
-    """The number of a revision, cut so that an offset made of it is positive."""
+    """The number of a revision, reduced so that an offset made from it is positive."""
     return tree.number & 0x3FFFFFFF

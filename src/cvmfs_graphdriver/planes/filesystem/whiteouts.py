@@ -1,15 +1,15 @@
-"""Layers as overlayfs wants to see them: the one place where whiteouts are translated.
+"""Layers in the form that overlayfs needs: the one place where whiteouts are translated.
 
-In a repository a layer has the names that its tar stream had: ``.wh.x`` deletes ``x`` of the layers below,
+In a repository a layer has the names of its tar stream: ``.wh.x`` deletes ``x`` in the layers below,
 ``.wh..wh..opq`` hides everything below its directory (``kernel.overlay`` has the rules). This tree shows the
-same layer with character devices 0:0 and opaque directories in their place, and no trace of the marks. An
-image's own attributes of the name space ``trusted.overlay.`` are escaped, so that the container sees them
-and overlayfs does not obey them.
+same layer with character devices 0:0 and opaque directories instead of the marks. An image's own attributes
+in the namespace ``trusted.overlay.`` are escaped, so that containers see them and overlayfs does not act on
+them.
 
-A whiteout speaks of lower layers only. If a layer has both ``.wh.x`` and a directory ``x``, then ``x`` is new
-in this layer: nothing of an older ``x`` shines through, that is, it is opaque.
+A whiteout applies to lower layers only. If a layer has both ``.wh.x`` and a directory ``x``, then ``x`` is
+new in this layer and hides any older ``x``: it is opaque.
 
-Overlayfs never asks whether the root of a layer is opaque; who stacks layers must ask, see ``plane``.
+Overlayfs never asks whether the root of a layer is opaque; whoever stacks layers must, see ``plane``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ __all__ = ["OverlayTree"]
 
 
 class OverlayTree:
-    """A tree with whiteouts in overlayfs' form. Implements ``Tree``."""
+    """A tree with whiteouts in the form of overlayfs. Implements ``Tree``."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -47,7 +47,7 @@ class OverlayTree:
         return self._tree.number
 
     def node(self, inode: int) -> Node:
-        """The node with this number; a mark's is the whiteout that it became."""
+        """The node with this number; for a mark, the whiteout that stands for it."""
         node = self._tree.node(inode)
         return _whiteout(node) if is_mark(node.entry.name) else node
 
@@ -70,7 +70,7 @@ class OverlayTree:
         return None if mark is None or hidden_by(mark.entry.name) is None else _whiteout(mark)
 
     def children(self, parent: Node) -> Sequence[Node]:
-        """All nodes of a directory, and whiteouts for what it deletes."""
+        """All nodes of a directory, including whiteouts for what it deletes."""
         nodes = self._tree.children(parent)
         marks = [node for node in nodes if is_mark(node.entry.name)]
         if not marks:
@@ -85,7 +85,7 @@ class OverlayTree:
         return plain
 
     def has_names(self, parent: Node, prefix: bytes) -> bool:
-        """Whether a directory has a name that begins with ``prefix``, be it a mark."""
+        """Whether a directory has a name that begins with ``prefix``, including marks."""
         return self._tree.has_names(parent, prefix)
 
     def open(self, node: Node) -> OpenFile:
@@ -101,7 +101,7 @@ class OverlayTree:
         return self._tree.readlink(node)
 
     def xattrs(self, node: Node) -> Mapping[bytes, bytes]:
-        """The image's attributes, escaped, and overlay's own for a directory that is opaque or has marks."""
+        """The image's attributes, escaped, and overlay's own for a directory that is opaque or marked."""
         attributes = {escape_xattr(name): value for name, value in self._tree.xattrs(node).items()}
         if node.entry.is_directory:
             marked = self._tree.has_names(node, MARK)
@@ -112,7 +112,7 @@ class OverlayTree:
         return attributes
 
     def magic_xattr(self, node: Node, name: bytes, gid: int) -> bytes | None:
-        """Those of the repository's root alone: overlayfs would copy others up with their files."""
+        """Only for the repository's root: overlayfs would copy others up with their files."""
         return None if node.path else self._tree.magic_xattr(node, name, gid)
 
     def magic_names(self, node: Node) -> Sequence[bytes]:
@@ -121,7 +121,7 @@ class OverlayTree:
         return ()
 
     def _is_made_again(self, node: Node) -> bool:
-        """Whether the layer also deletes an older entry in the place of this one."""
+        """Whether the layer also deletes an older entry of the same name."""
         directory, _, name = node.path.rpartition(b"/")
         parent = self._tree.lookup(directory) if name else None
         return (
@@ -132,7 +132,7 @@ class OverlayTree:
 
 
 def _whiteout(mark: Node) -> Node:
-    """The device that stands for a mark. It keeps the mark's inode, so it can be found again by number."""
+    """The device that stands for a mark. It has the mark's inode, so it can be found by number."""
     entry = mark.entry
     name = hidden_by(entry.name) or entry.name
     device = entry._replace(

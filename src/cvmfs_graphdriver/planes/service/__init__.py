@@ -1,1 +1,1 @@
-"""The processes of a mount: keeper and server, and the request that starts them."""
+"""The processes of a mount: keeper and server, and the request that they start with."""

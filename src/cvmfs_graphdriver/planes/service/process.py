@@ -1,7 +1,7 @@
-"""What a process that serves a repository makes of itself: where it logs, its cores, its place in the queue.
+"""Operation of a process that serves a repository: where it logs, its CPU cores, its OOM score.
 
-Owns: obeying the settings of operation; one that cannot be obeyed is told, and the repository is served all
-the same. Must not know: what is served.
+Owns: applying ``OperationSettings``. A setting that cannot be applied is logged, and the repository is served
+nevertheless. Must not know: what is served.
 """
 
 import logging
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def configure_logging(settings: OperationSettings) -> None:
-    """Log where the settings say, unless somebody set up logging before, for a terminal."""
+    """Log as configured, unless logging has already been set up for a terminal."""
     root = logging.getLogger()
     if root.handlers:
         return
@@ -33,18 +33,18 @@ def configure_logging(settings: OperationSettings) -> None:
 
 
 def configure_process(settings: OperationSettings) -> None:
-    """Choose the cores, and how early the kernel ends this process when memory runs out."""
+    """Set the CPU cores, and how early the kernel kills this process when memory runs out."""
     try:
         if settings.cores:
             os.sched_setaffinity(0, settings.cores)
         if settings.oom_score is not None:
             Path("/proc/self/oom_score_adj").write_text(f"{settings.oom_score}\n")
     except OSError as error:
-        _log.warning("CVMFS_CPU_AFFINITY or CVMFS_OOM_SCORE_ADJ cannot be obeyed: %s", error.strerror)
+        _log.warning("cannot apply CVMFS_CPU_AFFINITY or CVMFS_OOM_SCORE_ADJ: %s", error.strerror)
 
 
 class _WhenNeeded(logging.Handler):
-    """A handler that is made for the first record: importing it would make each mount wait (4 ms)."""
+    """A handler created with the first record: importing it would delay each mount by 4 ms."""
 
     def __init__(self, make: Callable[[], logging.Handler]) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _WhenNeeded(logging.Handler):
                 self._made = self._make()
                 self._made.setFormatter(self.formatter)
             self._made.handle(record)
-        except Exception:  # noqa: BLE001 - whoever logs should not fail by it; so do logging's own
+        except Exception:  # noqa: BLE001 - logging must never fail, as with the standard handlers
             self.handleError(record)
 
     def close(self) -> None:

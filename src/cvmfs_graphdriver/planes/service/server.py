@@ -1,7 +1,7 @@
 """The process that serves one repository to the kernel.
 
-Owns: what such a process consists of: a client, the tree that is shown, the serving threads, and one more
-that looks for new revisions. Must not know: who forked it, and who forks the next one if it dies.
+Owns: the parts of such a process: a client, the tree that is shown, the serving threads, and one that looks
+for new revisions. Must not know: who forked it, and who forks another if it dies.
 """
 
 import logging
@@ -38,17 +38,17 @@ __all__ = ["serve_repository"]
 _log = logging.getLogger(__name__)
 
 _RESERVED_FILES = 512
-"""Descriptors that are not for users' files: catalogs, connections, the device."""
+"""Descriptors reserved for other than users' files: catalogs, connections, the device."""
 
 _OPEN_FILES = 1024
-"""Opening a file that the kernel asks for again costs less than keeping thousands of them open."""
+"""Opening a file again when the kernel asks for it costs less than keeping thousands open."""
 _SWEEP = 60.0
-"""Seconds between two looks for open files that have left the cache, and that nobody reads."""
+"""Seconds between two searches for open files that have been evicted and are not being read."""
 _UNSEEN = 600.0
-"""Seconds after which the use of a file is to be seen again when files may have to leave the cache soon."""
+"""Seconds after which the use of a file must be noticed again if files may soon be evicted."""
 _BLOCK = 512
 _PAUSE = 1.0
-"""The least time between two looks for a new revision, in seconds."""
+"""The shortest time between two checks for a new revision, in seconds."""
 
 
 def serve_repository(
@@ -56,9 +56,9 @@ def serve_repository(
 ) -> None:
     """Serve through ``device`` until it is unmounted.
 
-    When the repository can be read, ``ready`` is called with the options that the file system should be
-    mounted with, ``suid`` and ``check_permissions``; serving begins when it returns. Raises ClientError,
-    RepositoryError: the repository cannot be read.
+    When the repository can be read, ``ready`` is called with the mount options ``suid`` and
+    ``check_permissions``; serving begins when it returns. Raises ClientError, RepositoryError: the repository
+    cannot be read.
     """
     find = fetched_config_repository(request.etc, request.overrides)
     settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
@@ -74,7 +74,7 @@ def serve_repository(
 
 
 class _Service:
-    """What serves one repository in this process."""
+    """Serves one repository in this process."""
 
     def __init__(
         self, request: MountRequest, client: Client, presentation: PresentationSettings, device: int
@@ -93,7 +93,7 @@ class _Service:
         )
 
     def run(self, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
-        """Serve until the end."""
+        """Serve until the file system is unmounted."""
         server = Server(self._device, self._served(), inflight)
         ready(
             {
@@ -111,7 +111,7 @@ class _Service:
 
     @contextmanager
     def _talk(self, server: Server) -> Iterator[None]:
-        """Answer administrators meanwhile; a mount without that is better than none."""
+        """Answer administrators meanwhile; a mount without the talk socket is better than none."""
         settings = self._client.settings
         talk = Talk(self._client, self._request.target, lambda: self._show_newest(server))
         with ExitStack() as stack:
@@ -122,7 +122,7 @@ class _Service:
             yield
 
     def _served(self) -> Filesystem:
-        """The tree, and the fetch trigger if it was asked for."""
+        """The tree, with the fetch trigger if requested."""
         if not self._request.triggers:
             return self._filesystem
         from cvmfs_graphdriver.planes.erofs.fetching import Fetching, describe_catalog
@@ -168,28 +168,28 @@ class _Service:
     def _statfs(self) -> StatFs:
         totals = self._revision().statfs()
         if not totals.size and not self._request.whiteouts:
-            return StatFs(0, 0, 0, 0, 0, 0)  # what the reference client says of a cache without a limit
+            return StatFs(0, 0, 0, 0, 0, 0)  # as the reference client for a cache without a limit
         return StatFs(totals.size // _BLOCK, totals.free // _BLOCK, totals.files, totals.files)
 
     def _follow(self, server: Server) -> None:
-        """Show new revisions as they come.
+        """Show new revisions as they appear.
 
-        A server that was started anew may show a newer root than its predecessor did, so it begins by
-        letting the kernel forget that one.
+        A newly started server may show a newer root than its predecessor, so it first makes the kernel forget
+        that one.
         """
         server.invalidate_inode(ROOT_NODE)
         while not self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
             try:
                 self._show_newest(server)
             except RevisionError as error:
-                # Nobody may see it any longer; a server that begins anew shows another one, or nothing.
+                # This revision must not be shown any longer; the next server shows another one, or nothing.
                 _log.critical("ending the server: %s", error)
                 os._exit(error.exit_code)
             except CvmfsGraphdriverError as error:
                 _log.warning("cannot look for a new revision: %s", error)
 
     def _tidy(self, server: Server) -> None:
-        """What is needed because the kernel never says that it uses a file, nor that it has done with one."""
+        """Clean up, because the kernel never says that it uses a file or has finished with one."""
         asked = time.monotonic()
         while not self._stop.wait(_SWEEP):
             self._filesystem.close_evicted()
@@ -199,7 +199,7 @@ class _Service:
                     server.invalidate_inode(inode)
 
     def _show_newest(self, server: Server) -> Revision | None:
-        """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh`` does."""
+        """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh``."""
         revision = self._client.refresh()
         if revision is not None:
             _log.info("%s: now showing revision %d", revision.fqrn, revision.number)

@@ -1,1 +1,1 @@
-"""Reading ahead of a walk through a tree, and feeding the kernel's page cache."""
+"""Fetching ahead of a walk through a tree, and feeding the kernel's page cache."""

@@ -1,9 +1,9 @@
-"""Feeding the kernel ahead of who reads: files come into the cache, and into the page cache, unasked.
+"""Feeding the kernel ahead of readers: files are brought into the cache and the page cache unasked.
 
-Owns: what becomes of a guess of ``readahead``: fetching, and handing small files to the kernel as soon as
-they are there and it knows them, so that reading them costs no message. It comes to know them when their
-directory is listed. Every sixteenth file stays to be asked for: that tells how far the reader is. Must not
-know: how files are fetched, how the kernel is given something.
+Owns: acting on the guesses of ``readahead``: files are fetched, and small ones are passed to the kernel as
+soon as they are there and the kernel knows them, so that reading them needs no request. The kernel knows them
+when their directory has been listed. Every sixteenth file is withheld; the request for it shows how far the
+reader is. Must not know: how files are fetched, how the kernel is given content.
 """
 
 import threading
@@ -21,30 +21,30 @@ __all__ = ["Feeder", "Pages"]
 _ASKED_FOR = 16
 _SMALL = 128 << 10
 _EARLY = 4096
-"""So many files wait for their directory to be listed, at most."""
+"""The most files that wait for their directory to be listed."""
 _LISTED = 65536
 _SETTLING = 0.25
-"""Seconds that who lists a directory waits for its files to be handed over, so as not to ask for them."""
+"""Seconds that the listing of a directory waits for its files to be passed on, which saves requests."""
 _BATCH = 64
 _CATCHING_UP = 0.02
-"""Who has caught up with what is being fetched waits for so many files as long as some come in that time."""
+"""A reader who has caught up waits for ``_BATCH`` files, as long as some arrive within this time."""
 
 
 class Pages(Protocol):
     """The kernel's page cache."""
 
     def offer(self, inode: int, size: int, path: str) -> None:
-        """Give it the content of a file, which is at ``path``."""
+        """Give it the content of a file, which is in the file ``path``."""
 
     def settle(self, seconds: float) -> None:
-        """Wait until it has what was offered, at most so long."""
+        """Wait until it has what was offered, at most this long."""
 
     def close(self) -> None:
-        """Give it nothing any more."""
+        """Stop giving it content."""
 
 
 class Feeder:
-    """Guesses and feeds; safe for any number of threads. ``tree`` gives the one that is shown now."""
+    """Guesses and feeds; safe for any number of threads. ``tree`` returns the current tree."""
 
     def __init__(self, tree: Callable[[], Tree], pages: Pages) -> None:
         self._tree = tree
@@ -54,29 +54,29 @@ class Feeder:
         self._lock = threading.Lock()
         self._listed: set[int] = set()
         self._early: dict[int, list[tuple[int, int, str]]] = {}
-        """What can be offered when its directory has been listed, by directory."""
+        """Files to offer when their directory has been listed, by directory."""
         self._early_count = 0
         self._given: set[int] = set()
         self._coming: set[int] = set()
-        """Files that are on their way."""
+        """Files that are being fetched."""
         self._awaited: set[int] = set()
-        """Those among them that somebody has asked for meanwhile."""
+        """Those of them that a reader has asked for meanwhile."""
         self._arrivals = 0
         self._target = 0
-        """At which number of arrivals somebody waits to be woken; 0 if nobody waits."""
+        """The number of arrivals that a reader waits for; 0 if nobody waits."""
         self._batch = threading.Condition(self._lock)
 
     def opened(self, node: Node) -> None:
-        """Somebody reads a file. May wait for some that follow, if it was about to be fetched unasked.
+        """A file is being read. If it was about to be fetched unasked, may wait for some that follow.
 
-        Else who is quicker than the network would ask for one file after the other, each when it comes.
+        Otherwise a reader faster than the network would request one file after another as they arrive.
         """
         self._guesser.submit(lambda: self._follow(node))
         if node.inode in self._coming and self._wait_for_others(node):
             self._pages.settle(_CATCHING_UP)
 
     def listed(self, directory: int) -> None:
-        """Somebody has listed a directory to its end: now the kernel knows its files."""
+        """A directory has been listed to its end: now the kernel knows its files."""
         if self._hand_over(directory):
             self._pages.settle(_SETTLING)
 
@@ -87,7 +87,7 @@ class Feeder:
         return given
 
     def close(self) -> None:
-        """Feed nothing any more."""
+        """Stop feeding."""
         self._guesser.close()
         self._pages.close()
 
@@ -95,17 +95,17 @@ class Feeder:
         return self._tree().children(node)
 
     def _follow(self, node: Node) -> None:
-        self._hand_over(node.parent_inode)  # whoever reads a file there has come to know the others, too
+        self._hand_over(node.parent_inode)  # a reader of one of its files has looked up the others, too
         try:
             nodes = self._guess.opened(node)
             self._coming.update(each.inode for each in nodes if not each.entry.is_chunked)
             if nodes and not self._tree().prefetch(nodes, self._receive):
                 self._guess.missed()
         except CvmfsGraphdriverError:
-            self._guess.missed()  # who really reads there sees the error
+            self._guess.missed()  # a reader will see the error
 
     def _receive(self, node: Node, path: str) -> None:
-        """A file is in the client's cache."""
+        """A file has arrived in the client's cache."""
         size = node.entry.size
         with self._lock:
             awaited = node.inode in self._awaited
@@ -115,7 +115,7 @@ class Feeder:
             if self._target and self._arrivals >= self._target:
                 self._batch.notify_all()
             if awaited or self._arrivals % _ASKED_FOR == 0 or size > _SMALL:
-                return  # giving the kernel a file that it has asked for would wait for our answer
+                return  # to give the kernel a file that it has asked for would wait for our own reply
             if node.parent_inode not in self._listed:
                 if self._early_count < _EARLY:
                     self._early.setdefault(node.parent_inode, []).append((node.inode, size, path))
@@ -125,7 +125,7 @@ class Feeder:
         self._pages.offer(node.inode, size, path)
 
     def _wait_for_others(self, node: Node) -> bool:
-        """Wait for a file, and some that follow; says whether they came."""
+        """Wait for a file and some that follow; says whether they arrived."""
         with self._lock:
             self._coming.discard(node.inode)
             self._awaited.add(node.inode)
@@ -140,7 +140,7 @@ class Feeder:
             return self._arrivals >= target
 
     def _hand_over(self, directory: int) -> bool:
-        """Offer what waited for this directory; says whether there was something."""
+        """Offer the files that waited for this directory; says whether there were any."""
         with self._lock:
             if len(self._listed) >= _LISTED:
                 self._listed.clear()

@@ -1,12 +1,12 @@
-"""A process that gives the kernel whole files for its page cache, unasked, and the end of its pipe.
+"""A process that gives the kernel whole files for its page cache unasked, and the other end of its channel.
 
 Owns: getting content from the client's cache into the kernel's (FUSE_NOTIFY_STORE). Must not know: which
 files, and when.
 
-The kernel may let a process wait with a page until somebody's READ of it is answered, so nobody may ever wait
-for this process without a limit. What it cannot be told at once is dropped: giving files is a favour. It ends
-with its pipe, and it is no reason to keep a mount: the kernel ends one when the last descriptor of its device
-is closed, and this process has one.
+The kernel may make this process wait for a page until a READ of it is answered, so nobody may wait for this
+process without a limit. Messages that cannot be sent at once are dropped: giving files is optional. The
+process has a descriptor of the device, which would keep the mount alive, but it ends when its channel is
+closed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PageCache"]
 
 _DEATHS = 3
-"""A process that has died so many times is not started again."""
+"""A process that has died this many times is not started again."""
 
 
 class PageCache:
@@ -42,12 +42,12 @@ class PageCache:
         self._closing = False
 
     def offer(self, inode: int, size: int, path: str) -> None:
-        """Give the kernel the content of a file, which is at ``path``; it takes it if it knows the inode."""
+        """Give the kernel the content of a file, which is in the file ``path``, if it knows the inode."""
         with self._lock:
             self._send((inode, size, path))
 
     def settle(self, seconds: float) -> None:
-        """Wait until everything that was offered has been given, but at most so long."""
+        """Wait until everything that was offered has been given to the kernel, at most this long."""
         with self._lock:
             if self._child is None:
                 return
@@ -84,7 +84,7 @@ class PageCache:
         return self._child
 
     def _receive(self, child: "Child") -> None:
-        """A thread for as long as the process lives."""
+        """A thread that runs as long as the process."""
         with contextlib.suppress(EOFError):
             while True:
                 ticket = child.channel.receive()
@@ -108,7 +108,7 @@ def _main() -> None:
                 channel.send(message)
                 continue
             inode, size, path = message
-            with contextlib.suppress(OSError):  # evicted since, or the mount is no more
+            with contextlib.suppress(OSError):  # evicted since, or no longer mounted
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     content = os.pread(descriptor, size + 1, 0)

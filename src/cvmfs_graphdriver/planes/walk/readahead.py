@@ -1,12 +1,12 @@
-"""Which files will be read next, guessed from those that were read.
+"""Guesses which files will be read next from those that were read.
 
-Owns: the guess. Who walks a tree (tar, cp, grep) reads files in the order in which they are listed, and
-enters directories as he comes to them; fetching files one by one, he would wait for the network each time.
-A guess needs some right ones before it, and goes no further up in the tree than the reader has been, so that
-a program that reads here and there causes no traffic. Must not know: how anything is fetched.
+Owns: the guess. A program that walks a tree (tar, cp, grep) reads files in the order of listings, and enters
+directories as it comes to them; if files were fetched one by one, it would wait for the network each time. A
+guess needs several right ones before it, and goes no further up in the tree than the reader has been, so that
+a program that reads here and there causes no traffic. Must not know: how files are fetched.
 
-Only some of the files that were guessed need be reported when they are read: they stand for those before
-them. For one thread at a time.
+Not every guessed file has to be reported when it is read: one report stands for those before it. For one
+thread at a time.
 """
 
 from collections import deque
@@ -19,14 +19,14 @@ from cvmfs_graphdriver.client.tree.revision import Node
 __all__ = ["ReadAhead"]
 
 _START = 3
-"""So many files must have been read in order before others are fetched ahead."""
+"""The number of files that must be read in order before others are fetched ahead."""
 _WALK = 16
-"""From so many on, somebody walks the tree: then the guess enters directories, and leaves them."""
+"""From this number on it counts as a walk, and the guess enters and leaves directories."""
 _FILES = 512
 _BYTES = 32 << 20
-"""So much may have been guessed, and not been read yet."""
+"""The most that may have been guessed and not been read yet."""
 _BIG = 8 << 20
-"""Files of more bytes are not guessed."""
+"""Larger files are not guessed."""
 _DIRECTORIES = 64
 _REMEMBERED = 4096
 
@@ -42,7 +42,7 @@ class _Directory:
 
 
 class _Walk:
-    """What one reader is expected to read, and how far he has come."""
+    """What one reader is expected to read, and how far it has come."""
 
     def __init__(self, files: Iterator[Node]) -> None:
         self._files = files
@@ -50,7 +50,7 @@ class _Walk:
         self._bytes = 0
 
     def read(self, inode: int) -> list[int]:
-        """The file was read, hence those before it, too; returns them."""
+        """The file was read, and so were those before it; returns all of them."""
         passed: list[int] = []
         while self._ahead and (not passed or passed[-1] != inode):
             one, size = self._ahead.popleft()
@@ -59,7 +59,7 @@ class _Walk:
         return passed
 
     def more(self, window: int) -> list[Node]:
-        """Further files, so that ``window`` are ahead of the reader; none as long as there are many."""
+        """More files, so that ``window`` are ahead of the reader; none while enough are."""
         if len(self._ahead) > window // 2:
             return []
         found: list[Node] = []
@@ -74,7 +74,7 @@ class _Walk:
 
 
 class ReadAhead:
-    """The guesses for one tree. ``children`` lists a directory, ``node`` finds one by its inode."""
+    """Guesses for one tree. ``children`` lists a directory, ``node`` finds a node by its inode."""
 
     def __init__(self, children: Callable[[Node], Sequence[Node]], node: Callable[[int], Node]) -> None:
         self._children = children
@@ -84,10 +84,10 @@ class ReadAhead:
         self._streak = 0
         self._previous = 0
         self._top = b""
-        """The deepest directory that has all of the files that were read in order."""
+        """The deepest directory that contains all files that were read in order."""
 
     def opened(self, node: Node) -> Sequence[Node]:
-        """A file was opened; returns the files to be fetched."""
+        """A file was opened; returns the files to fetch."""
         walk = self._expected.get(node.inode)
         if walk is not None:
             passed = walk.read(node.inode)
@@ -106,7 +106,7 @@ class ReadAhead:
         return files
 
     def missed(self) -> None:
-        """Nothing that was returned had to be fetched: there is no need to guess for a while."""
+        """None of the returned files had to be fetched: stop guessing for a while."""
         self._streak = 0
         self._expected.clear()
 
@@ -154,7 +154,7 @@ class ReadAhead:
         return directory
 
     def _files_behind(self, node: Node, *, deep: bool) -> Iterator[Node]:
-        """Files in the order of a walk, those behind ``node``; only from its directory unless ``deep``."""
+        """The files that follow ``node`` in a walk; only those in its directory unless ``deep``."""
         while True:
             directory = self._node(node.parent_inode)
             siblings = self._children(directory)

@@ -179,7 +179,7 @@ def test_an_index_is_searched_for_the_platform(
         image = _load(registry, "many:1", Platform.parse(architecture))
         assert str(image.manifest.digest) == digest
         assert _contents(registry, image, repository) == [b"/" + architecture.encode()]
-    with pytest.raises(ImageNotFoundError, match=r"not available for linux/riscv64.*linux/amd64, linux/arm64"):
+    with pytest.raises(ImageNotFoundError, match="not available for linux/riscv64.*amd64, linux/arm64"):
         _load(registry, "many:1", Platform.parse("riscv64"))
 
 

@@ -112,10 +112,10 @@ def test_good_and_bad_uploads(site: Site) -> None:
     with site.service("--interval", "600", "--limit", "1"):
         good = [site.upload(plain), site.upload(packed)]
         bad = {
-            site.upload(plain, "0" * 64): "not its name",
+            site.upload(plain, "0" * 64): "does not match its name",
             site.upload(broken): "",
             site.upload(upwards): "",
-            site.upload(random.Random(0).randbytes(2 << 20)): "more than 1048576 bytes",
+            site.upload(random.Random(0).randbytes(2 << 20)): "exceeds the limit of 1048576 bytes",
         }
         other = site.upload(b"not ours", "README")
         never = "f" * 64
@@ -171,7 +171,7 @@ def test_the_store_goes_away_for_a_while(site: Site, s3: Seaweed) -> None:
         s3.kill()
         reply = urllib3.request("GET", f"{site.url}/status/{'0' * 64}", retries=False, timeout=30.0)
         assert reply.status == 503
-        assert b"check that the S3 store runs" in reply.data
+        assert b"check that the S3 store is running" in reply.data
         s3.start()
         name = site.upload(layer("later"))
         site.await_status(name, "done")

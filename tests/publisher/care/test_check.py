@@ -194,7 +194,7 @@ def test_a_dangling_nested_catalog_is_found(site: Site) -> None:
 
 def test_a_wrong_catalog_size_is_found(site: Site) -> None:
     rewrite(site, lambda sql: sql.execute("UPDATE nested_catalogs SET size = 5"), root=True)
-    assert any("bytes, and 5 where it is referred to" in one for one in site.findings())
+    assert any("bytes, but the reference to it says 5" in one for one in site.findings())
 
 
 def test_a_forged_manifest_is_found(site: Site) -> None:

@@ -241,12 +241,12 @@ def test_a_layer_is_filled_by_the_process_that_made_it(plugin: Plugin) -> None:
     plugin.kill()
     plugin.start()
     rest = tar_of(("the", b"rest"), ("of", b"it"))
-    with pytest.raises(RefusedError, match="restarted while the layer cut was on its way"):
+    with pytest.raises(RefusedError, match="restarted while receiving the layer cut"):
         plugin.apply("cut", rest)
     plugin.call("GraphDriver.Remove", ID="cut")
     plugin.call("GraphDriver.Create", ID="cut")
     assert plugin.apply("cut", rest) == 6
-    with pytest.raises(RefusedError, match="pull or load again"):
+    with pytest.raises(RefusedError, match="pull or load the image again"):
         plugin.apply("cut", rest)
 
 
@@ -275,7 +275,7 @@ def test_a_failed_stream_is_no_stream(plugin: Plugin) -> None:
     plugin.call("GraphDriver.Create", ID="base")
     for arguments, message in (
         ({"ID": "absent"}, "no layer 'absent'"),
-        ({"ID": "base", "Parent": "absent"}, "right below only"),
+        ({"ID": "base", "Parent": "absent"}, "can only be compared with its parent"),
     ):
         status, body = plugin.exchange("GraphDriver.Diff", json.dumps(arguments).encode())
         assert status == 500
@@ -322,7 +322,7 @@ def test_sigterm_ends_it_at_once(plugin: Plugin) -> None:
 
 def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
     for method, arguments, message in (
-        ("GraphDriver.Create", {"ID": "../x"}, "cannot be the id"),
+        ("GraphDriver.Create", {"ID": "../x"}, "is not a valid layer id"),
         ("GraphDriver.Create", {"ID": "x", "Parent": "absent"}, "no layer 'absent'"),
         ("GraphDriver.Create", {}, "has no ID"),
         (
@@ -344,12 +344,16 @@ def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
         (
             "GraphDriver.Init",
             {"Home": str(plugin.home), "Opts": ["overlay2.size=1G"]},
-            "overlay2.size is not supported: .* lies on ",
+            "overlay2.size is not supported: .* is on ",
         ),
         ("GraphDriver.Get", {"ID": "absent"}, "no layer 'absent'"),
-        ("GraphDriver.Nonsense", {}, "no call"),
+        ("GraphDriver.Nonsense", {}, "is not a call"),
         ("GraphDriver.Init", {"Home": "/etc"}, "not below"),
-        ("GraphDriver.Init", {"Home": str(plugin.home), "Opts": ["what.is=this"]}, "'what.is' is unknown"),
+        (
+            "GraphDriver.Init",
+            {"Home": str(plugin.home), "Opts": ["what.is=this"]},
+            "unknown storage-opt 'what.is'",
+        ),
         (
             "GraphDriver.Init",
             {"Home": str(plugin.home), "Opts": ["cvmfsMountMethod=external"]},
@@ -360,7 +364,7 @@ def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
             plugin.call(method, **arguments)
     assert plugin.call("GraphDriver.Exists", ID="x") == {"Exists": False}
     plugin.call("GraphDriver.Create", ID="x")
-    with pytest.raises(RefusedError, match="exists already"):
+    with pytest.raises(RefusedError, match="already exists"):
         plugin.call("GraphDriver.Create", ID="x")
 
 

@@ -143,7 +143,7 @@ def test_a_new_layer_upon_thin_ones_is_published(node: Node) -> None:
 
 @pytest.mark.root
 def test_what_stays_a_normal_layer(node: Node) -> None:
-    assert node.info() == "off: new layers stay normal layers"
+    assert node.info() == "off: new layers remain normal layers"
     layer, members = node.commit(node.container("thin", {"new": "1"}), "thin")
     assert sorted(members) == ["new"]
     write_config(node.plugin.commit, **node.config)
@@ -164,9 +164,9 @@ def test_what_stays_a_normal_layer(node: Node) -> None:
     ("change", "words"),
     [
         ({"Host": "127.0.0.1:1"}, "cannot write s3://127.0.0.1:1/layers/"),
-        ({"PublishStatusURL": "http://127.0.0.1:1/status"}, "cannot ask the publisher"),
+        ({"PublishStatusURL": "http://127.0.0.1:1/status"}, "cannot reach the publisher"),
         ({"AccessSecret": "wrong"}, "SECRET_KEY"),
-        ({"CvmfsRepo": "no name"}, "is no name of a repository"),
+        ({"CvmfsRepo": "no name"}, "is not a valid repository name"),
     ],
 )
 def test_a_publisher_that_fails_stops_no_commit(node: Node, change: dict[str, str], words: str) -> None:
@@ -193,12 +193,12 @@ def test_a_publisher_that_never_answers_is_not_waited_for(
         uploader = LayerUploader(tmp_path / "config")
         content = secrets.token_bytes(100)
         assert uploader.publish(io.BytesIO(content), lambda _: True) is None
-        assert "still says 'publishing'" in uploader.status()[1]
+        assert "still reports 'publishing'" in uploader.status()[1]
         # And one that refuses the layer says why.
         monkeypatch.undo()
         LayerUploads.publish(uploads)
         assert uploader.publish(io.BytesIO(content), lambda _: True) is None
-        assert "more than 10 bytes" in uploader.status()[1] or "still says" in uploader.status()[1]
+        assert "more than 10 bytes" in uploader.status()[1] or "still reports" in uploader.status()[1]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_killed_driver_is_started_again_by_process_1(plugin: Plugin) -> None:
     os.kill(driver, signal.SIGKILL)
     assert plugin.call("GraphDriver.Exists", ID="base") == {"Exists": True}, "the call waits meanwhile"
     assert children(init) != [driver]
-    assert "ended with -9 and is started again" in plugin.log
+    assert "exited with -9 and is restarted" in plugin.log
 
 
 def test_sigterm_ends_process_1_too(plugin: Plugin) -> None:

@@ -31,7 +31,7 @@ def test_what_is_no_size(text: str) -> None:
 
 
 def test_where_there_can_be_no_limits(tmp_path: Path) -> None:
-    with pytest.raises(DriverOptionError, match="lies on extfs"):
+    with pytest.raises(DriverOptionError, match="is on extfs"):
         SizeLimits(tmp_path, "extfs", 1)
     # This is no xfs; but as with one that is mounted without pquota, the kernel refuses.
     with pytest.raises(DriverOptionError, match="has no project quota"):

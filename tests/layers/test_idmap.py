@@ -18,9 +18,9 @@ def test_ranges_are_followed_both_ways() -> None:
     assert Owners(some, IdMap([IdRange(0, 5, 1)])).root == (1000, 5)
 
 
-def test_who_has_no_number_is_told() -> None:
+def test_an_owner_without_an_id_is_reported() -> None:
     some = IdMap([IdRange(0, 1000, 10)])
-    with pytest.raises(UnmappedOwnerError, match="10 owns a file"):
+    with pytest.raises(UnmappedOwnerError, match="owner 10 has no id outside"):
         some.outward(10)
-    with pytest.raises(UnmappedOwnerError, match="999 owns a file"):
+    with pytest.raises(UnmappedOwnerError, match="owner 999 has no id inside"):
         some.inward(999)

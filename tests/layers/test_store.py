@@ -36,7 +36,7 @@ def test_a_parent_is_complete(store: LayerStore) -> None:
 
 def test_an_id_is_taken_once(store: LayerStore) -> None:
     store.create("one", None)
-    with pytest.raises(LayerStateError, match="exists already"):
+    with pytest.raises(LayerStateError, match="already exists"):
         store.create("one", None)
     assert os.listdir(store.home) == ["one"]
 
@@ -67,7 +67,7 @@ def test_a_circle_of_parents_is_damage(store: LayerStore) -> None:
     base = store.create("base", None)
     store.create("top", "base")
     (base.directory / "parent").symlink_to("../top")
-    with pytest.raises(LayerStateError, match="do not end"):
+    with pytest.raises(LayerStateError, match="form a circle"):
         store.ancestry("top")
 
 
@@ -86,7 +86,7 @@ def test_a_complete_layer_is_not_filled_again(store: LayerStore) -> None:
     layer = store.create("base", None)
     layer.begin_filling()
     layer.end_filling(None)
-    with pytest.raises(LayerStateError, match="complete already"):
+    with pytest.raises(LayerStateError, match="already complete"):
         layer.begin_filling()
 
 

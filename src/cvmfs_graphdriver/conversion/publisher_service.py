@@ -1,8 +1,8 @@
-"""The publisher service: publishes uploaded layers, and tells over HTTP what became of them.
+"""The publisher service: publishes uploaded layers, and reports their status over HTTP.
 
-Owns: when to look into the bucket – now and then, and whenever somebody POSTs, as MinIO's notifications of
-buckets do – and ``GET /status/<sha256>`` (format reference, section 18.4). What is POSTed is read by nobody:
-the bucket says what is there. Must not know: how a layer is published.
+Owns: when to look into the bucket – at intervals, and after any POST request, such as MinIO's bucket
+notifications – and ``GET /status/<sha256>`` (format reference, section 18.4). The content of a POST request
+is ignored: the bucket is what counts. Must not know: how a layer is published.
 """
 
 import logging
@@ -27,7 +27,7 @@ _BODY_LIMIT: Final = 1 << 20
 
 
 class PublisherService:
-    """Looks for uploads every ``interval`` seconds, and when it is told that there is one."""
+    """Looks for uploads every ``interval`` seconds, and after ``wake``."""
 
     def __init__(self, uploads: LayerUploads, *, interval: float) -> None:
         self.uploads = uploads
@@ -40,18 +40,18 @@ class PublisherService:
         self._wake.set()
 
     def stop(self) -> None:
-        """Make ``run`` end, once what is being published is."""
+        """Make ``run`` return after the publication in progress."""
         self._end = True
         self._wake.set()
 
     def run(self) -> None:
-        """Publish until ``stop``. What fails is tried again, for that is why there is a service."""
+        """Publish until ``stop``; failures are logged and retried."""
         while not self._end:
             self._wake.clear()
             try:
                 self.uploads.publish()
             except CvmfsGraphdriverError as error:
-                _log.warning("cannot publish now: %s", error)
+                _log.warning("cannot publish, will try again: %s", error)
             self._wake.wait(self._interval)
 
 
@@ -61,7 +61,7 @@ class _Handler(Handler):
 
     def do_GET(self) -> None:
         if not self.path.startswith(_STATUS):
-            self._answer_text(HTTPStatus.NOT_FOUND, "there is only /status/<sha256>")
+            self._answer_text(HTTPStatus.NOT_FOUND, "only /status/<sha256> exists")
             return
         try:
             status = self.server.service.uploads.status(self.path.removeprefix(_STATUS))
@@ -73,7 +73,7 @@ class _Handler(Handler):
     def do_POST(self) -> None:
         length = self.content_length(_BODY_LIMIT)
         if length is None:
-            self._answer_text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a notification is not that long")
+            self._answer_text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the notification is too long")
             return
         self.rfile.read(length)
         self.server.service.wake()
@@ -92,7 +92,7 @@ class _Server(Server):
 
 @contextmanager
 def running_service(service: PublisherService, host: str, port: int) -> Iterator[str]:
-    """Run the service until the block ends; gives its URL. Raises StorageError: the address is taken."""
+    """Run the service until the block ends; yields its URL. Raises StorageError: the address is in use."""
     try:
         server = _Server(listen(host, port), service)
     except OSError as error:

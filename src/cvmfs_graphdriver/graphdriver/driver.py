@@ -1,8 +1,8 @@
 """Docker's graph driver, call by call.
 
 Owns: what each call of the protocol means for layers and their mounts (Docker's "Graph driver plugins" and
-the behaviour of overlay2), and what survives of an Init when this process is killed: Docker makes it once,
-so its arguments are kept beside the layers and read again at the next start. Must not know: HTTP.
+the behaviour of overlay2). Docker sends Init only once, so its arguments are kept beside the layers and read
+again when the driver is restarted. Must not know: HTTP.
 """
 
 import io
@@ -48,7 +48,7 @@ _JOURNAL = ".unanswered"
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """What exists from Init on."""
+    """Everything that exists after Init."""
 
     options: DriverOptions
     backing: Backing
@@ -62,8 +62,8 @@ class _Ready:
 class GraphDriver:
     """The driver below ``base``, the plugin's propagated mount.
 
-    ``make_plane`` is given the driver's home, and who owns containers' files on this disk; ``commit`` is who
-    publishes containers' layers; ``idle`` is how many seconds a repository stays mounted without use.
+    ``make_plane`` takes the driver's home and the owners of containers' files on this disk. ``uploader``
+    publishes containers' layers. An unused repository is unmounted after ``idle`` seconds.
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class GraphDriver:
         }
 
     def recover(self) -> None:
-        """Go on where an earlier process was killed, if there was one."""
+        """Continue where an earlier process was killed, if there was one."""
         kept = self._base / _KEPT
         if kept.exists():
             self._prepare(json.loads(kept.read_bytes()))
             for identity in self._journal.unanswered():
-                self._abandon(identity, "was about to be made, used or removed for Docker, which gave up")
+                self._abandon(identity, "was being created, used or removed when the driver was killed")
                 self._journal.forget(identity)
-            _log.info("went on with the layers in %s", self._now().store.home)
+            _log.info("recovered the layers in %s", self._now().store.home)
 
     def end(self) -> None:
-        """Unmount everything, since what serves repositories ends with the plugin.
+        """Unmount everything, since the processes that serve repositories end with the plugin.
 
-        Docker unmounts it, too, but while it starts the plugin again after a crash of its own: what takes it
-        long there unmounts the place where it sees the new plugin's mounts.
+        Docker would do so too, but when it restarts the plugin after a crash of its own, a slow unmount there
+        can hit the place at which the new plugin's mounts appear.
         """
         if self._ready is not None:
             self._ready.mounts.drop_all()
@@ -123,7 +123,7 @@ class GraphDriver:
         """Carry out one call. Raises CvmfsGraphdriverError, OSError."""
         handler = self._calls.get(call.method)
         if handler is None:
-            raise RequestError(f"{call.method!r} is no call of the graph driver protocol")
+            raise RequestError(f"{call.method!r} is not a call of the graph driver protocol")
         return handler(call)
 
     def _now(self) -> _Ready:
@@ -137,7 +137,7 @@ class GraphDriver:
         arguments = call.arguments()
         self._prepare(arguments)
         for identity in orphaned_init_layers(self._now().store):
-            self._abandon(identity, "has lost its container")
+            self._abandon(identity, "prepares a container that does not exist")
         write_whole_file(self._base / _KEPT, json.dumps(arguments).encode())
         return {}
 
@@ -159,11 +159,11 @@ class GraphDriver:
 
     def _abandon(self, identity: str, why: str) -> None:
         """Remove a layer that Docker does not know."""
-        _log.warning("the layer %s %s: it is removed", identity, why)
+        _log.warning("removing the layer %s, which %s", identity, why)
         self._drop(identity)
 
     def _drop(self, identity: str) -> None:
-        """Unmount a layer whoever uses it, and remove it."""
+        """Unmount a layer even if it is in use, and remove it."""
         now = self._now()
         now.mounts.drop(identity)
         now.store.remove(identity)
@@ -205,7 +205,7 @@ class GraphDriver:
         return {}
 
     def _limit(self, layer: StoredLayer, size: int) -> None:
-        """Limit the size of a new layer, or take it back."""
+        """Limit the size of a new layer; if that fails, remove the layer."""
         try:
             self._now().sizes.limit(layer.directory, size)
         except CvmfsGraphdriverError:
@@ -227,7 +227,7 @@ class GraphDriver:
                 path = now.mounts.get(identity, arguments.get("MountLabel") or "")
         except CvmfsGraphdriverError:
             if identity in self._new and is_init_layer(identity):
-                now.store.remove(identity)  # Docker gives up making the container, and forgets this layer
+                now.store.remove(identity)  # Docker abandons the container, and forgets this layer
             raise
         return {"Dir": str(path)}
 
@@ -238,10 +238,7 @@ class GraphDriver:
         return {}
 
     def _at_risk(self, identity: str) -> AbstractContextManager[None]:
-        """While something happens to a layer which Docker forgets at once if it gets no answer.
-
-        That is one which prepares a container: Docker notes neither before both are there.
-        """
+        """Journal an operation if the layer is one that Docker forgets as soon as a call fails."""
         return self._journal.during(identity) if is_init_layer(identity) else nullcontext()
 
     def _exists(self, call: Call) -> Reply:
@@ -264,8 +261,8 @@ class GraphDriver:
         parent = arguments.get("Parent") or None
         if parent != layer.parent:
             raise LayerStateError(
-                f"a difference can be had to the layer right below only, which for {layer.id} is "
-                f"{layer.parent or 'none'} and not {parent or 'none'}"
+                f"{layer.id} can only be compared with its parent, which is {layer.parent or 'none'} "
+                f"and not {parent or 'none'}"
             )
         published = self._published(layer)
         if published is not None:
@@ -273,9 +270,9 @@ class GraphDriver:
         return Streamed(lambda out: write_diff(layer.diff, out, now.owners))
 
     def _published(self, layer: StoredLayer) -> bytes | None:
-        """The layer of an image that a container's layer becomes if it is published; None if it is not.
+        """Publish a container's layer; returns the thin layer's stream, or None if it is not published.
 
-        Only what lies on thin layers is: an image that is whole in its registry stays so.
+        Only layers above thin layers are published: an image that is complete in its registry remains so.
         """
         if not (layer.is_container and self._uploader.is_configured and any(os.scandir(layer.diff))):
             return None
@@ -290,11 +287,11 @@ class GraphDriver:
         return None if new is None else thin_layer(_upon(below, new).dump())
 
     def _is_visible(self, location: LayerLocation) -> bool:
-        """Whether this node has a revision with that layer, or can get one."""
+        """Whether this node has, or can get, a revision with that layer."""
         try:
             self._now().plane.directory(LayerPath(location.repository, location.path))
         except CvmfsGraphdriverError as error:
-            _log.debug("%s is not here yet: %s", location.url, error)
+            _log.debug("%s is not visible yet: %s", location.url, error)
             return False
         return True
 
@@ -312,11 +309,11 @@ class GraphDriver:
     def _apply_diff(self, call: Call) -> Reply:
         now, identity = self._now(), call.query.get("id", "")
         layer = now.store.get(identity)
-        # When a connection breaks, Docker tries again with what is left of the stream, which may even look
-        # like a whole one. So a layer is filled once, by the process that made it.
+        # When a connection breaks, Docker tries again with the rest of the stream, which may even look like a
+        # complete one. So a layer is filled only once, by the process that created it.
         if identity not in self._new:
             raise LayerStateError(
-                f"the plugin was restarted while the layer {identity} was on its way: pull or load again"
+                f"the plugin was restarted while receiving the layer {identity}: pull or load the image again"
             )
         self._new.remove(identity)
         layer.begin_filling()
@@ -329,9 +326,9 @@ class GraphDriver:
 
 
 def _upon(below: Sequence[ThinImage | None], new: ThinLayer) -> ThinImage:
-    """The thin layer that stands for ``new``, and for all below it if that is thin altogether.
+    """The thin layer that stands for ``new``, and also for the layers below it if all of these are thin.
 
-    ``below`` has None for a normal layer, but something else, too.
+    ``below`` has None for a normal layer; at least one layer is thin.
     """
     thin = [each for each in below if each is not None]
     origin = thin[0].origin
@@ -339,7 +336,7 @@ def _upon(below: Sequence[ThinImage | None], new: ThinLayer) -> ThinImage:
     if len(thin) == len(below):
         parts += [part for each in thin for part in reversed(each.layers)]
     layers: list[ThinLayer] = []
-    for part in parts:  # the uppermost of each is enough
+    for part in parts:  # the uppermost of equal ones suffices
         if all(part.digest != other.digest and part.location != other.location for other in layers):
             layers.append(part)
     return ThinImage(tuple(reversed(layers)), origin)
@@ -354,12 +351,12 @@ def _id_map(arguments: Mapping[str, Any], name: str) -> IdMap:
             ]
         )
     except (TypeError, KeyError, ValueError) as error:
-        raise RequestError(f"{name} are not of the form that Docker gives them: {error!r}") from error
+        raise RequestError(f"{name} do not have the form that Docker uses: {error!r}") from error
 
 
 def _text(arguments: Mapping[str, Any], name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value:
-        # Docker sends an empty request if it tries again after the connection broke.
-        raise RequestError(f"the request has no {name}; if the plugin was restarted just now, try again")
+        # Docker sends an empty request when it retries after a broken connection.
+        raise RequestError(f"the request has no {name}; if the plugin has just been restarted, try again")
     return value

@@ -1,4 +1,4 @@
-"""Errors of the graph driver's face to Docker."""
+"""Errors of the graph driver protocol."""
 
 from typing import ClassVar
 
@@ -14,13 +14,13 @@ __all__ = [
 
 
 class GraphDriverError(CvmfsGraphdriverError):
-    """Base of everything this room raises."""
+    """Base of all errors that this room raises."""
 
     exit_code: ClassVar[int] = 75
 
 
 class RequestError(GraphDriverError):
-    """A request that is not of the protocol's form."""
+    """A request that does not follow the protocol."""
 
     exit_code: ClassVar[int] = 76
 
@@ -32,7 +32,7 @@ class NotInitialisedError(GraphDriverError):
 
 
 class DriverOptionError(GraphDriverError):
-    """A ``storage-opt`` that is unknown, or has a value that it cannot have."""
+    """An unknown ``storage-opt``, or an invalid value."""
 
     exit_code: ClassVar[int] = 78
 

@@ -1,4 +1,4 @@
-"""What the host must have: the checks that Docker makes for overlay2, and what ``docker info`` says of it.
+"""The host's requirements: the checks that Docker makes for overlay2, and what ``docker info`` shows.
 
 Owns: file system names, d_type, the kernel's version. Must not know: layers.
 """
@@ -21,20 +21,20 @@ _NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}
 
 @dataclass(frozen=True, slots=True)
 class Backing:
-    """The file system that layers lie on."""
+    """The file system that holds the layers."""
 
     name: str
     d_type: bool
 
 
 def kernel_version() -> tuple[int, int]:
-    """Major and minor number of the running kernel."""
+    """Major and minor version of the running kernel."""
     match = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def check_host(home: Path, *, override_kernel_check: bool) -> Backing:
-    """Check that overlayfs can work below ``home``. Raises UnsupportedHostError: it cannot, and why."""
+    """Check that overlayfs can work below ``home``. Raises UnsupportedHostError with the reason."""
     if kernel_version() < _LEAST_KERNEL and not override_kernel_check:
         raise UnsupportedHostError(
             f"Linux {os.uname().release} is too old for overlay mounts of several layers; "
@@ -43,19 +43,19 @@ def check_host(home: Path, *, override_kernel_check: bool) -> Backing:
     name = mount_of(home).filesystem.decode()
     if name.partition(".")[0] in _UNFIT:
         raise UnsupportedHostError(
-            f"{home} lies on {name}, on which overlayfs cannot write: move Docker's data root to ext4 or xfs"
+            f"{home} is on {name}, which overlayfs cannot write to: move Docker's data root to ext4 or xfs"
         )
     backing = Backing(_NAMES.get(name, name), _has_d_type(home))
     if not backing.d_type:
         raise UnsupportedHostError(
-            f"{home} lies on a {name} without d_type, on which overlayfs shows deleted files: "
-            "make the file system anew with d_type (xfs: mkfs.xfs -n ftype=1)"
+            f"{home} is on a {name} file system without d_type, on which overlayfs shows deleted files: "
+            "recreate the file system with d_type (xfs: mkfs.xfs -n ftype=1)"
         )
     return backing
 
 
 def _has_d_type(directory: Path) -> bool:
-    """Whether listing a directory tells what its entries are."""
+    """Whether a directory listing includes the types of the entries."""
     with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as scratch:
         os.mkdir(f"{scratch}/probe")
         with os.scandir(scratch) as entries:

@@ -1,10 +1,10 @@
-"""Calls that Docker may never get an answer to: written down before they are carried out.
+"""A journal of calls in progress, to which Docker may never get an answer.
 
-Owns: which layers are being made or removed, or prepare a container. Docker sends a call once: if the driver
-is killed in the middle, the second attempt comes with an empty body (moby, pkg/plugins/client.go), is
-refused, and Docker forgets the layer. So what was being made when the driver died is nobody's, as is what was
-being removed. What was made may be Docker's an instant later, so it stands here no longer then. Must not
-know: how layers are made and removed.
+Owns: which layers are being created, removed, or used to prepare a container. If the driver is killed during
+a call, Docker's retry has an empty body (moby, pkg/plugins/client.go) and is refused, so Docker forgets the
+layer. Therefore a layer that is still in the journal when the driver starts belongs to nobody. An entry is
+removed before the answer is sent, since Docker may use the layer from then on. Must not know: how layers are
+created and removed.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Identities in a directory, a file each; safe for any number of threads."""
+    """Layers' ids in a directory, one file each; thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     @contextmanager
     def during(self, identity: str) -> Iterator[None]:
-        """Have it written down while something happens to a layer."""
+        """Keep an entry for a layer during the block."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._directory / identity).touch()
         try:
@@ -31,12 +31,12 @@ class Journal:
             self.forget(identity)
 
     def forget(self, identity: str) -> None:
-        """Nothing happens to it any more."""
+        """Remove the entry."""
         with suppress(OSError):
             (self._directory / identity).unlink()
 
     def unanswered(self) -> Iterator[str]:
-        """What had begun when an earlier process died."""
+        """The layers that were in use when an earlier process died."""
         with suppress(FileNotFoundError):
             for path in list(self._directory.iterdir()):
                 yield path.name

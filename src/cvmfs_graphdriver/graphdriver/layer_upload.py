@@ -1,7 +1,7 @@
-"""Handing a new layer to the publisher, so that it lies in a repository like those below it.
+"""Uploading a new layer to the publisher, which adds it to a repository like the layers below it.
 
 Owns: the configuration (``config.json`` in the mount ``minio_ext_config``), the upload, and the wait for the
-publisher service (format reference, section 18.4). Must not know: what a layer is made of.
+publisher service (format reference, section 18.4). Must not know: what a layer contains.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ __all__ = ["LayerUploader", "UploadSettings"]
 _log = logging.getLogger(__name__)
 
 _FILE: Final = "config.json"
-_LIMIT: Final = 1 << 16
+_CONFIG_LIMIT: Final = 1 << 16
 _BUCKET: Final = "layers"
 _PATIENCE: Final = 600.0
-"""Seconds that publishing may take, and seeing it on this node after that."""
+"""Seconds until the layer must be published and visible on this node."""
 _UNKNOWN: Final = 60.0
-"""Seconds that the publisher may know nothing of an upload."""
+"""Seconds until the publisher must have noticed an upload."""
 _POLL: Final = 0.5
-_REPLY: Final = 4096
+_REPLY_LIMIT: Final = 4096
 _STATUS: Final = "PublishStatusURL"
 
 
 @dataclass(frozen=True, slots=True)
 class UploadSettings:
-    """Where layers are uploaded, and who says what became of them."""
+    """Where layers are uploaded to, and which URL reports their status."""
 
     store: S3Settings
     repository: str
@@ -51,7 +51,7 @@ class UploadSettings:
         """Read ``config.json`` in ``directory``; None if there is none. Raises UploadError."""
         file = directory / _FILE
         try:
-            data = file.read_bytes()[: _LIMIT + 1]
+            data = file.read_bytes()[: _CONFIG_LIMIT + 1]
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -61,30 +61,30 @@ class UploadSettings:
             texts = [values[name] for name in ("AccessKey", "AccessSecret", "Host", "CvmfsRepo", _STATUS)]
             https = values.get("SSL", False)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UploadError(f"{file} is not of the form that it should have: {error!r}") from error
+            raise UploadError(f"{file} is not a valid configuration: {error!r}") from error
         if not all(isinstance(text, str) and text for text in texts) or not isinstance(https, bool):
-            raise UploadError(f"{file}: all values are texts, and SSL is true or false")
+            raise UploadError(f"{file}: all values must be strings, except SSL, which is true or false")
         key, secret, host, repository, status_url = texts
         if not REPOSITORY_NAME.fullmatch(repository):
-            raise UploadError(f"{file}: CvmfsRepo {repository!r} is no name of a repository")
+            raise UploadError(f"{file}: CvmfsRepo {repository!r} is not a valid repository name")
         if urlsplit(status_url).scheme not in {"http", "https"}:
-            raise UploadError(f"{file}: PublishStatusURL {status_url!r} is no URL")
+            raise UploadError(f"{file}: PublishStatusURL {status_url!r} is not a valid URL")
         store = S3Settings(host, _BUCKET, key, secret, https=https, acl="", timeout=30.0)
         return cls(store, repository, status_url.rstrip("/"))
 
 
 class LayerUploader:
-    """Publishes layers as ``config.json`` in ``directory`` says, if there is one."""
+    """Uploads layers as configured by ``config.json`` in ``directory``, if that exists."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._problem = ""
 
     def publish(self, tar: BinaryIO, is_visible: Callable[[LayerLocation], bool]) -> ThinLayer | None:
-        """Have the layer in ``tar`` published; it is there for this node when this returns.
+        """Upload the layer in ``tar`` and wait until it is published and visible on this node.
 
-        Returns None if it has to stay a normal layer: nobody has configured a publisher, or it fails, which
-        ``status`` tells of then. A commit is worth more than where its layer lies.
+        Returns None if it must remain a normal layer: no publisher is configured, or publishing fails, which
+        ``status`` then reports. A failure here must not make ``docker commit`` fail.
         """
         try:
             settings = UploadSettings.load(self._directory)
@@ -93,7 +93,7 @@ class LayerUploader:
             published = _publish(settings, tar, is_visible)
         except CvmfsGraphdriverError as error:
             self._problem = f"{error} ({time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())})"
-            _log.warning("a new layer stays on this node, for it could not be published: %s", error)
+            _log.warning("a new layer remains on this node, since it could not be published: %s", error)
             return None
         self._problem = ""
         _log.info("published %s", published.location.url)
@@ -101,19 +101,19 @@ class LayerUploader:
 
     @property
     def is_configured(self) -> bool:
-        """Whether somebody wants layers to be published."""
+        """Whether new layers are to be published."""
         return (self._directory / _FILE).exists()
 
     def status(self) -> tuple[str, str]:
-        """What an administrator should see, without asking the network."""
+        """A row for ``docker info``, made without network access."""
         try:
             settings = UploadSettings.load(self._directory)
         except UploadError as error:
             return "Commit Through S3", f"degraded: {error}"
         if settings is None:
-            return "Commit Through S3", "off: new layers stay normal layers"
+            return "Commit Through S3", "off: new layers remain normal layers"
         if self._problem:
-            return "Commit Through S3", f"degraded: the last layer stayed a normal one: {self._problem}"
+            return "Commit Through S3", f"degraded: the last layer could not be published: {self._problem}"
         return "Commit Through S3", f"to {settings.repository} by {settings.store.host}"
 
 
@@ -143,28 +143,30 @@ def _publish(
             if status == "publishing":
                 known = time.monotonic()
             if time.monotonic() > min(deadline, known + _UNKNOWN):
-                raise UploadError(f"the publisher at {settings.status_url} still says {status!r} of {name}")
+                raise UploadError(
+                    f"the publisher at {settings.status_url} still reports {status!r} for {name}"
+                )
             time.sleep(_POLL)
     while not is_visible(location):
         if time.monotonic() > deadline:
-            raise UploadError(f"{location.url} was published, but cannot be seen on this node")
+            raise UploadError(f"{location.url} was published, but is not visible on this node")
         time.sleep(_POLL * 4)
     return ThinLayer(ContentDigest.parse(f"sha256:{name}"), location)
 
 
 def _ask(http: urllib3.PoolManager, settings: UploadSettings, name: str) -> str:
-    """What the publisher says of an upload. Raises UploadError: it says nothing."""
+    """The status of an upload. Raises UploadError: the publisher does not answer."""
     url = f"{settings.status_url}/{name}"
     try:
         reply = http.request("GET", url, preload_content=False)
         try:
-            text = reply.read(_REPLY).decode("utf-8", "replace").strip()
+            text = reply.read(_REPLY_LIMIT).decode("utf-8", "replace").strip()
         finally:
             reply.close()
     except urllib3.exceptions.HTTPError as error:
         raise UploadError(
-            f"cannot ask the publisher at {url}: {innermost(error)}; check that it runs"
+            f"cannot reach the publisher at {url}: {innermost(error)}; check that it is running"
         ) from error
     if reply.status != 200:
-        raise UploadError(f"the publisher at {url} answers {reply.status}: {text[:300]}")
+        raise UploadError(f"the publisher at {url} answered with {reply.status}: {text[:300]}")
     return text

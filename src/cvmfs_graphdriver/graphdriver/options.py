@@ -1,6 +1,6 @@
-"""The driver's options, as they stand in ``storage-opts`` of daemon.json.
+"""The driver's options: ``storage-opts`` in daemon.json.
 
-Owns: names, values and what is refused. Must not know: what they are used for.
+Owns: their names and valid values. Must not know: what they are used for.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ class DriverOptions:
 
     override_kernel_check: bool = False
     size: int = 0
-    """The most bytes that a container's layer may have; 0: no limit."""
+    """The maximum size of a container's layer in bytes; 0 for no limit."""
 
     @classmethod
     def parse(cls, options: Iterable[str]) -> Self:
         """Read ``name=value`` options; a prefix such as ``overlay2.`` is part of the name.
 
-        Raises DriverOptionError: an unknown option, or a value that it cannot have.
+        Raises DriverOptionError: an unknown option, or an invalid value.
         """
         check, size = False, 0
         for option in options:
@@ -41,7 +41,7 @@ class DriverOptions:
                     _check_method(value)
                 case _:
                     raise DriverOptionError(
-                        f"storage-opt {name!r} is unknown; known are overlay2.override_kernel_check, "
+                        f"unknown storage-opt {name!r}; the known ones are overlay2.override_kernel_check, "
                         "overlay2.size and cvmfsMountMethod"
                     )
         return cls(check, size)
@@ -61,8 +61,8 @@ def _check_method(value: str) -> None:
             return
         case "external":
             raise DriverOptionError(
-                "storage-opt cvmfsMountMethod=external is not supported: a repository that others mount "
-                "shows deletions of layers as files; leave the option out, the plugin mounts what it needs"
+                "storage-opt cvmfsMountMethod=external is not supported: in a repository that is mounted by "
+                "others, whiteouts appear as files; omit the option, the plugin mounts what it needs"
             )
         case _:
             raise DriverOptionError(f"storage-opt cvmfsMountMethod must be internal, not {value!r}")

@@ -1,10 +1,10 @@
-"""The plugin's process: a graph driver behind a unix socket, until it is told to end.
+"""The plugin's process: a graph driver behind a unix socket.
 
-Owns: start, end, signals, and that no failure of a call ends the process. Must not know: what calls mean.
+Owns: start, end, signals, and that no failed call ends the process. Must not know: what calls mean.
 
-As process 1 of the plugin's container it has more duties, which a parent of its own does for it: to heed
-SIGTERM, for which process 1 has no default, to reap what ends as an orphan, and to start the driver again if
-it is killed; the processes that serve repositories go on meanwhile, so containers do not notice.
+As process 1 of the plugin's container it forks and becomes a supervisor: it forwards SIGTERM, which process 1
+ignores by default, reaps orphans, and restarts the driver if it is killed. The processes that serve
+repositories keep running meanwhile, so containers do not notice.
 """
 
 import logging
@@ -28,7 +28,7 @@ __all__ = ["run_plugin"]
 _log = logging.getLogger(__name__)
 
 _PAUSE = 0.2
-"""Seconds before a killed driver is started again."""
+"""Seconds before a killed driver is restarted."""
 
 
 def run_plugin(
@@ -39,18 +39,18 @@ def run_plugin(
     *,
     idle: float = IDLE,
 ) -> None:
-    """Serve ``socket`` until SIGTERM or SIGINT; layers lie below ``base``.
+    """Serve ``socket`` until SIGTERM or SIGINT, with layers below ``base``.
 
     Unused repositories are unmounted after ``idle`` seconds.
     """
-    listener = listen(socket)  # before there is a driver: while one is started anew, calls wait for it
+    listener = listen(socket)  # before the driver exists, so that calls wait while one is restarted
     alone = os.getpid() == 1
     if alone:
         _become_init()
     driver = GraphDriver(base, make_plane, uploader, idle=idle)
     failure = _guard(driver.recover)
     if failure:
-        _log.error("cannot go on with the layers of before: %s", failure["Err"])
+        _log.error("cannot recover the layers: %s", failure["Err"])
 
     def answer(call: Call) -> Reply | Streamed:
         replies: list[Reply | Streamed] = []
@@ -72,7 +72,7 @@ def run_plugin(
 
 
 def _guard(action: Callable[[], None], what: str = "the graph driver") -> Reply | None:
-    """Run an action; a failure becomes the reply that tells Docker of it."""
+    """Run an action; returns the reply that reports its failure, if it fails."""
     try:
         action()
     except CvmfsGraphdriverError as error:
@@ -81,19 +81,19 @@ def _guard(action: Callable[[], None], what: str = "the graph driver") -> Reply 
     except OSError as error:
         _log.warning("%s: %s", what, error)
         return {"Err": f"{what}: {error}"}
-    except Exception as error:  # noqa: BLE001 - the outermost loop of a daemon: tell, and go on
+    except Exception as error:  # noqa: BLE001 - the outermost loop of a daemon: report it and continue
         _log.exception("%s failed unexpectedly", what)
         return {"Err": f"{what} failed unexpectedly: {error!r}; please report this with the plugin's log"}
     return None
 
 
 def _become_init() -> None:
-    """Go on in a child; this process stays behind until the child has ended as it was told to."""
-    told = False
+    """Continue in a child; this process supervises it until it has ended as requested."""
+    requested = False
 
     def pass_on(number: int, _: object) -> None:
-        nonlocal told
-        told = True
+        nonlocal requested
+        requested = True
         with suppress(ProcessLookupError):
             os.kill(child, number)
 
@@ -104,14 +104,14 @@ def _become_init() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pass_on)
         code = _wait_for(child)
-        if told or code == 0:
+        if requested or code == 0:
             os._exit(code & 0xFF)
-        _log.error("the graph driver ended with %d and is started again", code)
+        _log.error("the graph driver exited with %d and is restarted", code)
         time.sleep(_PAUSE)
 
 
 def _wait_for(child: int) -> int:
-    """Reap whatever ends until ``child`` does; returns how it ended."""
+    """Reap processes until ``child`` ends; returns its exit code."""
     while True:
         pid, status = os.wait()
         if pid == child:

@@ -1,7 +1,7 @@
-"""How large containers' layers may grow: ``--storage-opt size=`` and ``overlay2.size``.
+"""Size limits of containers' layers: ``--storage-opt size=`` and ``overlay2.size``.
 
-Owns: the form of sizes, the rules of overlay2 for when there can be limits, and which project each layer is.
-Must not know: how the kernel is asked.
+Owns: the syntax of sizes, overlay2's rules for when limits are possible, and which project each layer has.
+Must not know: the kernel's interface.
 """
 
 import os
@@ -18,11 +18,11 @@ __all__ = ["SizeLimits", "parse_size"]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp])?i?b?", re.IGNORECASE)
 _UNITS = "kmgtp"
 _FIRST_PROJECT = 1 << 24
-"""Docker's own drivers count from 1; nobody shall share a project."""
+"""Docker's own drivers count from 1; projects must not be shared."""
 
 
 def parse_size(name: str, text: str) -> int:
-    """A size in bytes, as Docker reads it: ``10G``, ``1.5 gb``, ``4096``. Raises DriverOptionError."""
+    """Parse a size as Docker does: ``10G``, ``1.5 gb``, ``4096``. Returns bytes. Raises DriverOptionError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise DriverOptionError(f"{name} must be a size such as 10G, not {text[:80]!r}")
@@ -31,9 +31,9 @@ def parse_size(name: str, text: str) -> int:
 
 
 class SizeLimits:
-    """The limits of the layers in ``home``. Limits need xfs with project quotas, as with overlay2.
+    """The limits of the layers in ``home``. As with overlay2, they require xfs with project quotas.
 
-    Raises DriverOptionError: there is a ``default`` size, but there cannot be limits.
+    Raises DriverOptionError: a ``default`` size is given, but limits are not possible.
     """
 
     def __init__(self, home: Path, filesystem: str, default: int = 0) -> None:
@@ -48,11 +48,11 @@ class SizeLimits:
             self._last = max([self._last, *map(self._project, home.glob("*/diff"))])
 
     def wanted(self, options: Mapping[str, str], *, container: bool) -> int:
-        """The limit for a new layer with these options, in bytes; 0 for none. Raises DriverOptionError."""
+        """The limit in bytes for a new layer with these options; 0 for none. Raises DriverOptionError."""
         size = self._default if container else 0
         for name, value in options.items():
             if name.lower() != "size":
-                raise DriverOptionError(f"unknown option {name}: --storage-opt knows size only")
+                raise DriverOptionError(f"unknown option {name}: --storage-opt supports size only")
             if not container:
                 raise DriverOptionError("--storage-opt size is only supported for ReadWrite Layers")
             if self.obstacle:
@@ -80,9 +80,9 @@ class SizeLimits:
             raise DriverOptionError(f"cannot limit the size of {layer}: {error.strerror}") from error
 
     def _find_obstacle(self, filesystem: str) -> str:
-        """Why there cannot be limits; empty if there can."""
+        """Why limits are not possible; empty if they are."""
         if filesystem != "xfs":
-            return f"{self._home} lies on {filesystem}"
+            return f"{self._home} is on {filesystem}"
         home = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             limit_project(home, _FIRST_PROJECT, 0)

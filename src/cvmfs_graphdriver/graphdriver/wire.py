@@ -1,8 +1,8 @@
-"""The graph driver plugin protocol's bytes: HTTP/1.1 with JSON over a unix socket.
+"""The wire format of the graph driver plugin protocol: HTTP/1.1 with JSON over a unix socket.
 
-Owns: chunked request bodies, streamed replies, and the forms of a failure: ``{"Err": …}`` before a reply has
-begun, with an HTTP status that says so where Docker would take any reply for a stream; a broken-off stream
-after. Follows Docker's "Graph driver plugins" (docs: engine/extend). Must not know: what any call does.
+Owns: chunked request bodies, streamed replies, and how failures are reported: ``{"Err": …}`` before a reply
+has begun, with an HTTP error status where Docker expects a stream; afterwards by an incomplete stream.
+Follows Docker's "Graph driver plugins" (docs: engine/extend). Must not know: what any call does.
 """
 
 import json
@@ -35,14 +35,14 @@ Reply = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A reply that is a byte stream: ``write`` is called with the place to write it to."""
+    """A reply that is a byte stream: ``write`` is called with the file to write it to."""
 
     write: Callable[[BufferedIOBase], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: ``method`` is what follows the slash, e.g. ``GraphDriver.Get``."""
+    """One request; ``method`` is its path without the slash, e.g. ``GraphDriver.Get``."""
 
     method: str
     query: Mapping[str, str]
@@ -58,12 +58,12 @@ class Call:
         except ValueError as error:
             raise RequestError(f"{self.method}: the request is not JSON: {error}") from error
         if not isinstance(document, dict):
-            raise RequestError(f"{self.method}: the request is no JSON object")
+            raise RequestError(f"{self.method}: the request is not a JSON object")
         return document
 
 
 class BodyReader(BufferedIOBase):
-    """A request's body, of a known length or in chunks (RFC 9112, section 7.1)."""
+    """A request's body, with a known length or in chunks (RFC 9112, section 7.1)."""
 
     def __init__(self, source: BufferedIOBase, *, length: int | None, chunked: bool) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class BodyReader(BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end. Raises RequestError: the body is cut short."""
+        """Up to ``size`` bytes, fewer only at the end. Raises RequestError: the body is truncated."""
         wanted = size if size is not None and size >= 0 else None
         pieces: list[bytes] = []
         total = 0
@@ -86,7 +86,7 @@ class BodyReader(BufferedIOBase):
                 continue
             data = self._source.read(min(self._left, 1 << 20, (wanted or 1 << 20) - (total if wanted else 0)))
             if not data:
-                raise RequestError("the request's body is cut short")
+                raise RequestError("the request's body is truncated")
             self._left -= len(data)
             if not self._chunked and not self._left:
                 self._ended = True
@@ -102,7 +102,7 @@ class BodyReader(BufferedIOBase):
         return data
 
     def drain(self) -> None:
-        """Read what nobody wanted, so that the connection can go on."""
+        """Read and discard the rest, so that the connection can be used again."""
         while self.read(1 << 20):
             pass
 
@@ -113,7 +113,7 @@ class BodyReader(BufferedIOBase):
         try:
             self._left = int(line.partition(b";")[0], 16)
         except ValueError as error:
-            raise RequestError("the request's body is not chunked as it should be") from error
+            raise RequestError("the request's body has an invalid chunk") from error
         if not self._left:
             self._ended = True
             while self._source.readline(_LINE_LIMIT) not in (b"\r\n", b"\n", b""):
@@ -121,7 +121,7 @@ class BodyReader(BufferedIOBase):
 
 
 class _ChunkWriter(BufferedIOBase):
-    """A reply's body in chunks, begun when the first bytes come."""
+    """A reply's body in chunks, begun with the first bytes."""
 
     def __init__(self, out: BufferedIOBase, begin: Callable[[], None]) -> None:
         super().__init__()
@@ -183,13 +183,13 @@ class _Handler(Handler):
         if failure is None:
             out.end()
         elif out.begun:
-            self.close_connection = True  # an end without the last chunk is how a stream says "broken"
+            self.close_connection = True  # the missing last chunk tells Docker that the stream is broken
         else:
             self._send(failure, failed_stream=True)
 
 
 def listen(place: Path) -> socket.socket:
-    """A socket at ``place`` on which Docker's connections wait until a server takes them."""
+    """A listening socket at ``place``; Docker's connections wait until a server accepts them."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -209,11 +209,11 @@ class PluginServer(Server):
         answer: Callable[[Call], Reply | Streamed],
         guard: Callable[[Callable[[], None]], Reply | None],
     ) -> None:
-        """``answer`` never raises; ``guard`` runs an action and gives the failure's reply, if it fails."""
+        """``answer`` never raises; ``guard`` runs an action and returns a reply if it fails."""
         super().__init__(listener, _Handler)
         self.answer = answer
         self.guard = guard
 
     def stop(self) -> None:
-        """End ``serve_forever``, from any thread or a signal handler."""
+        """End ``serve_forever``; may be called from any thread or a signal handler."""
         threading.Thread(target=self.shutdown, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a layer is on disk: its directories, its chain, its thin parents.
+"""Layers on disk and as mounts: their directories, their chains, the thin layers among them.
 
-Knows no protocol: neither Docker's nor containerd's.
+Must not know: protocols, neither Docker's nor containerd's.
 """

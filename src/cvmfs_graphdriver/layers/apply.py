@@ -1,11 +1,11 @@
-"""A layer's tar stream on its way into a layer's directory.
+"""Unpacking a layer's tar stream into the layer's directory.
 
 Owns: what each entry becomes on disk. The rules are those of Docker's overlay2 driver: whiteouts get
 overlayfs' form, later entries replace earlier ones, directories get their times last, and the root directory
-keeps the attributes it was made with. A whiteout speaks of lower layers only (OCI image specification): what
-the same layer has under that name stays, and nothing older shines through it. The stream is hostile: nothing
-is created but through descriptors of directories inside the layer, no link is followed on the way, and
-attributes that overlayfs would obey are escaped. Must not know: where the stream comes from.
+keeps its attributes. A whiteout applies to lower layers only (OCI image specification): an entry of
+the same layer under that name remains, and hides everything below it. The stream is untrusted: entries are
+created only through descriptors of directories inside the layer, no link is followed, and attributes that
+overlayfs would interpret are escaped. Must not know: where the stream comes from.
 """
 
 import errno
@@ -45,21 +45,21 @@ __all__ = ["apply_layer"]
 _THIN = b"/thin.json"
 _READ = 1 << 20
 _LONGEST_PATH = 65_535
-"""Containers make deeper trees than a path leads to. A limit there must be: each level costs the more."""
+"""Containers create trees deeper than PATH_MAX. There is a limit since the cost of each level grows."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _SPECIAL = {
     EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
     EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
     EntryKind.FIFO: stat.S_IFIFO,
 }
-_IGNORED_XATTR_ERRORS = (errno.ENOTSUP, errno.EPERM)  # as Docker does: the file system has no such thing
+_IGNORED_XATTR_ERRORS = (errno.ENOTSUP, errno.EPERM)  # as Docker does: the file system does not support it
 
 
 def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, ThinImage | None]:
     """Unpack the tar stream ``source`` into the empty directory ``diff``.
 
-    Returns the bytes in its files, and what the layer stands for if it is a thin one. Raises ApplyError: the
-    stream is broken or hostile, the disk is full; UnmappedOwnerError. The directory is then worthless.
+    Returns the number of bytes in its files, and its descriptor if it is a thin layer. Raises ApplyError: the
+    stream is damaged or hostile, or the disk is full; UnmappedOwnerError. The directory is then unusable.
     """
     root = os.open(diff, _DIRECTORY | os.O_CLOEXEC)
     try:
@@ -80,15 +80,15 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
         raise ApplyError(f"the layer is refused: {error}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ApplyError(f"there is no space left in {diff} for the layer") from error
+            raise ApplyError(f"no space left in {diff} for the layer") from error
         name = os.fsdecode(error.filename) if error.filename else str(diff)
-        raise ApplyError(f"cannot unpack {name} of the layer: {error.strerror}") from error
+        raise ApplyError(f"cannot unpack {name} from the layer: {error.strerror}") from error
     finally:
         os.close(root)
 
 
 class _Unpacking:
-    """One run into one directory."""
+    """Unpacking one layer into one directory."""
 
     def __init__(self, root: int, owners: Owners) -> None:
         self._root = root
@@ -118,19 +118,19 @@ class _Unpacking:
                 self._make(parent, name, path, entry, read)
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the directory that is open."""
         if self._parent is not None:
             os.close(self._parent[1])
             self._parent = None
 
     def finish(self) -> None:
-        """Give directories their times, which no later entry changes any more."""
+        """Set the times of directories, once no further entry can change them."""
         with Directories() as opened:
             for path, time in self._times.items():
                 os.utime(opened.open(Part(b"/proc/self/fd/%d" % self._root, path)), ns=(time, time))
 
     def _open_parent(self, path: bytes) -> int:
-        """The directory that an entry goes to; entries of one directory mostly come one after the other."""
+        """The parent of an entry, kept open since entries of one directory usually follow each other."""
         if self._parent is None or self._parent[0] != path:
             descriptor = self._open_below(path) or self._open_directory(path)
             self.close()
@@ -138,7 +138,7 @@ class _Unpacking:
         return self._parent[1]
 
     def _open_below(self, path: bytes) -> int | None:
-        """The same if it lies right below the one before: in a deep tree, the way from the root is long."""
+        """The same if its parent is open, which saves walking a deep tree from its root."""
         where, _, name = path.rpartition(b"/")
         if self._parent is None or self._parent[0] != where or not name:
             return None
@@ -147,7 +147,7 @@ class _Unpacking:
         return None
 
     def _open_directory(self, path: bytes) -> int:
-        """A directory of the layer; missing ones are made as Docker makes them."""
+        """A directory of the layer; missing ones are created as Docker does."""
         with suppress(FileNotFoundError):
             return open_beneath(self._root, path, _DIRECTORY)
         directory = open_beneath(self._root, b"", _DIRECTORY)
@@ -190,13 +190,13 @@ class _Unpacking:
     def _make(
         self, parent: int, name: bytes, path: bytes, entry: LayerEntry, read: Callable[[int], bytes]
     ) -> None:
-        """Create anything but a directory. Raises FileExistsError, before it has read any content."""
+        """Create anything but a directory. Raises FileExistsError before reading any content."""
         kind = entry.kind
         if kind is EntryKind.FILE:
             self._file(parent, name, path, entry, read)
         elif kind is EntryKind.HARD_LINK:
             self._link(parent, name, entry.linkname[1:])
-            self._describe(parent, name, path, entry)  # as Docker does: what comes last, counts for all names
+            self._describe(parent, name, path, entry)  # as Docker does: the last entry counts for all names
         else:
             if kind is EntryKind.SYMLINK:
                 os.symlink(entry.linkname, name, dir_fd=parent)
@@ -234,7 +234,7 @@ class _Unpacking:
             os.close(directory)
 
     def _describe(self, parent: int, name: bytes, path: bytes, entry: LayerEntry) -> None:
-        """Owner, mode, extended attributes and time; the order matters, since chown drops setuid bits."""
+        """Set owner, mode, extended attributes and time; the order matters, since chown drops setuid bits."""
         os.chown(name, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
         is_link = entry.kind is EntryKind.HARD_LINK
         is_symlink = entry.kind is EntryKind.SYMLINK or (is_link and _is_symlink(parent, name))
@@ -250,11 +250,11 @@ class _Unpacking:
         return self._owners.users.outward(entry.uid), self._owners.groups.outward(entry.gid)
 
     def _replace(self, parent: int, name: bytes) -> None:
-        """Make room for an entry, whatever an earlier one of the layer put there."""
+        """Remove what an earlier entry of the layer created under this name."""
         was_directory, size = _clear(parent, name)
         self.size -= size
         if was_directory:
-            # Directories are gone: no descriptor and no time of theirs may be used any more.
+            # Forget the times recorded for directories that no longer exist.
             inside = (self._parent[0] + b"/" if self._parent and self._parent[0] else b"") + name
             self._times = {
                 path: time
@@ -283,7 +283,7 @@ def _time(entry: LayerEntry) -> int:
 def _set_xattrs(where: bytes | int, path: bytes, entry: LayerEntry) -> None:
     for key, value in entry.xattrs.items():
         try:
-            # A path is below a descriptor and of what this run has just made: nothing there is a link.
+            # The path goes through a descriptor to what has just been created: no component is a link.
             if isinstance(where, int):
                 os.setxattr(where, escape_xattr(key), value)
             else:
@@ -303,7 +303,7 @@ def _make_opaque(parent: int, name: bytes) -> None:
 
 
 def _clear(parent: int, name: bytes) -> tuple[bool, int]:
-    """Remove what has this name; says whether it was a directory, and how many bytes of files are gone."""
+    """Remove what has this name; returns whether it was a directory, and the bytes of files removed."""
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(name, dir_fd=parent)

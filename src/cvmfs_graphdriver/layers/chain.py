@@ -1,9 +1,9 @@
-"""From a layer to the directories that are laid over one another for it.
+"""From a layer to the directories that are stacked for it.
 
-Owns: the order, and what a thin layer means in it. A thin layer is a promise: its own directory holds nothing
-but ``thin.json``, and what counts for everything above it is the layers that this names. Only when the
-thin layer itself is mounted (as Docker does to read a layer's files again for a push), its own directory
-lies on top. Must not know: how a repository gets mounted.
+Owns: the order, and how a thin layer is resolved. The directory of a thin layer contains only ``thin.json``;
+for layers above it, the layers named there take its place. Only when the thin layer itself is mounted (as
+Docker does to read a layer's files for a push), its own directory is on top. Must not know: how a repository
+is mounted.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ __all__ = ["Source", "sources_above", "sources_of"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One directory of a chain: on this disk, or in a repository."""
+    """One directory of a stack: on this disk, or in a repository."""
 
     directory: Path | None = None
     location: LayerLocation | None = None
@@ -30,10 +30,10 @@ class Source:
 
 
 def sources_above(ancestry: Sequence[StoredLayer]) -> list[Source]:
-    """What lies below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError.
+    """The directories below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError.
 
-    A thin layer may name what the thin layers below it name, too, so that it can be understood alone: each
-    is taken once, at its uppermost place, which hides all of it below; and overlayfs takes none twice.
+    A thin layer may also name the layers of the thin layers below it, so that it is complete by itself. Each
+    directory is used once, at its topmost position: overlayfs refuses duplicates, and lower ones are hidden.
     """
     found: list[Source] = []
     for layer in ancestry:
@@ -51,7 +51,7 @@ def sources_above(ancestry: Sequence[StoredLayer]) -> list[Source]:
 
 
 def sources_of(ancestry: Sequence[StoredLayer]) -> list[Source]:
-    """The layer ``ancestry[0]`` itself and what lies below it, from the top to the base."""
+    """The directories of the layer ``ancestry[0]`` and of those below it, from the top to the base."""
     top = ancestry[0]
     below = sources_above(ancestry) if top.thin is not None else sources_above(ancestry[1:])
     return [Source(directory=top.diff), *below]

@@ -1,9 +1,9 @@
-"""What a layer changes, compared with the layers below it, as Docker reports it.
+"""The changes a layer makes to the layers below it, as Docker reports them.
 
-Owns: what counts as a change. The rules are those of Docker's own comparison of two mounted trees, which
-``overlay2`` uses, too: content is not read, times of directories do not count, and a directory in which
-something has changed is reported itself. Only what lies in layers that the two trees do not share is looked
-at. Must not know: how layers are mounted.
+Owns: what counts as a change. The rules are those of Docker's comparison of two mounted trees, which
+``overlay2`` also uses: content is not read, times of directories are ignored, and a directory in which
+something has changed is reported itself. Only layers that the two trees do not share are examined. Must not
+know: how layers are mounted.
 """
 
 import os
@@ -24,7 +24,7 @@ _SECOND = 1_000_000_000
 
 
 class ChangeKind(IntEnum):
-    """The numbers of Docker's API."""
+    """Kinds of changes with their numbers in Docker's API."""
 
     MODIFIED = 0
     ADDED = 1
@@ -40,16 +40,16 @@ class Change:
 
 
 def changes(new: Merged, old: Merged) -> list[Change]:
-    """What makes ``new`` out of ``old``, a directory before what is in it. Raises OSError."""
+    """The changes from ``old`` to ``new``, a directory before its contents. Raises OSError."""
     with Directories() as opened:
         return _Comparison(opened).run(new, old)
 
 
 @dataclass(slots=True)
 class _Frame:
-    """A directory on the way: what is still to be compared in it, and whether something in it differs.
+    """A directory in progress: the names still to be compared, and whether anything in it differs.
 
-    ``at`` is its own place among the changes found.
+    ``at`` is its own position among the changes found.
     """
 
     path: bytes
@@ -62,7 +62,7 @@ class _Frame:
 
 
 class _Comparison:
-    """One run. It does not call itself: directories may be nested deeper than Python's calls."""
+    """One comparison. It is not recursive: directories may be nested deeper than Python's stack allows."""
 
     def __init__(self, opened: Directories) -> None:
         self._opened = opened
@@ -90,7 +90,7 @@ class _Comparison:
         return _Frame(path, new, old, sorted(names, reverse=True))
 
     def _compare(self, frame: _Frame, name: bytes) -> _Frame | None:
-        """Compare one name; returns what is to be done before the next one."""
+        """Compare one name; returns a directory that is to be compared before the next name."""
         now, before = frame.new.child(name, self._opened), frame.old.child(name, self._opened)
         path = frame.path + b"/" + name
         kind = None
@@ -137,7 +137,7 @@ def _differ(now: MergedEntry, before: MergedEntry) -> bool:
 
 
 def _same_time(one: int, other: int) -> bool:
-    """Whole seconds may be what an archive has left of a time."""
+    """Compare times; if either is in whole seconds, as from an archive, only the seconds count."""
     if one // _SECOND != other // _SECOND:
         return False
     return one == other or not one % _SECOND or not other % _SECOND
@@ -149,14 +149,14 @@ def _entries(directory: int) -> list[os.DirEntry[str]]:
 
 
 def size_of(diff: Path) -> int:
-    """The bytes in a layer's own files, hard links counted once."""
+    """The number of bytes in a layer's own files; hard links are counted once."""
     seen = set()
     total = 0
     pending = [Part(os.fsencode(diff))]
     with Directories() as opened:
         while pending:
             here = pending.pop()
-            # What a running container removes meanwhile does not count.
+            # A running container may remove files meanwhile.
             with suppress(FileNotFoundError, NotADirectoryError, PathEscapeError):
                 for entry in _entries(opened.open(here)):
                     if entry.is_dir(follow_symlinks=False):

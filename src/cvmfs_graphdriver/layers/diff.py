@@ -1,13 +1,13 @@
-"""A layer's directory as a layer's tar stream.
+"""Packing a layer's directory as a tar stream.
 
-Owns: the way back from overlayfs' form to the OCI image specification's: deletions become ``.wh.`` files, an
-opaque directory gets its mark, names of one inode become hard links. What goes into a header is what
-Docker puts there: whole seconds, and of the extended attributes file capabilities and the user's own.
+Owns: the conversion from overlayfs' form to that of the OCI image specification: whiteouts become ``.wh.``
+files, an opaque directory gets its mark, and names of one inode become hard links. Headers contain what
+Docker writes: times in whole seconds, file capabilities, and extended attributes of the ``user.`` namespace.
 Must not know: where the stream goes.
 
-A container may be running, and change what is read (``docker commit --pause=false``). So everything is looked
-at through a descriptor, which stays with what it was opened for, and opened without following a link. What
-vanishes is left out; a file that shrinks meanwhile is filled up with zeros, as the header has gone out.
+A running container may change the files meanwhile (``docker commit --pause=false``). Therefore each is opened
+without following links and then accessed through its descriptor. Files that vanish are omitted; a file that
+shrinks is padded with zeros, since its header has already been written.
 """
 
 import os
@@ -41,7 +41,7 @@ _GONE = (FileNotFoundError, NotADirectoryError, PathEscapeError)
 
 
 def write_diff(diff: Path, out: BufferedIOBase, owners: Owners) -> None:
-    """Write the layer in ``diff`` to ``out``. Raises OSError of either, UnmappedOwnerError."""
+    """Write the layer in ``diff`` to ``out``. Raises OSError, UnmappedOwnerError."""
     with (
         tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
         Directories() as opened,
@@ -50,7 +50,7 @@ def write_diff(diff: Path, out: BufferedIOBase, owners: Owners) -> None:
 
 
 class _Packing:
-    """One run over one layer. It does not call itself: directories may be nested deeper than calls."""
+    """Packing one layer. It is not recursive: directories may be nested deeper than Python's stack allows."""
 
     def __init__(self, root: Part, opened: Directories, tar: tarfile.TarFile, owners: Owners) -> None:
         self._root = root
@@ -60,7 +60,7 @@ class _Packing:
         self._links: dict[int, str] = {}
 
     def run(self) -> None:
-        """Everything, in the order of names, each directory before what is in it."""
+        """Write all entries in the order of their names, each directory before its contents."""
         pending = [(self._root, self._names(self._root))]
         while pending:
             here, names = pending[-1]
@@ -81,14 +81,14 @@ class _Packing:
                 pending.append((here.below(name), self._names(here.below(name))))
 
     def _names(self, directory: Part) -> list[bytes]:
-        """The last first."""
+        """The names in a directory, in reverse order."""
         try:
             return sorted(map(os.fsencode, os.listdir(self._opened.open(directory))), reverse=True)
         except _GONE:
             return []
 
     def _entry(self, here: Part, name: bytes, descriptor: int) -> bool:
-        """Write one entry; says whether it is a directory, whose content is to follow."""
+        """Write one entry; returns whether it is a directory, whose contents are to follow."""
         path = here.below(name).path
         status = os.fstat(descriptor)
         kind = stat.S_IFMT(status.st_mode)
@@ -98,7 +98,7 @@ class _Packing:
             self._tar.addfile(mark)
             return False
         if kind not in _TYPES:
-            return False  # a socket means nothing without its process
+            return False  # a socket is useless without its process
         header = self._header(path, descriptor, status)
         if kind == stat.S_IFDIR:
             self._tar.addfile(header)
@@ -141,7 +141,7 @@ class _Packing:
 
 
 class _Filled:
-    """A file that never ends: what is missing of it is zeros."""
+    """A file that never ends: it is continued with zeros."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
@@ -152,19 +152,19 @@ class _Filled:
 
 
 def _place(descriptor: int) -> bytes:
-    """A path to what was opened, wherever it is now; also to a symbolic link itself."""
+    """A path to the opened file itself, even if it was moved or is a symbolic link."""
     return b"/proc/self/fd/%d" % descriptor
 
 
 def _xattrs(path: bytes) -> dict[str, str]:
-    """The attributes that belong into a layer, as records of a header."""
+    """The attributes that belong in a layer, as header records."""
     found = {}
     for name in os.listxattr(path):
         if name != _CAPABILITY and not name.startswith("user."):
             continue
         value = os.getxattr(path, name)
         if name == _CAPABILITY and value[_REVISION] == _WITH_ROOT:
-            # Who is root in a user namespace of this machine means nothing elsewhere.
+            # The root user of a namespace on this machine is meaningless elsewhere.
             value = value[:_REVISION] + bytes([_PLAIN]) + value[_REVISION + 1 : _PLAIN_SIZE]
         found[_XATTR + name] = value.decode("utf-8", "surrogateescape")
     return found

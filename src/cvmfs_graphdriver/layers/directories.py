@@ -1,7 +1,7 @@
-"""Directories of layers by their paths, opened so that nobody who changes the layer can lead us astray.
+"""Opening directories of layers, safely even if a container changes the layer at the same time.
 
-Owns: opening them below the layer's root, through no link, at any depth; and keeping those open that were
-used last. Must not know: what is looked for in them.
+Owns: opening them below the layer's root, following no link, at any depth, and a cache of the most recently
+used ones. Must not know: what they are opened for.
 """
 
 import os
@@ -22,12 +22,12 @@ class Part(NamedTuple):
     path: bytes = b""
 
     def below(self, name: bytes) -> "Part":
-        """A directory in this one."""
+        """A subdirectory."""
         return Part(self.root, self.path + b"/" + name if self.path else name)
 
 
 class Directories:
-    """Open directories; use it in a ``with`` statement, in one thread."""
+    """Open directories; for use in a ``with`` statement and in one thread."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Part, int] = OrderedDict()
@@ -41,9 +41,9 @@ class Directories:
         self._open.clear()
 
     def open(self, part: Part) -> int:
-        """A descriptor that is good until a few others have been opened.
+        """A descriptor that remains valid until a few other directories have been opened.
 
-        Raises OSError: there is no such directory (any more), or it is none.
+        Raises OSError: the directory does not exist (any more), or is not a directory.
         """
         known = self._open.get(part)
         if known is not None:
@@ -52,7 +52,7 @@ class Directories:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         if part.path:
             where, _, name = part.path.rpartition(b"/")
-            above = self._open.get(Part(part.root, where))  # in a deep tree, the way from the top is long
+            above = self._open.get(Part(part.root, where))  # saves walking a deep tree from its root
             if above is not None:
                 descriptor = open_beneath(above, name, flags)
             else:

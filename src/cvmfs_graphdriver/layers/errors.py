@@ -8,30 +8,30 @@ __all__ = ["ApplyError", "LayerError", "LayerStateError", "NoSuchLayerError", "U
 
 
 class LayerError(CvmfsGraphdriverError):
-    """Base of everything this room raises."""
+    """Base of all errors that this room raises."""
 
     exit_code: ClassVar[int] = 70
 
 
 class NoSuchLayerError(LayerError):
-    """A layer, or a parent that it needs, is not on this disk."""
+    """A layer, or one of its parents, is not on this disk."""
 
     exit_code: ClassVar[int] = 71
 
 
 class LayerStateError(LayerError):
-    """What is on the disk contradicts the request, or cannot be changed."""
+    """The state on disk contradicts the request, or cannot be changed."""
 
     exit_code: ClassVar[int] = 72
 
 
 class ApplyError(LayerError):
-    """A layer's content cannot be taken in: it is hostile, broken, or does not fit on the disk."""
+    """A layer cannot be unpacked: it is hostile or damaged, or the disk is full."""
 
     exit_code: ClassVar[int] = 73
 
 
 class UnmappedOwnerError(LayerError):
-    """A file's owner has no number in the user namespace of containers."""
+    """A file's owner has no id in the user namespace of containers."""
 
     exit_code: ClassVar[int] = 74

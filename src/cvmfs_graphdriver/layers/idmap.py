@@ -1,7 +1,7 @@
-"""Who owns a container's files on this disk, if containers have user namespaces.
+"""Owners of containers' files on this disk, if containers have user namespaces.
 
-Owns: the mapping of numbers inside a container to numbers outside, in ranges as user_namespaces(7) has them.
-Must not know: who decides on the ranges.
+Owns: the mapping between user and group ids inside and outside of containers, in ranges as described in
+user_namespaces(7). Must not know: where the ranges come from.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ __all__ = ["IdMap", "IdRange", "Owners"]
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """``size`` numbers from ``inside`` on are those from ``outside`` on."""
+    """``size`` ids starting at ``inside`` correspond to those starting at ``outside``."""
 
     inside: int
     outside: int
@@ -23,27 +23,27 @@ class IdRange:
 
 @dataclass(frozen=True, slots=True)
 class IdMap:
-    """Ranges of user or of group numbers; without any, all numbers are the same inside and outside."""
+    """Ranges of user or group ids; without any, ids are the same inside and outside."""
 
     ranges: Sequence[IdRange] = ()
 
     def outward(self, number: int) -> int:
-        """The number outside for one inside. Raises UnmappedOwnerError."""
+        """The id outside for an id inside. Raises UnmappedOwnerError."""
         if not self.ranges:
             return number
         for each in self.ranges:
             if 0 <= number - each.inside < each.size:
                 return number - each.inside + each.outside
-        raise UnmappedOwnerError(f"{number} owns a file, but has no number outside of containers' namespace")
+        raise UnmappedOwnerError(f"a file's owner {number} has no id outside of the containers' namespace")
 
     def inward(self, number: int) -> int:
-        """The number inside for one outside. Raises UnmappedOwnerError."""
+        """The id inside for an id outside. Raises UnmappedOwnerError."""
         if not self.ranges:
             return number
         for each in self.ranges:
             if 0 <= number - each.outside < each.size:
                 return number - each.outside + each.inside
-        raise UnmappedOwnerError(f"{number} owns a file, but has no number inside containers' namespace")
+        raise UnmappedOwnerError(f"a file's owner {number} has no id inside the containers' namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +55,5 @@ class Owners:
 
     @property
     def root(self) -> tuple[int, int]:
-        """Who outside is root inside."""
+        """The ids outside of the root user and group inside."""
         return self.users.outward(0), self.groups.outward(0)

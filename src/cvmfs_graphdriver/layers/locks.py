@@ -1,6 +1,6 @@
-"""A lock for each of many names, kept only while somebody holds it or waits for it.
+"""A lock for each of many names, which exists only while it is held or waited for.
 
-Owns: the counting. Must not know: what is locked.
+Must not know: what is locked.
 """
 
 import threading
@@ -11,7 +11,7 @@ __all__ = ["NamedLocks"]
 
 
 class NamedLocks:
-    """Locks that come into being when they are asked for; safe for any number of threads."""
+    """Locks that are created on demand; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class NamedLocks:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        """Be the only one who holds ``name``. Not reentrant."""
+        """Hold the lock ``name``. Not reentrant."""
         with self._lock:
             lock, uses = self._used.get(name, (threading.Lock(), 0))
             self._used[name] = lock, uses + 1

@@ -1,7 +1,7 @@
-"""Directories of several layers as overlayfs merges them, looked at without mounting anything.
+"""Directories of several layers as overlayfs merges them, examined without mounting anything.
 
-Owns: overlayfs' rules of what is visible (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
-directories"). Must not know: whose layers they are, nor what is done with what is found.
+Owns: overlayfs' rules of visibility (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
+directories"). Must not know: which layers they are, nor what the result is used for.
 """
 
 import os
@@ -18,12 +18,12 @@ __all__ = ["Merged", "MergedEntry", "is_opaque"]
 
 
 _GONE = (FileNotFoundError, NotADirectoryError, PathEscapeError)
-"""What becomes of a directory while somebody works in it: it is removed, or something else is put there."""
+"""Raised if a container removes or replaces a directory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergedEntry:
-    """Something visible: where it really lies, its status, and for a directory all that is merged in it."""
+    """A visible entry: its actual location, its status, and for a directory the directories merged in it."""
 
     place: Part
     status: os.stat_result
@@ -31,13 +31,13 @@ class MergedEntry:
 
 
 class Merged:
-    """A directory as a list of directories of layers, the topmost first; bytes are layers' roots."""
+    """A directory as a list of layers' directories, the topmost first; bytes are layers' roots."""
 
     def __init__(self, parts: Iterable[Part | bytes] = ()) -> None:
         self.parts = tuple(Part(part) if isinstance(part, bytes) else part for part in parts)
 
     def child(self, name: bytes, opened: Directories) -> MergedEntry | None:
-        """What is visible under this name."""
+        """The entry that is visible under this name, if any."""
         found: list[Part] = []
         top: os.stat_result | None = None
         for part in self.parts:
@@ -52,7 +52,7 @@ class Merged:
             if not stat.S_ISDIR(status.st_mode):
                 if top is None:
                     return MergedEntry(place, status, Merged())
-                break  # a file below a directory is hidden, with all below it
+                break  # a file below a directory is hidden, as is everything below it
             top = top or status
             found.append(place)
             if is_opaque(b"/proc/self/fd/%d/%b" % (directory, name)):
@@ -60,7 +60,7 @@ class Merged:
         return None if top is None else MergedEntry(found[0], top, Merged(found))
 
     def names(self, opened: Directories) -> set[bytes]:
-        """Every name that one of the directories has, also if it is not visible."""
+        """All names in the directories, visible or not."""
         found: set[bytes] = set()
         for part in self.parts:
             with suppress(*_GONE):
@@ -68,7 +68,7 @@ class Merged:
         return found
 
     def beyond(self, other: "Merged") -> "Merged":
-        """The part above what both have in common at the bottom."""
+        """The directories above those that both have in common at the bottom."""
         shared = 0
         for mine, theirs in zip(reversed(self.parts), reversed(other.parts), strict=False):
             if mine != theirs:
@@ -78,7 +78,7 @@ class Merged:
 
 
 def is_opaque(path: bytes) -> bool:
-    """Whether a directory of a layer hides what the layers below have in it."""
+    """Whether a layer's directory hides the same directory of the layers below."""
     try:
         return os.getxattr(path, OPAQUE_XATTR) == OPAQUE_VALUE
     except OSError:

@@ -1,11 +1,11 @@
-"""Layers as they are mounted: one overlay mount per layer, however many ask for it.
+"""Mounts of layers: one overlay mount per layer, however many users it has.
 
-Owns: how often each layer is in use, what its mount consists of, which repositories are in use for it and
-when one that no layer needs is let go, and what becomes of mounts that an earlier process left. Must not
-know: protocols; how a repository is mounted.
+Owns: how often each layer is in use, what its mount consists of, which repositories it uses, when an unused
+repository is released, and what happens to the mounts of an earlier process. Must not know: protocols; how a
+repository is mounted.
 
-A mount point exists only while something is mounted there: when the kernel removes the directory, it takes
-the mount away in all other mount namespaces, too, where it could still hold the layer.
+A mount point exists only while something is mounted there: removing the directory also ends the mount in all
+other mount namespaces, where it could otherwise keep the layer busy.
 """
 
 import errno
@@ -34,12 +34,12 @@ __all__ = ["IDLE", "LayerMounts"]
 _log = logging.getLogger(__name__)
 
 IDLE = 300.0
-"""Seconds that a repository stays mounted after its last layer: the next container starts at once."""
+"""Seconds that an unused repository remains mounted, so that the next container starts quickly."""
 
 
 @dataclass(slots=True)
 class _Mounted:
-    """A mounted layer: how many use it, where it is, and which repositories it is made of."""
+    """A mounted layer: its number of users, its mount point, and the repositories it uses."""
 
     uses: int
     path: Path
@@ -47,7 +47,7 @@ class _Mounted:
 
 
 class LayerMounts:
-    """The mounts of one store's layers; safe for any number of threads."""
+    """The mounts of one store's layers; thread-safe."""
 
     def __init__(self, store: LayerStore, plane: Plane, *, idle: float = IDLE) -> None:
         self._store = store
@@ -59,9 +59,9 @@ class LayerMounts:
         self._releases: dict[str, threading.Timer] = {}
 
     def adopt(self) -> None:
-        """Take over what an earlier process left mounted; what is dead or nobody's is unmounted.
+        """Take over the mounts of an earlier process; those that are dead or of no layer are unmounted.
 
-        Docker counts a layer that it finds mounted as one use more than it asks for: so do we.
+        An adopted mount counts as one use that nobody has requested, as in Docker.
         """
         for mount in mounts_below(self._store.home):
             path = Path(os.fsdecode(mount.mount_point))
@@ -73,13 +73,13 @@ class LayerMounts:
             if known and _is_alive(path) and all(map(self._plane.answers, repositories)):
                 self._mounted[identity] = _Mounted(1, path, repositories)
             else:
-                _log.info("unmounting %s, which an earlier process left", path)
+                _log.info("unmounting %s, left by an earlier process", path)
                 _unmount(path)
 
     def get(self, identity: str, label: str = "") -> Path:
-        """The directory where the layer with all below it can be seen; ``put`` gives it back.
+        """The directory that shows the layer merged with those below it; to be released with ``put``.
 
-        A layer that is complete is mounted for reading. ``label`` is the SELinux label of what is in it.
+        A complete layer is mounted read-only. ``label`` is the SELinux label of its files.
         Raises LayerError, PlaneError, KernelError.
         """
         with self._layers.hold(identity):
@@ -92,7 +92,7 @@ class LayerMounts:
             return known.path
 
     def put(self, identity: str) -> None:
-        """Give back what ``get`` gave; the last one unmounts it. Raises KernelError."""
+        """Release what ``get`` returned; the last release unmounts it. Raises KernelError."""
         with self._layers.hold(identity):
             known = self._mounted.get(identity)
             if known is not None:
@@ -101,7 +101,7 @@ class LayerMounts:
                     self._end(identity, known)
 
     def drop(self, identity: str) -> None:
-        """Unmount a layer whoever uses it, since it is going to be removed."""
+        """Unmount a layer even if it is in use, since it is about to be removed."""
         with self._layers.hold(identity):
             known = self._mounted.get(identity)
             if known is not None:
@@ -119,12 +119,12 @@ class LayerMounts:
             umount(mount.mount_point, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
 
     def view(self, identity: str) -> Merged:
-        """A layer with all below it, to look at without mounting it."""
+        """The layer merged with those below it, without mounting it."""
         ancestry = self._store.ancestry(identity)
         return self._merged([Source(directory=ancestry[0].diff), *sources_above(ancestry[1:])])
 
     def view_below(self, identity: str | None) -> Merged:
-        """What a child of the layer stands on."""
+        """The same for what a child of the layer has below it."""
         return self._merged(sources_above(self._store.ancestry(identity))) if identity else Merged()
 
     def _merged(self, sources: Sequence[Source]) -> Merged:
@@ -156,7 +156,7 @@ class LayerMounts:
                 lower += part.layers
                 data += part.data
                 options |= part.options
-            if not data:  # whatever the kernel's defaults are, an upper directory must hold all changes
+            if not data:  # whatever the kernel's defaults, the upper directory must contain all changes
                 options |= plain_options()
             upper, work = (None, None) if complete else (layer.diff, layer.work)
             layer.merged.mkdir(mode=0o700, exist_ok=True)
@@ -175,7 +175,7 @@ class LayerMounts:
         self._release_later(known.repositories)
 
     def _release_later(self, names: Iterable[str]) -> None:
-        """Let repositories go after a while, unless a layer needs them by then."""
+        """Release repositories after a while, unless a layer uses them by then."""
         with self._lock:
             for name in names:
                 if name in self._releases:
@@ -193,9 +193,9 @@ class LayerMounts:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether no layer of a mount is a repository that has lost its server.
+    """Whether all repositories in a mount still have their servers.
 
-    To say that there is no such name, the kernel must ask every layer.
+    To look up a name that does not exist, the kernel must ask every layer.
     """
     try:
         os.lstat(path / f".{secrets.token_hex(16)}")
@@ -212,7 +212,7 @@ def _unmount(path: Path) -> None:
     except MountError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise
-        _log.info("%s was unmounted by somebody else", path)
+        _log.info("%s was unmounted by another process", path)
     except OSError as error:
         _log.warning("cannot remove the mount point %s: %s", path, error.strerror)
 
@@ -220,7 +220,7 @@ def _unmount(path: Path) -> None:
 def _layer_path(source: Source) -> LayerPath:
     location = source.location
     if location is None:
-        raise TypeError("a source is a directory or a location")
+        raise TypeError("the source is not in a repository")
     return LayerPath(location.repository, location.path)
 
 

@@ -1,7 +1,7 @@
-"""Removing a directory with all that is in it, however deep it is and whoever is busy in it.
+"""Removing a directory recursively, at any depth and even if it is in use.
 
-Owns: that no link is followed, no mount entered, and no number of nested directories too large: those that
-lie deep are moved to the top first. Must not know: what is removed.
+Owns: that no link is followed and no mount entered, and that nesting has no limit: deep directories are moved
+to the top first. Must not know: what is removed.
 """
 
 import os
@@ -13,13 +13,13 @@ __all__ = ["remove_directory"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH = 50
-"""Nested directories that are removed where they lie."""
+"""The depth up to which directories are removed in place."""
 
 
 def remove_directory(parent: int, name: bytes, refused: Callable[[OSError], None]) -> int:
-    """Remove the directory ``name`` of the open directory ``parent``; returns the bytes of files it had.
+    """Remove ``name`` from the open directory ``parent``; returns the number of bytes in its files.
 
-    ``refused`` is told what cannot be removed; the rest is gone all the same.
+    ``refused`` is called for everything that cannot be removed; the rest is removed nevertheless.
     """
     removal = _Removal(parent, os.fstat(parent).st_dev, refused)
     removal.directory(parent, name, name, 0)
@@ -29,7 +29,7 @@ def remove_directory(parent: int, name: bytes, refused: Callable[[OSError], None
 
 
 class _Removal:
-    """One run; ``moved`` has deep directories that were moved to ``top``, and where they were."""
+    """One removal; ``moved`` maps deep directories that were moved to ``top`` to their original paths."""
 
     def __init__(self, top: int, device: int, refused: Callable[[OSError], None]) -> None:
         self._top = top
@@ -60,7 +60,7 @@ class _Removal:
 
     def _content(self, descriptor: int, path: bytes, depth: int) -> None:
         if os.fstat(descriptor).st_dev != self._device:
-            return  # a mount: the directory below it cannot be removed
+            return  # a mount: its mount point cannot be removed
         for name in map(os.fsencode, os.listdir(descriptor)):
             inside = path + b"/" + name
             try:

@@ -1,20 +1,19 @@
-"""Layers on disk: which there are, whose child each one is, what kind it is.
+"""Layers on disk: which exist, their parents and their kinds.
 
-Owns: the directory ``<home>`` of a graph driver, in which the state on disk is the only truth:
+Owns: the directory ``<home>`` of a graph driver, where all state is on disk:
 
-    <home>/<id>/diff/     what the layer itself holds, in overlayfs' form
+    <home>/<id>/diff/     the layer's own files, in overlayfs' form
     <home>/<id>/work/     overlayfs' work directory
-    <home>/<id>/merged/   where the layer with everything below it is mounted; absent while it is not
+    <home>/<id>/merged/   the mount point of the layer and those below it; absent while it is not mounted
     <home>/<id>/parent    a symbolic link to the layer below; absent for a base layer
-    <home>/<id>/filling   present while a layer's content is taken in
-    <home>/<id>/complete  present once the layer never changes again
-    <home>/<id>/container present for a layer that belongs to a container, and not to an image
-    <home>/<id>/thin.json present for a thin layer: which layers of repositories it stands for
-    <home>/.new-*         a layer that is being made or removed; rubbish, once nobody does
+    <home>/<id>/filling   present while the layer is being filled
+    <home>/<id>/complete  present once the layer does not change any more
+    <home>/<id>/container present if the layer belongs to a container rather than to an image
+    <home>/<id>/thin.json present for a thin layer: the layers in repositories that it stands for
+    <home>/.new-*         a layer that is being created or removed; garbage after a crash
 
-A layer appears by a rename to its id and disappears by a rename away from it. What a process that was killed
-had begun to fill is rubbish, too: whoever sent the content has to begin anew. Must not know: mounts,
-protocols.
+A layer appears by a rename to its id and disappears by a rename away from it. A layer that was being filled
+when its process was killed is garbage too: the sender has to start again. Must not know: mounts, protocols.
 """
 
 import errno
@@ -43,7 +42,7 @@ _DEPTH_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """One layer's place on disk."""
+    """One layer's directory."""
 
     id: str
     directory: Path
@@ -64,70 +63,70 @@ class StoredLayer:
     def parent(self) -> str | None:
         """The id of the layer below."""
         try:
-            # A link, since a power failure cannot leave it empty, as it can a file.
+            # A link, since a power failure cannot leave it empty, unlike a file.
             return os.readlink(self.directory / "parent").rpartition("/")[2]
         except FileNotFoundError:
             return None
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing may write to the layer any more."""
+        """Whether the layer must not be written to any more."""
         return (self.directory / "complete").exists()
 
     @property
     def is_container(self) -> bool:
-        """Whether the layer is a container's own: what it holds becomes an image's layer by a copy only."""
+        """Whether the layer belongs to a container; it becomes an image's layer only as a copy."""
         return (self.directory / "container").exists()
 
     @property
     def is_half_filled(self) -> bool:
-        """Whether somebody began to fill the layer, and has not come to an end."""
+        """Whether filling the layer has begun, but not ended."""
         return (self.directory / "filling").exists()
 
     @property
     def thin(self) -> ThinImage | None:
-        """What a thin layer stands for; None for a normal one."""
+        """The descriptor of a thin layer; None for a normal one."""
         try:
             return ThinImage.parse((self.directory / "thin.json").read_bytes())
         except FileNotFoundError:
             return None
 
     def begin_filling(self) -> None:
-        """Say that content comes. Raises LayerStateError: it has come already."""
+        """Mark the beginning of filling. Raises LayerStateError: the layer is complete."""
         if self.is_complete:
-            raise LayerStateError(f"the layer {self.id} is complete already")
+            raise LayerStateError(f"the layer {self.id} is already complete")
         (self.directory / "filling").touch()
 
     def end_filling(self, thin: ThinImage | None) -> None:
-        """Say that all content is there, and whether the layer is a thin one."""
+        """Mark the end of filling; ``thin`` is the descriptor of a thin layer."""
         if thin is not None:
             write_whole_file(self.directory / "thin.json", thin.dump(), durable=True)
         (self.directory / "filling").rename(self.directory / "complete")
 
     def complete(self) -> None:
-        """Say that the layer does not change any more."""
+        """Mark the layer as complete."""
         (self.directory / "complete").touch()
 
 
 class LayerStore:
-    """All layers below ``home``; ``owner`` is who owns their directories."""
+    """All layers below ``home``; ``owner`` (user, group) owns their directories."""
 
     def __init__(self, home: Path, owner: tuple[int, int] = (0, 0)) -> None:
         self.home = home
         self._owner = owner
 
     def prepare(self) -> None:
-        """Make the directory if need be."""
+        """Create the directory if it does not exist."""
         self.home.mkdir(mode=0o710, parents=True, exist_ok=True)
         os.chown(self.home, 0, self._owner[1])
 
     def clean(self) -> None:
-        """Remove what was left half made, half filled or half removed."""
+        """Remove layers that an earlier process left half created, half filled or half removed."""
         for entry in list(os.scandir(self.home)):
             if entry.name.startswith(_NEW):
                 _remove_tree(Path(entry.path))
             elif StoredLayer(entry.name, Path(entry.path)).is_half_filled:
-                _log.warning("the layer %s was left half filled and is removed", entry.name)
+                _log.warning("removing the layer %s, which was left half filled", entry.name)
                 self.remove(entry.name)
 
     def identities(self) -> list[str]:
@@ -140,7 +139,7 @@ class LayerStore:
     def get(self, identity: str) -> StoredLayer:
         """Raises NoSuchLayerError."""
         if not self.exists(identity):
-            raise NoSuchLayerError(f"there is no layer {identity[:80]!r} in {self.home}")
+            raise NoSuchLayerError(f"no layer {identity[:80]!r} in {self.home}")
         return StoredLayer(identity, self.home / identity)
 
     def ancestry(self, identity: str) -> list[StoredLayer]:
@@ -149,11 +148,11 @@ class LayerStore:
         while (parent := found[-1].parent) is not None:
             found.append(self.get(parent))
             if len(found) > _DEPTH_LIMIT:
-                raise LayerStateError(f"the layers below {identity} do not end: {self.home} is damaged")
+                raise LayerStateError(f"the layers below {identity} form a circle: {self.home} is damaged")
         return found
 
     def create(self, identity: str, parent: str | None, *, container: bool = False) -> StoredLayer:
-        """Make an empty layer above ``parent``, which is complete from now on.
+        """Create an empty layer above ``parent``, which is complete from now on.
 
         Raises LayerStateError, NoSuchLayerError.
         """
@@ -177,14 +176,14 @@ class LayerStore:
             with suppress(OSError):
                 shutil.rmtree(new)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                raise LayerStateError(f"the layer {identity} exists already") from error
+                raise LayerStateError(f"the layer {identity} already exists") from error
             raise LayerStateError(
-                f"cannot make the layer {identity} in {self.home}: {error.strerror}"
+                f"cannot create the layer {identity} in {self.home}: {error.strerror}"
             ) from error
         return StoredLayer(identity, self.home / identity)
 
     def remove(self, identity: str) -> None:
-        """Remove a layer that is not mounted; one that is not there is removed already."""
+        """Remove a layer that is not mounted; does nothing if it does not exist."""
         check_identity(identity)
         gone = self.home / f"{_NEW}{secrets.token_hex(8)}"
         try:
@@ -197,17 +196,14 @@ class LayerStore:
 
 
 def check_identity(identity: str) -> str:
-    """The identity, which can be the name of a directory. Raises LayerStateError: it cannot."""
+    """Return the id if it is valid as the name of a directory. Raises LayerStateError."""
     if not _ID.fullmatch(identity):
-        raise LayerStateError(f"{identity[:80]!r} cannot be the id of a layer")
+        raise LayerStateError(f"{identity[:80]!r} is not a valid layer id")
     return identity
 
 
 def _remove_tree(path: Path) -> None:
-    """Remove a directory with all that is in it, never following a link nor entering a mount.
-
-    What resists stays for the next start: the layer is gone all the same.
-    """
+    """Remove a directory recursively; what cannot be removed remains for the next start."""
     problems: list[OSError] = []
     home = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -215,4 +211,4 @@ def _remove_tree(path: Path) -> None:
     finally:
         os.close(home)
     if problems:
-        _log.warning("cannot remove %s now, but at the next start: %s", path, problems[0])
+        _log.warning("cannot remove %s; the next start will try again: %s", path, problems[0])

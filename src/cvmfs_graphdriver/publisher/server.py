@@ -1,7 +1,7 @@
-"""A small HTTP server for a storage directory: for the demo, tests and trying out.
+"""A small HTTP server for a storage directory, for demos, tests and evaluation.
 
-Owns: GET and HEAD with single ranges, cache headers as stock servers set them (CernVM-FS format reference,
-section 6.4). Must not know: what a repository is. In production nginx or Apache serves the same directory.
+Owns: GET and HEAD with single ranges, and cache headers as set by stock servers (CernVM-FS format reference,
+section 6.4). Must not know: what a repository is. In production, nginx or Apache serves the same directory.
 """
 
 import os
@@ -31,7 +31,7 @@ _PIECE = 1 << 20
 
 @dataclass(slots=True)
 class Served:
-    """A running server: its ``url`` (without a slash at its end) and what it sent so far."""
+    """A running server: its ``url`` (without a trailing slash) and what it has sent so far."""
 
     url: str
     requests: int = 0
@@ -40,7 +40,7 @@ class Served:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def count(self, path: str, amount: int) -> None:
-        """Count one request for ``path`` answered with ``amount`` bytes of content."""
+        """Count one request for ``path`` that was answered with ``amount`` bytes of content."""
         with self._lock:
             self.requests += 1
             self.bytes += amount
@@ -106,7 +106,7 @@ class _Server(Server):
 def serve(directory: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Served]:
     """Serve the files below ``directory`` until the block ends; port 0 takes a free one.
 
-    Raises StorageError: no such directory, or the address is taken.
+    Raises StorageError: the directory does not exist, or the address is in use.
     """
     try:
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -127,9 +127,9 @@ def serve(directory: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterato
 
 
 def _asked_range(text: str, size: int) -> range | None:
-    """The bytes that a Range header asks for (RFC 9110, section 14): empty if the file has none of them.
+    """The bytes that a Range header requests (RFC 9110, section 14): empty if the file has none of them.
 
-    None where the header is to be ignored: there is none, it is malformed, or it has several ranges.
+    None if the header is to be ignored: it is absent or malformed, or has several ranges.
     """
     match = _RANGE.fullmatch(text)
     if not match or not (match[1] or match[2]):
@@ -143,7 +143,7 @@ def _asked_range(text: str, size: int) -> range | None:
 
 
 def _open_regular(directory: int, name: str) -> int:
-    """A regular file below a directory, never outside of it. Raises OSError."""
+    """Open a regular file below a directory, never outside of it. Raises OSError."""
     try:
         descriptor = open_beneath(directory, os.fsencode(name), os.O_RDONLY | os.O_NONBLOCK)
     except PathEscapeError as error:

@@ -4,7 +4,6 @@ Owns: the temporary name, the order of writing, syncing and renaming. Must not k
 """
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -46,7 +45,7 @@ def whole_file(
     """
     place = os.fspath(path)
     directory = os.path.dirname(place) or "."
-    temporary = f"{scratch or directory}/{TEMPORARY}{secrets.token_hex(8)}"
+    temporary = f"{scratch or directory}/{TEMPORARY}{os.urandom(8).hex()}"
     descriptor = os.open(temporary, _CREATE, mode)
     try:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.publisher.contents import read_object, verify_object
+from cvmfs_graphdriver.publisher.contents import is_replicable, read_object, verify_object
 from cvmfs_graphdriver.publisher.errors import MissingObjectError
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG, WHITELIST
 from cvmfs_graphdriver.publisher.storage.interface import Storage
@@ -99,15 +99,25 @@ class RepositoryCheck:
         yield from self._check_reflog(manifest)
         yield from self._check_history(manifest)
         if manifest.metainfo:
-            try:
-                read_object(self._storage, ObjectName(manifest.metainfo, Suffix.METAINFO))
-            except CvmfsGraphdriverError as error:
-                yield f"the metainfo: {error}"
+            yield from self._check_form("metainfo", ObjectName(manifest.metainfo, Suffix.METAINFO))
+
+    def _check_form(self, what: str, name: ObjectName) -> Iterator[str]:
+        try:
+            if is_replicable(self._storage, name):
+                return
+        except CvmfsGraphdriverError as error:
+            yield f"the {what}: {error}"
+        else:
+            yield (
+                f"the {what}: object {name} is not the zlib stream that stratum 1 servers make of it, so "
+                "their copies are broken; the next publish and repo resign store it anew"
+            )
 
     def _check_trust(self, chain: TrustChain) -> Iterator[str]:
         try:
             name = chain.certificate_name
             chain.certificate(self._get(name.path))
+            yield from self._check_form("certificate", name)
             chain.whitelist(self._get(WHITELIST), self._now)
         except CvmfsGraphdriverError as error:
             yield str(error)

@@ -71,6 +71,29 @@ def test_layers_are_nested_catalogs_that_count_upwards(site: Site) -> None:
     assert site.findings() == []
 
 
+def test_rows_stay_where_they_are(site: Site) -> None:
+    def rows(mountpoint: bytes) -> dict[bytes, int]:
+        catalog = site.catalog(mountpoint)
+        top = catalog.lookup(mountpoint)
+        assert top is not None
+        found = {entry.name: entry.row for entry in (top, *catalog.listing(mountpoint))}
+        catalog.close()
+        return found
+
+    site.publish({b"/layers/one": [file("/f", b"1"), file("/g", b"1")], b"/.layers/two": [], b"/z": []})
+    before, inside = rows(b""), rows(b"/layers/one")
+    assert (before[b""], inside[b"one"]) == (1, 1)
+    with Transaction(site.open()) as transaction:
+        transaction.ingest(b"/.layers/three", [])
+        transaction.write_file(b"/layers/one/new", b"")
+        transaction.write_file(b"/layers/one/f", b"other")
+        transaction.remove(b"/z")
+        transaction.publish()
+    assert rows(b"") == {name: row for name, row in before.items() if name != b"z"}
+    assert rows(b"/layers/one").items() > inside.items()
+    assert site.findings() == []
+
+
 def test_nested_catalogs_in_nested_catalogs(site: Site) -> None:
     site.publish({b"/a": [file("/f", b"1")]})
     site.publish({b"/a/b/c": [file("/f", b"22")]})

@@ -4,7 +4,9 @@ Owns: which directories of a big tree become catalogs of their own, and moving w
 are those of the stock server: a catalog's weight is the number of its entries. Must not know: where
 catalogs are stored, what follows for the catalogs above.
 
-A hard-link group cannot lie in two catalogs, so no cut goes through one: directories in the way stay.
+A hard-link group cannot lie in two catalogs, so no cut goes through one: directories in the way stay. Each
+new catalog has a hidden marker (docs/adr/hidden-catalog-markers.md), unless the tree has a file of that name
+there.
 """
 
 import os
@@ -12,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.entry import CATALOG_MARKER, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 
@@ -65,10 +67,11 @@ def split_catalog(
     loader: CatalogLoader,
     weights: Weights,
     new_catalog: Callable[[bytes], CatalogWriter],
+    marker: DirectoryEntry,
 ) -> list[CatalogWriter]:
-    """Move directories of a settled ``catalog`` into new ones, if it is too big; gives these.
+    """Move directories of a settled ``catalog`` into new ones with a ``marker`` each, if it is too big.
 
-    The directories' entries in ``catalog`` are mountpoints then, and its counters are right.
+    Gives these. The directories' entries in ``catalog`` are mountpoints then, and its counters are right.
     """
     top = catalog.mountpoint
     counters = catalog.counters.self_
@@ -91,13 +94,15 @@ def split_catalog(
         if len(places) > 1:
             plan.tie(sorted(places))
     plan.cut(top, weights)
-    made = [_move(catalog, loader, path, new_catalog(path)) for path in plan.cuts]
+    made = [_move(catalog, loader, path, new_catalog(path), marker) for path in plan.cuts]
     catalog.flush()
     loader.settle()
     return made
 
 
-def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: CatalogWriter) -> CatalogWriter:
+def _move(
+    catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: CatalogWriter, marker: DirectoryEntry
+) -> CatalogWriter:
     """Move what is in the directory at ``path`` to a catalog of its own, where it is the root."""
     root = _found(catalog, path)
     target.add(path, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
@@ -110,6 +115,9 @@ def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: Ca
             if entry.is_directory and EntryFlag.NESTED_MOUNTPOINT not in entry.flags:
                 pending.append(at)
         loader.clear(directory)
+    at = path + b"/" + CATALOG_MARKER
+    if target.lookup(at) is None:
+        target.add(at, marker._replace(mtime=root.mtime))
     catalog.replace(path, root._replace(flags=root.flags | EntryFlag.NESTED_MOUNTPOINT))
     return target
 

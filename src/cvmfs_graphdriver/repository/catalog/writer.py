@@ -125,7 +125,7 @@ class CatalogWriter:
             self.flush()
 
     def replace(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk] = ()) -> None:
-        """Put an entry in the place and the row of the one at ``path``. Raises CatalogError: there is none."""
+        """Put an entry in the place and row of the one at ``path``. Raises CatalogError: there is none."""
         self._count_out(path)
         with mapped(self._what):
             self._sql.execute(UPDATE_ENTRY, _row_at(path, entry))

@@ -47,7 +47,10 @@ _KIND_FLAGS: Final = EntryFlag.DIRECTORY | EntryFlag.FILE | EntryFlag.SYMLINK | 
 
 
 class RepositoryCheck:
-    """One check of a repository. ``catalogs``, ``objects`` and ``bytes`` (as stored) count what was seen."""
+    """One check of a repository. ``catalogs``, ``objects`` and ``bytes`` (as stored) count what was seen.
+
+    ``warnings`` says what is not as it should be, and harms nobody.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class RepositoryCheck:
         self._seen_objects: set[bytes] = set()
         self._seen_catalogs: dict[tuple[bytes, bytes], Tally] = {}
         self._waiting: deque[Future[tuple[int, str]]] = deque()
+        self.warnings: list[str] = []
         self.catalogs = 0
         self.objects = 0
         self.bytes = 0
@@ -148,7 +152,10 @@ class RepositoryCheck:
         is_ahead = manifest.root in roots[:-1]
         is_same = manifest.reflog is None or Digest.of(data, manifest.reflog.algorithm) == manifest.reflog
         if not is_same and not is_ahead:
-            yield f"{REFLOG} does not have the digest {manifest.reflog} that the manifest names"
+            self.warnings.append(
+                f"{REFLOG} does not have the digest {manifest.reflog} that the manifest names; that is so "
+                "between a garbage collection by cvmfs_server and the next publish"
+            )
         for digest in (manifest.root, manifest.certificate, manifest.history, manifest.metainfo):
             if digest and digest not in known:
                 yield f"{REFLOG} does not list {digest}, which the manifest names"

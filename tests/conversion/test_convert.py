@@ -102,7 +102,7 @@ def test_files_that_another_layer_brought_are_stored_once(tmp_path: Path, site: 
     _convert(site, _image(tmp_path, _BASE))
     again = TestLayer(tar_of({"elsewhere": b"one", "new": b"never seen"}))
     conversion, _ = _convert(site, _image(tmp_path, again))
-    assert conversion.known_objects == 1
+    assert conversion.known_objects == 1 + 1  # with the empty object of the catalog's marker
 
 
 def test_a_layer_that_occurs_twice_counts_where_it_is_topmost(tmp_path: Path, site: Site) -> None:

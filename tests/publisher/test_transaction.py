@@ -53,8 +53,8 @@ def test_layers_are_nested_catalogs_that_count_upwards(site: Site) -> None:
     root, one = site.catalog(), site.catalog(b"/layers/one")
     assert {reference.path for reference in root.nested()} == {b"/layers/one", b"/layers/two"}
     assert root.counters.self_ == Tally(dir=4, nested=2)
-    assert root.counters.subtree == Tally(dir=3, regular=2, file_size=6)
-    assert one.counters.self_ == Tally(dir=2, regular=2, file_size=6)
+    assert root.counters.subtree == Tally(dir=3, regular=2 + 2, file_size=6)  # with markers
+    assert one.counters.self_ == Tally(dir=2, regular=2 + 1, file_size=6)
     assert one.counters.subtree == Tally()
     outside, inside = root.lookup(b"/layers/one"), one.lookup(b"/layers/one")
     assert outside is not None
@@ -71,14 +71,37 @@ def test_layers_are_nested_catalogs_that_count_upwards(site: Site) -> None:
     assert site.findings() == []
 
 
+def test_rows_stay_where_they_are(site: Site) -> None:
+    def rows(mountpoint: bytes) -> dict[bytes, int]:
+        catalog = site.catalog(mountpoint)
+        top = catalog.lookup(mountpoint)
+        assert top is not None
+        found = {entry.name: entry.row for entry in (top, *catalog.listing(mountpoint))}
+        catalog.close()
+        return found
+
+    site.publish({b"/layers/one": [file("/f", b"1"), file("/g", b"1")], b"/.layers/two": [], b"/z": []})
+    before, inside = rows(b""), rows(b"/layers/one")
+    assert (before[b""], inside[b"one"]) == (1, 1)
+    with Transaction(site.open()) as transaction:
+        transaction.ingest(b"/.layers/three", [])
+        transaction.write_file(b"/layers/one/new", b"")
+        transaction.write_file(b"/layers/one/f", b"other")
+        transaction.remove(b"/z")
+        transaction.publish()
+    assert rows(b"") == {name: row for name, row in before.items() if name != b"z"}
+    assert rows(b"/layers/one").items() > inside.items()
+    assert site.findings() == []
+
+
 def test_nested_catalogs_in_nested_catalogs(site: Site) -> None:
     site.publish({b"/a": [file("/f", b"1")]})
     site.publish({b"/a/b/c": [file("/f", b"22")]})
     site.publish({b"/a/b/c/d": [file("/f", b"333")]})
     a, root = site.catalog(b"/a"), site.catalog()
-    assert a.counters.self_ == Tally(dir=3, regular=1, file_size=1, nested=1)
-    assert a.counters.subtree == Tally(dir=3, regular=2, file_size=5, nested=1)
-    assert root.counters.subtree == Tally(dir=6, regular=3, file_size=6, nested=2)
+    assert a.counters.self_ == Tally(dir=3, regular=1 + 1, file_size=1, nested=1)  # with a marker
+    assert a.counters.subtree == Tally(dir=3, regular=2 + 2, file_size=5, nested=1)
+    assert root.counters.subtree == Tally(dir=6, regular=3 + 3, file_size=6, nested=2)
     assert (a.properties["revision"], root.properties["revision"]) == ("3", "4")
     a.close()
     root.close()
@@ -253,7 +276,7 @@ def test_the_manifest_comes_last_and_after_all_else_is_safe(site: Site) -> None:
         transaction.ingest(b"/l", [file("/f", b"new")])
         data = len(storage.calls)
         transaction.publish()
-    assert data == 1
+    assert data == 2  # the file, and what the marker and all other empty files are
     assert storage.calls[data:] == ["C", "C", "H", REFLOG, "flush", MANIFEST, "flush"]
 
 

@@ -71,9 +71,12 @@ class Site:
 
     def findings(self, *, contents: bool = True) -> list[str]:
         """What checking it finds."""
+        return list(self.check(contents=contents).run())
+
+    def check(self, *, contents: bool = True) -> RepositoryCheck:
         keys = load_public_keys((self.keys / f"{FQRN}.pub").read_bytes())
         now = datetime.fromtimestamp(self.clock, UTC)
-        return list(RepositoryCheck(self.at(), FQRN, keys, now=now, contents=contents).run())
+        return RepositoryCheck(self.at(), FQRN, keys, now=now, contents=contents)
 
     def files(self) -> dict[str, bytes]:
         """Every file of the storage but the lock."""

@@ -23,11 +23,11 @@ from cvmfs_graphdriver.oci.image.thin import THIN_FILE, LayerLocation, ThinImage
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import StagedTree, Transaction
+from cvmfs_graphdriver.repository.catalog.entry import CATALOG_MARKER
 
 __all__ = ["Conversion", "Intake", "convert", "describe", "distinct_layers"]
 
 _MAX_THIN_LAYER = 2 << 20
-_MARKER = b"/.cvmfscatalog"
 _PARALLEL = 3
 """Layers fetched at once: enough to hide a registry's latency; fewer keep the cores busy."""
 
@@ -230,7 +230,7 @@ def _make_catalogs(transaction: Transaction, layers: Sequence[ImageLayer], layou
         for path in layout.catalogs(layer.descriptor.digest):
             if transaction.lookup(path) is None:
                 transaction.ingest(path, ())
-                transaction.write_file(path + _MARKER, b"")
+                transaction.write_file(path + b"/" + CATALOG_MARKER, b"")
 
 
 def _is_there(transaction: Transaction, path: bytes) -> bool:

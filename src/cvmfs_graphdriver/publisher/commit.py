@@ -1,10 +1,14 @@
 """The end of every change to a repository: history, certificate, metainfo, reflog, and last the manifest.
 
-Owns: that order (CernVM-FS format reference, section 13.3), so that readers see either the old revision or
-the new one, never part of it. Must not know: what has changed below the root catalog.
+Owns: that order (CernVM-FS format reference, section 13.3), so that readers see the old revision or the new
+one and never a part of it, and the frame of a change that needs no transaction. Must not know: what has
+changed below the root catalog.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +22,7 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.metainfo import Metainfo
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 
-__all__ = ["Commit"]
+__all__ = ["Change", "Commit", "change_repository"]
 
 _REFLOG_LIMIT: Final = 1 << 30
 
@@ -40,12 +44,12 @@ class Commit:
     def run(self, root: CatalogReference, revision: int, change_tags: Callable[[History], None]) -> Manifest:
         """Publish ``root`` as the repository's content, with the tags as ``change_tags`` leaves them.
 
-        Raises StorageError and whatever ``change_tags`` raises.
+        Raises StorageError, what reading the base raises, and what ``change_tags`` raises.
         """
         repository, base, now = self._repository, self._base, self._now
         history = self._write_history(change_tags)
         certificate = self._objects.put(*repository.certificate_object())
-        metainfo = base.metainfo or self._objects.put(Metainfo().export(), Suffix.METAINFO)
+        metainfo = self._objects.put(self._metainfo(), Suffix.METAINFO)
         reflog = self._write_reflog(
             Reference(root.digest, ReferenceKind.CATALOG, now),
             Reference(certificate, ReferenceKind.CERTIFICATE, now),
@@ -84,6 +88,12 @@ class Commit:
             history.close()
         return self._objects.put(path.read_bytes(), Suffix.HISTORY)
 
+    def _metainfo(self) -> bytes:
+        """The same as before; it is stored anew, for it may have a form that replication would break."""
+        if self._base.metainfo is None:
+            return Metainfo().export()
+        return read_object(self._repository.storage, ObjectName(self._base.metainfo, Suffix.METAINFO))
+
     def _write_reflog(self, *references: Reference) -> Digest:
         """Append to the reflog, store it, and return the digest of its bytes."""
         repository, path = self._repository, self._directory / "reflog"
@@ -102,3 +112,33 @@ class Commit:
         data = path.read_bytes()
         repository.storage.put(REFLOG, data)
         return Digest.of(data, repository.options.algorithm)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change without a transaction needs."""
+
+    base: Manifest
+    commit: Commit
+    objects: ObjectWriter
+    directory: Path
+    now: int
+
+    @property
+    def root(self) -> CatalogReference:
+        """The root catalog of ``base``."""
+        return CatalogReference(b"", self.base.root, self.base.root_size)
+
+
+@contextmanager
+def change_repository(repository: Repository, wait: float) -> Iterator[Change]:
+    """A change, under the repository's lock; undone unless it may have become visible."""
+    with repository.storage.lock(wait=wait), tempfile.TemporaryDirectory(prefix="change-") as scratch:
+        base, now = repository.manifest(), int(repository.clock())
+        objects = ObjectWriter(repository.storage, repository.options)
+        commit = Commit(repository, base, objects, Path(scratch), now=now)
+        try:
+            yield Change(base, commit, objects, Path(scratch), now)
+        finally:
+            if not commit.begun:
+                objects.discard()

@@ -1,17 +1,17 @@
 """Reading objects back from a storage; none is trusted before its digest has been verified.
 
-Owns: the verification of objects (CernVM-FS format reference, sections 1.4 and 1.5). Must not know: what an
-object contains.
+Owns: the check of a repository's own objects, and of any other (CernVM-FS format reference, sections 1.4 and
+1.5), and of the form that replication relies on. Must not know: what is in an object.
 """
 
 from cvmfs_graphdriver.publisher.errors import MissingObjectError
 from cvmfs_graphdriver.publisher.storage.interface import Storage
 from cvmfs_graphdriver.repository.catalog.entry import Compression
-from cvmfs_graphdriver.repository.compression import Decompressor, decompress
+from cvmfs_graphdriver.repository.compression import Decompressor, Engine, compress, decompress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
-__all__ = ["read_object", "verify_object"]
+__all__ = ["is_replicable", "read_object", "verify_object"]
 
 _OBJECT_LIMIT = 4 << 30
 _PIECE = 1 << 20
@@ -28,6 +28,16 @@ def read_object(storage: Storage, name: ObjectName) -> bytes:
     if Digest.of(stored, name.digest.algorithm) != name.digest:
         raise _damaged(storage, name)
     return decompress(stored, limit=_OBJECT_LIMIT)
+
+
+def is_replicable(storage: Storage, name: ObjectName) -> bool:
+    """Whether a certificate or metainfo object is still the same after a replication.
+
+    ``cvmfs_swissknife pull`` decompresses these two and compresses them again, by zlib at level 6, and
+    stores what comes out under the old name. Raises as ``read_object`` does.
+    """
+    again = compress(read_object(storage, name), engine=Engine.ZLIB)
+    return Digest.of(again, name.digest.algorithm) == name.digest
 
 
 def verify_object(storage: Storage, name: ObjectName, compression: Compression, size: int) -> int:

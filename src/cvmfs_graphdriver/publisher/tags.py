@@ -6,14 +6,11 @@ lock.
 """
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
-from cvmfs_graphdriver.publisher.commit import Commit
+from cvmfs_graphdriver.publisher.commit import change_repository
 from cvmfs_graphdriver.publisher.errors import PublisherError
-from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
@@ -46,10 +43,10 @@ def list_tags(repository: Repository) -> list[Tag]:
 def set_tag(repository: Repository, name: str, *, description: str = "", wait: float = 0.0) -> Manifest:
     """Name the newest revision; an existing tag is moved. Raises FormatError: the name is invalid."""
     check_tag_name(name)
-    with _change(repository, wait) as change:
+    with change_repository(repository, wait) as change:
         base = change.base
         tag = Tag(name, base.root, base.revision, change.now, description, base.root_size)
-        return change.commit.run(_root(base), base.revision, lambda history: history.put(tag))
+        return change.commit.run(change.root, base.revision, lambda history: history.put(tag))
 
 
 def delete_tag(repository: Repository, name: str, *, wait: float = 0.0) -> Manifest:
@@ -60,8 +57,8 @@ def delete_tag(repository: Repository, name: str, *, wait: float = 0.0) -> Manif
         if not history.remove(name):
             raise PublisherError(f"{repository.fqrn} has no tag {name}")
 
-    with _change(repository, wait) as change:
-        return change.commit.run(_root(change.base), change.base.revision, forget)
+    with change_repository(repository, wait) as change:
+        return change.commit.run(change.root, change.base.revision, forget)
 
 
 def roll_back(repository: Repository, name: str, *, wait: float = 0.0) -> Manifest:
@@ -69,7 +66,7 @@ def roll_back(repository: Repository, name: str, *, wait: float = 0.0) -> Manife
 
     Raises PublisherError: there is no such tag.
     """
-    with _change(repository, wait) as change:
+    with change_repository(repository, wait) as change:
         tag = next((tag for tag in list_tags(repository) if tag.name == name), None)
         if tag is None:
             raise PublisherError(f"{repository.fqrn} has no tag {name}")
@@ -83,32 +80,3 @@ def roll_back(repository: Repository, name: str, *, wait: float = 0.0) -> Manife
         return change.commit.run(
             root, revision, lambda history: move_trunk(history, root, revision, now=change.now)
         )
-
-
-def _root(manifest: Manifest) -> CatalogReference:
-    return CatalogReference(b"", manifest.root, manifest.root_size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """The tools for a change outside of a transaction."""
-
-    base: Manifest
-    commit: Commit
-    objects: ObjectWriter
-    directory: Path
-    now: int
-
-
-@contextmanager
-def _change(repository: Repository, wait: float) -> Iterator[_Change]:
-    """A change under the lock; undone unless it may already be visible."""
-    with repository.storage.lock(wait=wait), tempfile.TemporaryDirectory(prefix="tags-") as scratch:
-        base, now = repository.manifest(), int(repository.clock())
-        objects = ObjectWriter(repository.storage, repository.options)
-        commit = Commit(repository, base, objects, Path(scratch), now=now)
-        try:
-            yield _Change(base, commit, objects, Path(scratch), now)
-        finally:
-            if not commit.begun:
-                objects.discard()

@@ -68,7 +68,7 @@ export ARCH=x86
     assert settings.external is not None
     assert settings.external.servers == ("http://ext",)
     assert settings.external.proxies == "http://p:1|http://q:2;DIRECT"
-    assert settings.external.timeout_direct == 10
+    assert (settings.external.timeout, settings.external.timeout_direct) == (7.5, 5)  # as for the rest
     assert settings.presentation.privileged_gids == {1, 2}
     assert settings.presentation.magic_xattrs == "never"
     assert settings.presentation.variables == {"ARCH": "x86"}

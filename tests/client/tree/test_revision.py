@@ -180,3 +180,16 @@ def test_tree_is_what_the_reference_client_saw(fixture: str, tag: str, tmp_path:
             hidden = revision.lookup(b"/.cvmfs")
             assert hidden is not None
             _compare(revision, hidden, expected["hidden_entries"], server.url)
+
+
+def test_external_servers_that_are_not_configured(tmp_path: Path) -> None:
+    with mounted("empty", tmp_path, CVMFS_TIMEOUT_DIRECT="5") as (_, revision, _):
+        assert revision.magic_xattr(revision.top, b"user.external_host") == b""
+        assert revision.magic_xattr(revision.top, b"user.external_timeout") == b"5"
+    place = tmp_path / "other"
+    overrides = {"CVMFS_EXTERNAL_URL": "http://external.invalid/@fqrn@", "CVMFS_TIMEOUT_DIRECT": "7"}
+    with mounted("empty", place, **overrides) as (_, revision, _):
+        host = revision.magic_xattr(revision.top, b"user.external_host")
+        assert host is not None
+        assert host.startswith(b"http://external.invalid/")
+        assert revision.magic_xattr(revision.top, b"user.external_timeout") == b"7"

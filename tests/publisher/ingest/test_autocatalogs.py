@@ -1,10 +1,12 @@
 """A big tree becomes several catalogs, and nobody sees a difference but in how much must be loaded."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
+from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.chunking import ChunkSizes
 from tests.support.entries import directory, file, hardlink, symlink
@@ -55,6 +57,36 @@ def test_every_catalog_is_light_and_no_link_is_cut(site: Site) -> None:
     assert nested(site, b"/l/big") == {b"/l/big/a", b"/l/big/b/deep"}
     assert nested(site, b"/l/tied") == set()  # for a file has names in /tied and in /tied/c
     assert site.findings() == []
+
+
+def test_stock_tools_find_a_marker_in_every_catalog(site: Site) -> None:
+    """Real ``check``: "nested catalog without marker"; no counter and no client may be the worse for it."""
+    site.publish({b"/own": [file("/.cvmfscatalog", b"the image's", 0o600)]})
+    for mountpoint in (b"/l", b"/l/big", b"/l/tied", b"/l/big/a", b"/l/big/b/deep"):
+        catalog = site.catalog(mountpoint)
+        marker = catalog.lookup(mountpoint + b"/.cvmfscatalog")
+        assert marker is not None
+        assert marker.flags == EntryFlag.FILE | EntryFlag.HIDDEN
+        assert (marker.mode, marker.size, marker.uid) == (0o100644, 0, 0)
+        assert marker.digest is not None
+        assert marker.name not in {entry.name for entry in catalog.listing(mountpoint)}
+        assert catalog.counters.self_.regular == sum(
+            row.is_regular for row in every_entry(catalog, mountpoint)
+        )
+        catalog.close()
+    catalog = site.catalog(b"/own")
+    own = catalog.lookup(b"/own/.cvmfscatalog")
+    assert own is not None
+    assert (own.flags, own.size, catalog.counters.self_.regular) == (EntryFlag.FILE, 11, 1)
+    catalog.close()
+    assert site.findings() == []
+
+
+def every_entry(catalog: Catalog, directory: bytes) -> Iterator[DirectoryEntry]:
+    for entry in catalog.listing(directory, hidden=True):
+        yield entry
+        if entry.is_directory and EntryFlag.NESTED_MOUNTPOINT not in entry.flags:
+            yield from every_entry(catalog, directory + b"/" + entry.name)
 
 
 def test_the_tree_is_the_same(site: Site, tmp_path: Path) -> None:

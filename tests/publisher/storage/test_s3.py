@@ -30,6 +30,7 @@ from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 from cvmfs_graphdriver.publisher.storage.upstream import create_storage, open_storage, storage_at
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from demo.seaweed import Seaweed
+from tests.publisher.test_renewal import is_replicable
 from tests.support.endless_publisher import endless_publisher
 from tests.support.entries import directory, file, hardlink, symlink
 from tests.support.mounts import wait_until
@@ -78,6 +79,10 @@ class S3Site(Site):
 @pytest.fixture
 def site(tmp_path: Path, s3: Seaweed) -> S3Site:
     return S3Site(Site(tmp_path), s3)
+
+
+def test_it_can_be_replicated(site: S3Site) -> None:
+    assert is_replicable(site)
 
 
 def tree(seed: int, count: int = 40) -> list[object]:

@@ -191,6 +191,49 @@ def test_changing_a_catalog_keeps_counters_and_groups(tmp_path: Path) -> None:
     catalog.close()
 
 
+def numbers(file: Path) -> dict[bytes, int]:
+    return {bytes(name): row for name, row in rows(file, "SELECT name, rowid FROM catalog")}
+
+
+def test_what_changes_keeps_its_row_and_so_does_the_rest(tmp_path: Path) -> None:
+    """The reference client takes row 1 of the root catalog for the root: another entry there is EIO."""
+    regular = DirectoryEntry(b"", stat.S_IFREG | 0o644, 10, flags=EntryFlag.FILE)
+    writer = CatalogWriter.create(tmp_path / "c", mountpoint=b"", now=5)
+    writer.add(b"", DIRECTORY)
+    for number in range(2000):
+        writer.add(b"/%d" % number, regular._replace(name=b"%d" % number))
+    writer.finish()
+    before = numbers(tmp_path / "c")
+    assert before[b""] == 1
+    writer = CatalogWriter.open(tmp_path / "c", mountpoint=b"")
+    chunked = regular._replace(name=b"7", flags=EntryFlag.FILE | EntryFlag.CHUNKED)
+    writer.replace(b"", DIRECTORY._replace(mtime=6))
+    writer.replace(b"/7", chunked, [Chunk(0, 4, Digest.of(b"1")), Chunk(4, 6, Digest.of(b"2"))])
+    for number in range(1000, 2000):  # so much that the file is packed anew
+        writer.remove(b"/%d" % number)
+    writer.finish()
+    after = numbers(tmp_path / "c")
+    assert after == {name: row for name, row in before.items() if len(name) < 4}
+    catalog = Catalog.open(tmp_path / "c", mountpoint=b"")
+    root = catalog.lookup(b"")
+    assert root is not None
+    assert (root.mtime, len(catalog.chunks(b"/7"))) == (6, 2)
+    assert (catalog.counters.self_.regular, catalog.counters.self_.chunks) == (1000, 2)
+    catalog.close()
+
+
+@pytest.mark.parametrize("mountpoint", [b"", b"/layer"])
+def test_the_root_is_in_row_1_whenever_it_came(mountpoint: bytes, tmp_path: Path) -> None:
+    regular = DirectoryEntry(b"f", stat.S_IFREG | 0o644, 10, flags=EntryFlag.FILE)
+    root = DIRECTORY._replace(name=mountpoint[1:])
+    writer = CatalogWriter.create(tmp_path / "c", mountpoint=mountpoint, now=5)
+    writer.add(mountpoint + b"/f", regular)
+    writer.add(mountpoint + b"/g", regular._replace(name=b"g"))
+    writer.add(mountpoint, root)
+    writer.finish()
+    assert numbers(tmp_path / "c") == {root.name: 1, b"g": 2, b"f": 4}
+
+
 def test_one_path_twice_is_refused(tmp_path: Path) -> None:
     with CatalogWriter.create(tmp_path / "c", mountpoint=b"", now=5) as writer:
         writer.add(b"", DIRECTORY)

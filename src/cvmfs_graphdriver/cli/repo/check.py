@@ -40,7 +40,9 @@ def command(fqrn: str, storage: Path | None, keys: Path, *, no_contents: bool, a
             click.echo(finding)
     if as_json:
         account = {"catalogs": check.catalogs, "objects": check.objects, "bytes": check.bytes}
-        click.echo(json.dumps({**account, "findings": findings}))
+        click.echo(json.dumps({**account, "findings": findings, "warnings": check.warnings}))
+    for warning in check.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(
         f"{fqrn}: {check.catalogs} catalogs, {check.objects} objects, {check.bytes / (1 << 20):.1f} MiB read",
         err=True,

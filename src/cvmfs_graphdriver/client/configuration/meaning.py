@@ -103,8 +103,8 @@ def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, k
         shard=reader.boolean("CVMFS_PROXY_SHARD"),
         proxy_reset_after=reader.seconds("CVMFS_PROXY_RESET_AFTER"),
         host_reset_after=reader.seconds("CVMFS_HOST_RESET_AFTER"),
-        timeout=reader.seconds(f"CVMFS_{kind}TIMEOUT"),
-        timeout_direct=reader.seconds(f"CVMFS_{kind}TIMEOUT_DIRECT"),
+        timeout=_timeout(reader, kind, "TIMEOUT"),
+        timeout_direct=_timeout(reader, kind, "TIMEOUT_DIRECT"),
         max_retries=reader.number("CVMFS_MAX_RETRIES"),
         backoff_init=reader.seconds("CVMFS_BACKOFF_INIT"),
         backoff_max=reader.seconds("CVMFS_BACKOFF_MAX"),
@@ -124,6 +124,12 @@ def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, k
         dns_min_ttl=reader.seconds("CVMFS_DNS_MIN_TTL"),
         dns_max_ttl=reader.seconds("CVMFS_DNS_MAX_TTL"),
     )
+
+
+def _timeout(reader: SettingReader, kind: str, name: str) -> float:
+    """A timeout of external servers, by default that of the others."""
+    own = f"CVMFS_{kind}{name}"
+    return reader.seconds(own if reader.text(own) else f"CVMFS_{name}")
 
 
 def _nameserver(reader: SettingReader) -> str:

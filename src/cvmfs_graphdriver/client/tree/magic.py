@@ -192,6 +192,11 @@ def _external_url(ask: _Question) -> str | None:
     return _host(external) + ask.node.path.decode("utf-8", "surrogateescape") if external else ""
 
 
+def _external_timeout(ask: _Question) -> str:
+    external = ask.client.external
+    return str(int(external.timeout_direct if external else ask.client.settings.network.timeout_direct))
+
+
 def _hash(ask: _Question) -> str | None:
     return None if ask.node.entry.digest is None else str(ask.node.entry.digest)
 
@@ -239,7 +244,7 @@ def _speed(ask: _Question) -> str:
 
 def _host(transfer: Transfer | None) -> str:
     if transfer is None:
-        return "internal error: no hosts defined"
+        return ""
     return transfer.failover.hosts[transfer.failover.current_host]
 
 
@@ -270,9 +275,7 @@ _ANYWHERE: dict[str, Answer] = {
     "user.catalog_counters": _catalog_counters,
     "user.expires": _expires,
     "user.external_host": lambda ask: _host(ask.client.external),
-    "user.external_timeout": lambda ask: str(
-        int(ask.client.external.timeout_direct if ask.client.external else 10)
-    ),
+    "user.external_timeout": _external_timeout,
     "user.fqrn": lambda ask: ask.revision.fqrn,
     "user.hitrate": _hitrate,
     "user.host": lambda ask: _host(ask.client.transfer),

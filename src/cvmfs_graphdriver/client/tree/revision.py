@@ -114,7 +114,10 @@ class Revision:
         return None if parent is None else self.child(parent, name)
 
     def child(self, parent: Node, name: bytes) -> Node | None:
-        """The node called ``name`` in a directory, hidden ones included; None if there is none."""
+        """The node called ``name`` in a directory; None if there is none, or only a hidden marker.
+
+        Other hidden ones are found.
+        """
         listing = self._listings.get(parent.inode)
         if listing is not None:
             known = listing.get(name)
@@ -125,7 +128,7 @@ class Revision:
         mount = self._inside(parent)
         path = b"%b/%b" % (parent.path, name)
         entry = mount.catalog.lookup(path)
-        if entry is None:
+        if entry is None or entry.is_hidden_marker:
             return None
         node = Node(path, mount.inode(entry), parent.inode, entry, mount)
         self._nodes.put(node.inode, node)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.publisher.contents import read_object, verify_object
+from cvmfs_graphdriver.publisher.contents import is_replicable, read_object, verify_object
 from cvmfs_graphdriver.publisher.errors import MissingObjectError
 from cvmfs_graphdriver.publisher.repository import MANIFEST, REFLOG, WHITELIST
 from cvmfs_graphdriver.publisher.storage.interface import Storage
@@ -48,7 +48,10 @@ _KIND_FLAGS: Final = EntryFlag.DIRECTORY | EntryFlag.FILE | EntryFlag.SYMLINK | 
 
 
 class RepositoryCheck:
-    """One check of a repository. ``catalogs``, ``objects`` and ``bytes`` (as stored) count what was read."""
+    """One check of a repository. ``catalogs``, ``objects`` and ``bytes`` (as stored) count what was seen.
+
+    ``warnings`` says what is not as it should be, and harms nobody.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class RepositoryCheck:
         self._seen_objects: set[bytes] = set()
         self._seen_catalogs: dict[tuple[bytes, bytes], Tally] = {}
         self._waiting: deque[Future[tuple[int, str]]] = deque()
+        self.warnings: list[str] = []
         self.catalogs = 0
         self.objects = 0
         self.bytes = 0
@@ -100,15 +104,25 @@ class RepositoryCheck:
         yield from self._check_reflog(manifest)
         yield from self._check_history(manifest)
         if manifest.metainfo:
-            try:
-                read_object(self._storage, ObjectName(manifest.metainfo, Suffix.METAINFO))
-            except CvmfsGraphdriverError as error:
-                yield f"the metainfo: {error}"
+            yield from self._check_form("metainfo", ObjectName(manifest.metainfo, Suffix.METAINFO))
+
+    def _check_form(self, what: str, name: ObjectName) -> Iterator[str]:
+        try:
+            if is_replicable(self._storage, name):
+                return
+        except CvmfsGraphdriverError as error:
+            yield f"the {what}: {error}"
+        else:
+            yield (
+                f"the {what}: object {name} is not the zlib stream that stratum 1 servers make of it, so "
+                "their copies are broken; the next publish and repo resign store it anew"
+            )
 
     def _check_trust(self, chain: TrustChain) -> Iterator[str]:
         try:
             name = chain.certificate_name
             chain.certificate(self._get(name.path))
+            yield from self._check_form("certificate", name)
             chain.whitelist(self._get(WHITELIST), self._now)
         except CvmfsGraphdriverError as error:
             yield str(error)
@@ -139,7 +153,10 @@ class RepositoryCheck:
         is_ahead = manifest.root in roots[:-1]
         is_same = manifest.reflog is None or Digest.of(data, manifest.reflog.algorithm) == manifest.reflog
         if not is_same and not is_ahead:
-            yield f"{REFLOG} does not have the digest {manifest.reflog} that the manifest names"
+            self.warnings.append(
+                f"{REFLOG} does not have the digest {manifest.reflog} that the manifest names; that is so "
+                "between a garbage collection by cvmfs_server and the next publish"
+            )
         for digest in (manifest.root, manifest.certificate, manifest.history, manifest.metainfo):
             if digest and digest not in known:
                 yield f"{REFLOG} does not list {digest}, which the manifest names"

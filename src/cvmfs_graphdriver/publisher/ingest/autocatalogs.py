@@ -4,7 +4,9 @@ Owns: which directories of a big tree become catalogs of their own, and moving t
 counted as by the stock server: a catalog's weight is its number of entries. Must not know: where catalogs are
 stored, what follows for the catalogs above.
 
-A hard-link group cannot span two catalogs, so no cut separates its names: the directories between stay.
+A hard-link group cannot lie in two catalogs, so no cut goes through one: directories in the way stay. Each
+new catalog has a hidden marker (docs/adr/0023-hidden-catalog-markers.md), unless the tree has a file of that name
+there.
 """
 
 import os
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cvmfs_graphdriver.publisher.options import Weights
-from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.entry import CATALOG_MARKER, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 
@@ -58,10 +60,11 @@ def split_catalog(
     loader: CatalogLoader,
     weights: Weights,
     new_catalog: Callable[[bytes], CatalogWriter],
+    marker: DirectoryEntry,
 ) -> list[CatalogWriter]:
-    """Move directories of a settled ``catalog`` into new ones if it is too big; returns the new ones.
+    """Move directories of a settled ``catalog`` into new ones with a ``marker`` each, if it is too big.
 
-    Their entries in ``catalog`` become mountpoints, and its counters are correct afterwards.
+    Gives these. The directories' entries in ``catalog`` are mountpoints then, and its counters are right.
     """
     top = catalog.mountpoint
     counters = catalog.counters.self_
@@ -84,14 +87,16 @@ def split_catalog(
         if len(places) > 1:
             plan.tie(sorted(places))
     plan.cut(top, weights)
-    made = [_move(catalog, loader, path, new_catalog(path)) for path in plan.cuts]
+    made = [_move(catalog, loader, path, new_catalog(path), marker) for path in plan.cuts]
     catalog.flush()
     loader.settle()
     return made
 
 
-def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: CatalogWriter) -> CatalogWriter:
-    """Move the directory at ``path`` to a catalog of its own, as its root."""
+def _move(
+    catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: CatalogWriter, marker: DirectoryEntry
+) -> CatalogWriter:
+    """Move what is in the directory at ``path`` to a catalog of its own, where it is the root."""
     root = _found(catalog, path)
     target.add(path, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
     pending = [path]
@@ -103,6 +108,9 @@ def _move(catalog: CatalogWriter, loader: CatalogLoader, path: bytes, target: Ca
             if entry.is_directory and EntryFlag.NESTED_MOUNTPOINT not in entry.flags:
                 pending.append(at)
         loader.clear(directory)
+    at = path + b"/" + CATALOG_MARKER
+    if target.lookup(at) is None:
+        target.add(at, marker._replace(mtime=root.mtime))
     catalog.replace(path, root._replace(flags=root.flags | EntryFlag.NESTED_MOUNTPOINT))
     return target
 

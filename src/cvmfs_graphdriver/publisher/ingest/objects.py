@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage.interface import ContentReader, Storage
 from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression
 from cvmfs_graphdriver.repository.chunking import ChunkDetector
-from cvmfs_graphdriver.repository.compression import new_compressor
+from cvmfs_graphdriver.repository.compression import Engine, new_compressor
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 
 __all__ = ["ObjectWriter", "PendingContent", "StoreMark", "StoredContent"]
@@ -37,8 +37,9 @@ _EARLY_FLUSH = 64 << 20
 _OVERHEAD = 512  # what a piece costs besides its bytes
 _WORTH_WORKERS = 8 << 20
 _MOST_WORKERS = 8
-_GIVEN_UP = "storing was aborted"
-_IN_MEMORY = 16 << 20  # bigger objects are compressed as they arrive, without workers
+_GIVEN_UP = "storing was given up"
+_RECOMPRESSED = {Suffix.CERTIFICATE, Suffix.METAINFO}  # by a replication: contents.is_replicable
+_IN_MEMORY = 16 << 20  # a bigger object is compressed as it comes, without workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,9 @@ class ObjectWriter:
         return PendingContent(self, total, tuple(offsets), places)
 
     def put(self, data: bytes, suffix: Suffix) -> Digest:
-        """Store one of the repository's own objects (catalog, history …), always compressed with zlib."""
-        stored = store(self._storage, self._own_form, Piece.of(data, suffix))
+        """Store one object of the repository's own (catalog, history …), always as a zlib stream."""
+        form = replace(self._own_form, engine=Engine.ZLIB) if suffix in _RECOMPRESSED else self._own_form
+        stored = store(self._storage, form, Piece.of(data, suffix))
         self._account([stored], [suffix])
         return stored.digest
 

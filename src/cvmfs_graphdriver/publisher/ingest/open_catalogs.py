@@ -94,9 +94,13 @@ class OpenCatalogs:
         Raises PublisherError: something on the way is not a directory.
         """
         parent = self._make_directories(path.rpartition(b"/")[0])
-        if self.lookup(path) is not None:
-            self.remove(path)
-        self._owner(parent).writer.add(path, entry)
+        known = self.lookup(path)
+        if known is not None and not known.is_directory:
+            self._owner(parent).writer.replace(path, entry)
+        else:
+            if known is not None:
+                self.remove(path)
+            self._owner(parent).writer.add(path, entry)
         self._touch(parent, links=0)
 
     def remove(self, path: bytes) -> None:

@@ -10,9 +10,12 @@ the stream, some thousands behind it, since their content is being stored meanwh
 memory to the end, when their link counts are known. A created directory is as old as the entry that required
 it, so that equal streams make equal catalogs.
 
-Hard links: a group is local to a catalog, and no reader of catalogs requires its members to be in one
-directory, so groups across directories are kept, as containers need them. The stock server cannot write
-those; ``break_cross_directory_hardlinks`` does as it does: one group per directory.
+Hard links: a group is local to a catalog, and nothing that reads catalogs asks its members to be in one
+directory, so groups across directories are kept, as a container's files need it. The stock server cannot
+write those; ``break_cross_directory_hardlinks`` gives what it does: one group for each directory.
+
+A catalog gets the marker that stock tools look for, hidden, unless the tree has a file of that name at its
+root, which they take for one as well (docs/adr/0023-hidden-catalog-markers.md).
 """
 
 import os
@@ -28,10 +31,17 @@ from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter, PendingCont
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.options import RepositoryOptions, Weights
 from cvmfs_graphdriver.publisher.storage.interface import ContentReader
-from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.entry import (
+    CATALOG_MARKER,
+    Chunk,
+    Compression,
+    DirectoryEntry,
+    EntryFlag,
+)
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.catalog.xattr import encode_xattrs
+from cvmfs_graphdriver.repository.digest import Suffix
 from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 
 __all__ = ["TreeIngest", "directory_entry"]
@@ -91,6 +101,13 @@ class TreeIngest:
         self._directories: dict[bytes, DirectoryEntry] = {}
         self._waiting: deque[tuple[bytes, _File]] = deque()
         self._recent: dict[bytes, _File] = {}
+        self._marker = DirectoryEntry(
+            CATALOG_MARKER,
+            stat.S_IFREG | 0o644,
+            flags=EntryFlag.FILE | EntryFlag.HIDDEN,
+            digest=objects.put(b"", Suffix.NONE),
+            hash_algorithm=options.algorithm,
+        )
         self.notes: list[str] = []
 
     def take(self, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
@@ -121,14 +138,17 @@ class TreeIngest:
         self._loader.put(self._base, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
         for path, entry in self._directories.items():
             self._loader.put(self._base + path, entry._replace(linkcount=2 + subdirectories[path]))
+        marker = self._base + b"/" + CATALOG_MARKER
+        if self._loader.lookup(marker) is None:
+            self._loader.put(marker, self._marker._replace(mtime=root.mtime))
         broken = self._loader.settle(by_directory=self._options.break_cross_directory_hardlinks)
         if broken:
             self.notes.append(f"broke up {broken} hard-link groups that cross directories")
         return root
 
     def split(self, weights: Weights, new_catalog: Callable[[bytes], CatalogWriter]) -> list[CatalogWriter]:
-        """Move parts of a finished big tree into catalogs of their own."""
-        return split_catalog(self._catalog, self._loader, weights, new_catalog)
+        """Move parts of a big tree that is finished into catalogs of their own."""
+        return split_catalog(self._catalog, self._loader, weights, new_catalog, self._marker)
 
     # Entries as they arrive
 

@@ -10,7 +10,18 @@ from typing import NamedTuple
 
 from cvmfs_graphdriver.repository.digest import Algorithm, Digest
 
-__all__ = ["LISTED_ELSEWHERE", "CatalogReference", "Chunk", "Compression", "DirectoryEntry", "EntryFlag"]
+__all__ = [
+    "CATALOG_MARKER",
+    "LISTED_ELSEWHERE",
+    "CatalogReference",
+    "Chunk",
+    "Compression",
+    "DirectoryEntry",
+    "EntryFlag",
+]
+
+CATALOG_MARKER = b".cvmfscatalog"
+"""The file by which stock tools know the root of a nested catalog (section 4.1)."""
 
 
 class EntryFlag(IntFlag):
@@ -93,6 +104,11 @@ class DirectoryEntry(NamedTuple):
     @property
     def is_hidden(self) -> bool:
         return EntryFlag.HIDDEN in self.flags
+
+    @property
+    def is_hidden_marker(self) -> bool:
+        """A catalog marker that is there for stock tools only: no user sees it, not even by its name."""
+        return self.name == CATALOG_MARKER and self.is_hidden
 
 
 LISTED_ELSEWHERE = EntryFlag.NESTED_MOUNTPOINT.value | EntryFlag.BIND_MOUNTPOINT.value

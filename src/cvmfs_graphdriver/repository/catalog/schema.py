@@ -15,6 +15,7 @@ __all__ = [
     "INSERT_ENTRY",
     "LATEST",
     "TABLES",
+    "UPDATE_ENTRY",
     "Schema",
     "entry_of",
     "row_of",
@@ -37,11 +38,13 @@ TABLES: Final = (
     "CREATE TABLE statistics (counter TEXT, value INTEGER, CONSTRAINT pk_statistics PRIMARY KEY (counter));",
 )
 
-INSERT_ENTRY: Final = (
-    "INSERT INTO catalog (md5path_1, md5path_2, parent_1, parent_2, hardlinks, hash, size, mode, mtime, "
-    "mtimens, flags, name, symlink, uid, gid, xattr) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
+_ROW: Final = (
+    "(md5path_1, md5path_2, parent_1, parent_2, hardlinks, hash, size, mode, mtime, mtimens, flags, name, "
+    "symlink, uid, gid, xattr)"
 )
+_VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
+INSERT_ENTRY: Final = f"INSERT INTO catalog {_ROW} VALUES {_VALUES}"
+UPDATE_ENTRY: Final = f"UPDATE catalog SET {_ROW} = {_VALUES} WHERE md5path_1 = ?1 AND md5path_2 = ?2"
 
 _ALGORITHM_SHIFT, _ALGORITHM_MASK = 8, 0x7
 _COMPRESSION_SHIFT, _COMPRESSION_MASK = 11, 0x7
@@ -152,7 +155,7 @@ def entry_of(row: tuple[Any, ...]) -> DirectoryEntry:
 
 
 def row_of(key: PathKey, parent: PathKey, entry: DirectoryEntry) -> tuple[Any, ...]:
-    """The values of INSERT_ENTRY."""
+    """The values of INSERT_ENTRY and UPDATE_ENTRY."""
     size = entry.size
     if entry.is_symlink:
         size = len(entry.symlink)

@@ -5,6 +5,9 @@ storage, other catalogs but by reference.
 
 Entries go in by ``add`` and are buffered; whatever reads flushes first. The counters are those of the
 entries that were added and removed, so they are right when the caller says the truth about chunks.
+
+Clients make inodes of row numbers, and the reference client takes row 1 of the root catalog for the root. So
+an entry that changes keeps its row, and the root directory's is 1.
 """
 
 import os
@@ -15,7 +18,14 @@ from typing import Any, Self
 
 from cvmfs_graphdriver.repository.catalog.counters import Counters, Tally
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, Chunk, DirectoryEntry
-from cvmfs_graphdriver.repository.catalog.schema import INSERT_ENTRY, LATEST, TABLES, entry_of, row_of
+from cvmfs_graphdriver.repository.catalog.schema import (
+    INSERT_ENTRY,
+    LATEST,
+    TABLES,
+    UPDATE_ENTRY,
+    entry_of,
+    row_of,
+)
 from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
 from cvmfs_graphdriver.repository.digest import Digest, PathKey
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -25,6 +35,7 @@ __all__ = ["CatalogWriter"]
 _BATCH = 4096
 _WASTE = 5  # a file with more than a fifth of unused pages is repacked
 _SCHEMA, _SCHEMA_REVISION = str(LATEST.number), str(LATEST.revision)
+_INSERT_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {LATEST.entry_columns} FROM catalog"
 
 
@@ -107,30 +118,35 @@ class CatalogWriter:
 
     def add(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk] = ()) -> None:
         """Add the entry at an absolute path; its name must be the path's last component."""
-        parent = PathKey.of(path.rpartition(b"/")[0]) if path else PathKey(0, 0)
-        key = PathKey.of(path)
-        self._rows.append(row_of(key, parent, entry))
-        self._chunks += [(*key, chunk.offset, chunk.size, chunk.digest.raw) for chunk in chunks]
+        self._rows.append(_row_at(path, entry))
+        self._chunks += _chunk_rows(path, chunks)
         self.counters.self_.count(entry, len(chunks))
         if len(self._rows) >= _BATCH:
             self.flush()
 
     def replace(self, path: bytes, entry: DirectoryEntry, chunks: Sequence[Chunk] = ()) -> None:
-        """Replace the entry at ``path``."""
-        self.remove(path)
-        self.add(path, entry, chunks)
+        """Put an entry in the place and row of the one at ``path``. Raises CatalogError: there is none."""
+        self._count_out(path)
+        with mapped(self._what):
+            self._sql.execute(UPDATE_ENTRY, _row_at(path, entry))
+            self._sql.executemany(_INSERT_CHUNK, _chunk_rows(path, chunks))
+        self.counters.self_.count(entry, len(chunks))
 
     def remove(self, path: bytes) -> None:
-        """Remove one entry, but not what is below it. Raises CatalogError: there is none."""
+        """Remove one entry, not what is below it. Raises CatalogError: there is none."""
+        self._count_out(path)
+        with mapped(self._what):
+            self._sql.execute("DELETE FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?", PathKey.of(path))
+
+    def _count_out(self, path: bytes) -> None:
+        """Forget the chunks of an entry, and that it counted."""
         entry = self.lookup(path)
         if entry is None:
-            raise CatalogError(f"{self._what} has no entry {path!r} to remove")
-        key = PathKey.of(path)
+            raise CatalogError(f"{self._what} has no entry {path!r} to replace or remove")
         with mapped(self._what):
             count = self._sql.execute(
-                "DELETE FROM chunks WHERE md5path_1 = ? AND md5path_2 = ?", key
+                "DELETE FROM chunks WHERE md5path_1 = ? AND md5path_2 = ?", PathKey.of(path)
             ).rowcount
-            self._sql.execute("DELETE FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?", key)
         self.counters.self_.count(entry, count, -1)
 
     def lookup(self, path: bytes) -> DirectoryEntry | None:
@@ -241,12 +257,13 @@ class CatalogWriter:
         chunks, self._chunks = self._chunks, []
         with mapped(self._what):
             self._sql.executemany(INSERT_ENTRY, rows)
-            self._sql.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", chunks)
+            self._sql.executemany(_INSERT_CHUNK, chunks)
 
     def finish(self) -> int:
         """Write everything and close; the file is then ready to be compressed. Returns its size in bytes."""
         self.flush()
         with mapped(self._what):
+            self._number_root()
             self._write_counters()
             self._sql.execute("COMMIT")
             ((unused,),) = self._sql.execute("PRAGMA freelist_count").fetchall()
@@ -260,9 +277,31 @@ class CatalogWriter:
         """Close without finishing, which makes the file useless. Harmless after ``finish``."""
         self._sql.close()
 
+    def _number_root(self) -> None:
+        """Give the root directory row 1; what is there moves to the end."""
+        key = PathKey.of(self.mountpoint)
+        row = self._sql.execute(
+            "SELECT rowid FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?", key
+        ).fetchone()
+        if row not in {None, (1,)}:
+            self._sql.execute(
+                "UPDATE catalog SET rowid = (SELECT max(rowid) + 1 FROM catalog) WHERE rowid = 1"
+            )
+            self._sql.execute("UPDATE catalog SET rowid = 1 WHERE md5path_1 = ? AND md5path_2 = ?", key)
+
     def _write_counters(self) -> None:
         rows: Iterable[tuple[str, int]] = sorted(self.counters.rows().items())
         self._sql.executemany("INSERT OR REPLACE INTO statistics (counter, value) VALUES (?, ?)", rows)
+
+
+def _row_at(path: bytes, entry: DirectoryEntry) -> tuple[Any, ...]:
+    parent = PathKey.of(path.rpartition(b"/")[0]) if path else PathKey(0, 0)
+    return row_of(PathKey.of(path), parent, entry)
+
+
+def _chunk_rows(path: bytes, chunks: Sequence[Chunk]) -> list[tuple[Any, ...]]:
+    key = PathKey.of(path)
+    return [(*key, chunk.offset, chunk.size, chunk.digest.raw) for chunk in chunks]
 
 
 def _name(mountpoint: bytes) -> str:

@@ -5,8 +5,8 @@ counted as by the stock server: a catalog's weight is its number of entries. Mus
 stored, what follows for the catalogs above.
 
 A hard-link group cannot lie in two catalogs, so no cut goes through one: directories in the way stay. Each
-new catalog has a hidden marker (docs/adr/0023-hidden-catalog-markers.md), unless the tree has a file of that name
-there.
+new catalog has a hidden marker (docs/adr/0023-hidden-catalog-markers.md), unless the tree has a file of that
+name there.
 """
 
 import os

@@ -45,8 +45,6 @@ _log = logging.getLogger(__name__)
 
 _ROOT_TTL = 60
 """Seconds for which the kernel may cache the attributes of the root."""
-_ROOT_NAME_TTL = 1
-"""Seconds for which the kernel may cache a name in the root."""
 _LISTED = 65536
 _OLD_TREES = 16
 """Revisions in which directory streams of the root can continue, including the newest."""
@@ -60,6 +58,8 @@ class Presentation(NamedTuple):
     gids: OwnerMap = UNCHANGED
     world_readable: bool = False
     open_files: int = 1024
+    root_names: int = 1
+    """Seconds for which the kernel may cache a name in the root."""
 
 
 class RevisionFilesystem:
@@ -118,7 +118,7 @@ class RevisionFilesystem:
             child = self._node(directory.parent_inode)
         else:
             child = self._tree.child(directory, name)
-        ttl = _ROOT_NAME_TTL if parent == ROOT_NODE else FOREVER
+        ttl = self._presentation.root_names if parent == ROOT_NODE else FOREVER
         if child is None:
             return wire.no_entry(ttl)
         return self._entry(child, ttl)
@@ -228,7 +228,7 @@ class RevisionFilesystem:
             raise RefusalError(errno.ENOTDIR)
         self._counters.add(Count.DIRECTORY_OPENS)
         children = tree.children(directory)
-        ttl = _ROOT_NAME_TTL if inode == ROOT_NODE else FOREVER
+        ttl = self._presentation.root_names if inode == ROOT_NODE else FOREVER
         mode = directory.entry.mode
         unknown = wire.no_entry()  # the kernel already knows the directory and its parent
         items = [

@@ -163,6 +163,8 @@ class _Service:
             gids=gids,
             world_readable=shown.world_readable,
             open_files=max(16, min(wanted, hard - _RESERVED_FILES, _OPEN_FILES)),
+            # Layers are looked up when a container is made, by few and at once after they were published.
+            root_names=0 if self._request.whiteouts else 1,
         )
 
     def _statfs(self) -> StatFs:

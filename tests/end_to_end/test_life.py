@@ -12,7 +12,6 @@ import pytest
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from demo.daemons import DaemonError, DockerEngine, free_port, plugin_tarball
 from tests.end_to_end.conftest import Scene
-from tests.support.engines import Plugins
 from tests.support.mounts import wait_until
 from tests.support.project import PROJECT
 
@@ -28,9 +27,10 @@ def etc(scene: Scene) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(scene: Scene, plugins: Plugins, etc: Path) -> Iterator[DockerEngine]:
+def engine(scene: Scene, etc: Path) -> Iterator[DockerEngine]:
     settings = ("CACHE_QUOTA_MB=1500", "IDLE_SECONDS=1", "LOG_LEVEL=debug")
-    with plugins.engine(scene.stage.scratch, "life", etc, settings=settings) as made:
+    with DockerEngine(scene.stage.scratch, "life") as made:
+        made.start_with_plugin(plugin_tarball(PROJECT), etc, settings=settings)
         yield made
 
 

@@ -1,6 +1,8 @@
 """Docker with our plugin, started from a copy of an installed one: installing takes ten times as long.
 
-Owns: the engine whose plugins are copied. Settings, and being enabled, are each engine's own.
+Owns: the engine whose plugins are copied. Settings, and being enabled, are each engine's own. What a dockerd
+does not save before a plugin is enabled, such as the name to upgrade it by, is lost in a copy: tests of the
+plugin's own life install it.
 """
 
 import subprocess

@@ -333,9 +333,16 @@ def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], what: str
 
 
 def _remove_cgroups(name: str) -> None:
-    """Remove what Docker made below a control group of ours: of the unified hierarchy, or of each old one."""
-    for pattern in (name, f"*/{name}"):
-        for top in Path("/sys/fs/cgroup").glob(pattern):
+    """Remove what Docker made below a control group of ours: of the unified hierarchy, or of each old one.
+
+    A process that has been killed belongs to its group until the kernel is done with it.
+    """
+    deadline = time.monotonic() + _PATIENCE / 6
+    while tops := [top for pattern in (name, f"*/{name}") for top in Path("/sys/fs/cgroup").glob(pattern)]:
+        for top in tops:
             for directory, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)

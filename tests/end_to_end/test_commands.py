@@ -183,7 +183,7 @@ def test_what_docker_says_of_it(column: Column) -> None:
 
 
 def test_what_docker_says_of_the_driver(ours: DockerEngine) -> None:
-    plane = "fuse (erofs not possible: " if obstacle(Path("/var/tmp")) else "erofs (Linux "
+    plane = "fuse (erofs not possible: " if obstacle(Path("/var/tmp")) else "erofs (supported by Linux "
     assert f"Data Plane: {plane}" in ours.docker("info")
 
 

@@ -43,7 +43,7 @@ THIN_IMAGES: dict[str, tuple[bytes, str]] = {
     "the repository itself": (thin((DIGEST, "cvmfs://images.example.org/")), "names no directory"),
     "ten thousand layers": (thin(*numbered(10_000)), "thin.json"),
     "too many layers": (thin(*numbered(501)), "501 layers"),
-    "no layers": (thin(), "0 layers"),
+    "no layers": (thin(), "it has no layers"),
     "the same layer twice": (thin(*numbered(1), *numbered(1)), "same digest"),
     "the same place twice": (thin((DIGEST, numbered(1)[0][1]), *numbered(1)), "same location"),
     "no digest": (thin(("x", numbered(1)[0][1])), "x"),

@@ -23,7 +23,10 @@ from typing import IO
 from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
 from cvmfs_graphdriver.client.errors import CacheError
 
-__all__ = ["Eviction", "objects_in"]
+__all__ = ["QUARANTINE", "Eviction", "objects_in"]
+
+QUARANTINE = "quarantaine"
+"""The directory of damaged objects; their names in the ledger begin with it."""
 
 _PERIOD = 1.0
 _BATCH = 500
@@ -103,6 +106,11 @@ class Eviction:
         self.flush()
         return self._ledger.records()
 
+    def verified(self, digest: str) -> tuple[int, int] | None:
+        """Size and CRC-32 of an object as it was stored and verified; None if they are unknown."""
+        self.flush()
+        return self._ledger.verified(digest)
+
     def pin(self, digest: str, *, pinned: bool = True) -> bool:
         """Pin an object, so that it is never evicted, or unpin it; says whether it is there."""
         self.flush()
@@ -143,15 +151,16 @@ class Eviction:
         return left
 
     def _unlink_oldest(self, target: int) -> Iterator[str]:
-        """Remove files, volatile ones first, then the least recently used; yields their digests."""
+        """Remove files: damaged and volatile ones first, then the least recently used; yields digests."""
         with self._lock:
             noted, uses = list(self._stored), dict(self._uses)
         known = {record.digest: record for record in self._ledger.records()}
         known.update((record.digest, record) for record in noted)
         left = sum(record.size for record in known.values())
 
-        def last_use(record: Record) -> tuple[bool, int]:
-            return not record.volatile, uses.get(record.digest, record.sequence)
+        def last_use(record: Record) -> tuple[bool, bool, int]:
+            damaged = record.digest.startswith(QUARANTINE)
+            return not damaged, not record.volatile, uses.get(record.digest, record.sequence)
 
         for record in sorted(known.values(), key=last_use):
             if left <= target:
@@ -245,7 +254,7 @@ class Eviction:
 
     def _unlink(self, digest: str) -> bool:
         """Remove an object's file unless a process holds it; says whether it is gone."""
-        path = f"{self.directory}/{digest[:2]}/{digest[2:]}"
+        path = _path_of(self.directory, digest)
         try:
             with open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -269,10 +278,11 @@ class Eviction:
             known = {record.digest: record for record in self._ledger.records()}
             there = dict(objects_in(self.directory))
             self._ledger.remove(known.keys() - there.keys())
+            # What has another size than it was stored with is found by whoever opens it.
             self._ledger.add(
                 Record(digest, stat.st_size, stat.st_atime_ns)
                 for digest, stat in there.items()
-                if digest not in known or known[digest].size != stat.st_size
+                if digest not in known or (known[digest].size != stat.st_size and known[digest].crc32 < 0)
             )
             self._recount()
         _clear_transactions(self.directory / "txn")
@@ -338,10 +348,15 @@ def _unlocked(directory: Path) -> set[Path]:
 
 
 def objects_in(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """All objects in the directory: digest and stat."""
-    for number in range(256):
-        shard = directory / f"{number:02x}"
-        with suppress(FileNotFoundError), os.scandir(shard) as entries:
+    """All objects in the directory, damaged ones too: name and stat."""
+    for shard in (*(f"{number:02x}" for number in range(256)), f"{QUARANTINE}/"):
+        with suppress(FileNotFoundError), os.scandir(directory / shard) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
-                    yield shard.name + entry.name, entry.stat()
+                    yield shard + entry.name, entry.stat()
+
+
+def _path_of(directory: Path, name: str) -> str:
+    if name.startswith(QUARANTINE):
+        return f"{directory}/{name}"
+    return f"{directory}/{name[:2]}/{name[2:]}"

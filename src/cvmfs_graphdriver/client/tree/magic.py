@@ -204,7 +204,7 @@ def _lhash(ask: _Question) -> str | None:
     hasher = digest.algorithm.new()
     compressor = zlib.compressobj()
     if ask.node.entry.size:  # an empty file need not be fetched
-        descriptor = ask.client.cache.open(digest)
+        descriptor = ask.client.cache.open(digest, compression=ask.node.entry.compression)
         if descriptor is None:
             return "Not in cache"
         with os.fdopen(descriptor, "rb") as file:

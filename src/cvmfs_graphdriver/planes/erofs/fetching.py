@@ -46,7 +46,7 @@ class Fetching:
             self._client.counters.add(Count.OPENS)
             os.close(self._client.open_object(Wanted(name, wanted.size, compression=wanted.compression)))
             try:
-                self._links.add(wanted, self._cache.path(wanted.digest))
+                self._links.add(wanted, self._cache.path(wanted.digest, wanted.compression))
             except FileNotFoundError:
                 continue  # evicted since
             except OSError as error:

@@ -68,7 +68,7 @@ class Links:
         """Remove the links to evicted objects, to free disk space."""
         shards: dict[str, set[str]] = {}
         for digest in digests:
-            shards.setdefault(digest[:2], set()).add(digest[2:])
+            shards.setdefault(digest[:2], set()).add(digest[2:].partition(".")[0])
         for place in self._all:
             for repository in _names(place):
                 for shard, rests in shards.items():
@@ -94,11 +94,12 @@ class Links:
 
     def _is_cached(self, link: str, shard: str, name: str) -> bool:
         """Whether the link refers to the file that is in the cache now."""
-        try:
-            cached = os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}")
-        except FileNotFoundError:
-            return False
-        return cached.st_ino == os.stat(link).st_ino
+        inode = os.stat(link).st_ino
+        for ending in ("", ".plain"):
+            with suppress(FileNotFoundError):
+                if os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}{ending}").st_ino == inode:
+                    return True
+        return False
 
 
 def _link(path: str, link: str) -> None:

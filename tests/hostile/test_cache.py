@@ -10,6 +10,7 @@ import pytest
 
 from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
+from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import FormatError
@@ -103,3 +104,28 @@ def test_the_quarantine_counts_and_goes_first(cache: Cache) -> None:
     eviction.shrink(MEGABYTE)
     assert not list((cache.directory / "quarantaine").iterdir())
     assert content(cache, good) == CONTENT
+
+
+@pytest.mark.parametrize("size", [10 * MEGABYTE + 1, 5_000_000_000, 2**60])
+def test_an_object_that_cannot_fit_is_refused_and_empties_nothing(size: int, cache: Cache) -> None:
+    good = arrive(cache, STORED, len(CONTENT))
+    with pytest.raises(CacheError, match=f"object {'a' * 40} has {size} bytes or more"):
+        Arrival(Wanted(ObjectName(Digest.parse("a" * 40)), size), cache)
+    assert content(cache, good) == CONTENT
+
+
+def test_a_declared_size_evicts_nothing_before_a_byte_has_come(cache: Cache) -> None:
+    good = arrive(cache, zlib.compress(b"g" * MEGABYTE), MEGABYTE)
+    Arrival(Wanted(ObjectName(Digest.parse("a" * 40)), 10 * MEGABYTE), cache).abandon()
+    assert content(cache, good) is not None
+
+
+def test_an_object_of_unknown_size_stays_below_the_quota(cache: Cache) -> None:
+    arrival = Arrival(Wanted(ObjectName(Digest.parse("a" * 40)), 2**40, exact=False), cache)
+    arrival.begin()
+    stored = zlib.compress(bytes(20 * MEGABYTE))
+    with pytest.raises(CacheError, match="bytes or more"):
+        arrival.write(stored)
+    arrival.abandon()
+    assert cache.eviction is not None
+    assert cache.eviction._arriving == 0

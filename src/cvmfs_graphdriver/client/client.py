@@ -21,7 +21,7 @@ from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
-from cvmfs_graphdriver.client.counters import ClientCounters
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network.network import Network, client_identifier
@@ -147,6 +147,7 @@ class Client:
             capacity=self._capacity,
             memory=settings.cache.metadata_memory,
         )
+        self.cache.on_full.append(lambda: self.counters.add(Count.CACHE_FULL))
         if self.cache.eviction is not None:
             self.cache.eviction.on_pressure.append(self.catalogs.detach)
 

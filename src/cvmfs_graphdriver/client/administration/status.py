@@ -55,6 +55,8 @@ class Status:
     cache_used: int
     cache_pinned: int
     cache_limit: int
+    cache_full: bool
+    """Whether an object could not be stored lately because the disk is full."""
     open_catalogs: int
     entries: int
     counters: dict[Count, int]
@@ -113,6 +115,7 @@ def status_of(client: Client, mountpoint: str) -> Status:
         cache_used=used,
         cache_pinned=pinned,
         cache_limit=quota.limit if quota else -1,
+        cache_full=client.cache.is_full,
         open_catalogs=len(client.catalogs.open_mounts()),
         entries=revision.statfs().files if revision else 0,
         counters=dict(client.counters.counts()),

@@ -15,7 +15,10 @@ processes that store the same object do no harm.
 import errno
 import fcntl
 import itertools
+import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,23 +37,30 @@ __all__ = ["Cache", "Incoming"]
 _TRANSACTIONS = "txn"
 _PLAIN = ".plain"
 _PIECE = 1 << 20
-_RESERVE_FROM = 25 * 1024 * 1024
-"""Room is made in advance for objects of this many bytes or more."""
+_STEP = 1024 * 1024
+"""Room is made for so many bytes at a time as they arrive, whatever size was declared."""
+_FULL_FOR = 300.0
+"""Seconds for which the disk counts as full after a write that failed."""
+_SILENCE = 60.0
+"""Seconds between two lines in the log that say so."""
+
+_log = logging.getLogger(__name__)
 
 
 class Incoming:
     """An object on its way into the cache; it has no name there yet.
 
-    ``make_room`` is called when the disk is full. This is not ``kernel/whole_file.py``: the file is locked
-    while it is written, can be restarted, and is read before it has its name.
+    This is not ``kernel/whole_file.py``: the file is locked while it is written, can be restarted, and is
+    read before it has its name.
     """
 
-    def __init__(self, record: Record, path: str, mode: int, make_room: Callable[[], None]) -> None:
+    def __init__(self, record: Record, path: str, mode: int, cache: "Cache") -> None:
         self.record = record
         """What was known about it before it arrived."""
         self._path = path
         self._named = False
-        self._make_room = make_room
+        self._cache = cache
+        self._room = _STEP
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         # A file without a lock counts as left behind by a process that died.
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
@@ -67,17 +77,22 @@ class Incoming:
             self.size = self.crc32 = 0
 
     def write(self, data: bytes) -> None:
-        """Append. Raises CacheError: the disk is full or broken."""
+        """Append. Raises CacheError: the disk is full or broken; it cannot fit into the cache."""
         view = memoryview(data)
         tried = False
+        while self.size + len(data) > self._room:
+            self._make_room(self.size + len(data))
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except OSError as error:
-                if error.errno != errno.ENOSPC or tried:
-                    raise CacheError(f"cannot write to the cache ({self._path}): {error.strerror}") from error
-                tried = True
-                self._make_room()
+                if error.errno == errno.ENOSPC and not tried:
+                    tried = True
+                    self._cache.relieve_disk()
+                    continue
+                if error.errno == errno.ENOSPC:
+                    self._cache.note_full()
+                raise CacheError(f"cannot write to the cache ({self._path}): {error.strerror}") from error
         self.size += len(data)
         self.crc32 = isal_zlib.crc32(data, self.crc32)
 
@@ -100,6 +115,16 @@ class Incoming:
         if not self._named:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
+        if self._cache.eviction is not None:
+            self._cache.eviction.note_arrived(self._room - _STEP)
+        self._room = _STEP
+
+    def _make_room(self, size: int) -> None:
+        eviction = self._cache.eviction
+        if eviction is not None:
+            eviction.admit(self.record, size)
+            eviction.make_room(_STEP)
+        self._room += _STEP
 
 
 class Cache:
@@ -124,6 +149,9 @@ class Cache:
             raise CacheError(f"cannot use the cache directory {directory}: {error.strerror}") from error
         self.eviction = None if limit is None else Eviction(directory, limit)
         """What keeps the cache below its limit; None if it has none."""
+        self.on_full: list[Callable[[], None]] = []
+        """Called when an object cannot be stored because the disk is full."""
+        self._full_at = self._told_at = -math.inf
 
     def name(self, digest: Digest, compression: Compression = Compression.ZLIB) -> str:
         """The object's name in this cache, which is also that in the ledger."""
@@ -233,21 +261,29 @@ class Cache:
             self.eviction.note_stored(Record(place, size, path="damaged object"))
 
     def begin(self, record: Record) -> Incoming:
-        """Begin to write an object, which appears only when it is committed. Raises CacheError.
+        """Begin to write an object, which appears only when it is committed.
 
-        ``record`` is what is known about it. The caller must close it in any case.
+        ``record`` is what is known about it. The caller must close it in any case. Raises CacheError: the
+        disk is full or broken; the object cannot fit into the cache.
         """
-        if self.eviction is not None and record.size >= _RESERVE_FROM:
-            self.eviction.make_room(record.size)
+        if self.eviction is not None:
+            self.eviction.admit(record, record.size)
         temporary = f"{self._root}/{_TRANSACTIONS}/{record.digest}.{os.getpid()}.{next(self._numbers)}"
         try:
             try:
-                return Incoming(record, temporary, self._file_mode, self._make_room)
+                return Incoming(record, temporary, self._file_mode, self)
             except FileNotFoundError:
                 # The directory was wiped while in use.
                 os.makedirs(os.path.dirname(temporary), self._directory_mode, exist_ok=True)
-                return Incoming(record, temporary, self._file_mode, self._make_room)
+                return Incoming(record, temporary, self._file_mode, self)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                self.relieve_disk()
+                return Incoming(record, temporary, self._file_mode, self)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                self.note_full()
             raise CacheError(f"cannot write to the cache ({temporary}): {error.strerror}") from error
 
     def commit(self, incoming: Incoming) -> None:
@@ -263,6 +299,25 @@ class Cache:
         """Note that an object is there now, possibly stored by another of our processes."""
         if self.eviction is not None:
             self.eviction.note_stored(record)
+
+    def relieve_disk(self) -> None:
+        """The disk is full before the limit is reached: evict half of the cache."""
+        if self.eviction is not None:
+            self.eviction.halve()
+
+    def note_full(self) -> None:
+        """The disk is still full after objects were evicted, if there were any: tell the administrator."""
+        self._full_at = time.monotonic()
+        for callback in self.on_full:
+            callback()
+        if self._full_at - self._told_at >= _SILENCE:
+            self._told_at = self._full_at
+            _log.error("the disk of the cache %s is full, and not with cached objects", self._root)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an object could not be stored lately because the disk is full."""
+        return time.monotonic() - self._full_at < _FULL_FOR
 
     def forget_writer(self, process: int) -> None:
         """Remove the incomplete files of one of our processes that has ended."""
@@ -289,8 +344,3 @@ class Cache:
         if stored[0] == found:
             raise FormatError(f"object {digest} has {found} bytes, not {wanted}")
         self.quarantine(name)
-
-    def _make_room(self) -> None:
-        """The disk is full before the limit is reached: evict half of the cache."""
-        if self.eviction is not None:
-            self.eviction.halve()

@@ -56,7 +56,8 @@ class Eviction:
         self._stored: list[Record] = []
         self._gone: set[str] = set()
         self._last = 0
-        self._used = self._ledger.used()[0]
+        self._used, self._pinned = self._ledger.used()
+        self._arriving = 0
         self._evictions: list[float] = []
         self._marker, crashed = _mark(directory)
         crashed = crashed or self._ledger.is_new
@@ -114,7 +115,9 @@ class Eviction:
     def pin(self, digest: str, *, pinned: bool = True) -> bool:
         """Pin an object, so that it is never evicted, or unpin it; says whether it is there."""
         self.flush()
-        return self._ledger.pin(digest, pinned=pinned)
+        found = self._ledger.pin(digest, pinned=pinned)
+        self._recount()
+        return found
 
     def evictions_since(self, moment: float) -> int:
         """How many times this process has evicted objects since a moment of ``time.monotonic()``."""
@@ -169,10 +172,25 @@ class Eviction:
                 left -= record.size
                 yield record.digest
 
+    def admit(self, record: Record, size: int) -> None:
+        """Refuse an object of ``size`` bytes that cannot fit. Raises CacheError."""
+        room = self.limit - self._pinned
+        if size > room:
+            what = f"{record.path or 'object'} {record.digest}"
+            raise CacheError(f"{what} has {size} bytes or more; the cache has room for {room}")
+
     def make_room(self, size: int) -> None:
-        """Evict if another ``size`` bytes would exceed the limit."""
-        if self.used + size > self.limit:
-            self._try_to_shrink(max(0, min(self.limit // 2, self.limit - size)))
+        """Another ``size`` bytes are about to arrive: evict if they would exceed the limit."""
+        with self._lock:
+            self._arriving += size
+            arriving, excess = self._arriving, self._used + self._arriving > self.limit
+        if excess:
+            self._try_to_shrink(max(0, min(self.limit // 2, self.limit - arriving)))
+
+    def note_arrived(self, size: int) -> None:
+        """Room of ``size`` bytes that was made is no longer needed: they are noted as stored, or gone."""
+        with self._lock:
+            self._arriving -= size
 
     def halve(self) -> None:
         """Evict half of the cache, because the disk is full before the limit is reached."""
@@ -248,8 +266,9 @@ class Eviction:
             self._recount()
 
     def _recount(self) -> None:
-        used = self._ledger.used()[0]
+        used, pinned = self._ledger.used()
         with self._lock:
+            self._pinned = pinned
             self._used = used + sum(record.size for record in self._stored)
 
     def _unlink(self, digest: str) -> bool:

@@ -52,7 +52,7 @@ class Fetching:
             except OSError as error:
                 if error.errno != errno.ENOSPC or self._cache.eviction is None:
                     raise CacheError(f"cannot link to {name} in the cache: {error.strerror}") from error
-                self._cache.eviction.halve()
+                self._cache.relieve_disk()
             else:
                 return
         raise CacheError(f"object {name} disappears from the cache as soon as it is there")

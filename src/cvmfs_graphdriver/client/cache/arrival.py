@@ -11,7 +11,7 @@ from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.catalog.entry import Compression
-from cvmfs_graphdriver.repository.compression import Decompressor
+from cvmfs_graphdriver.repository.compression import Decompressor, most_stored
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
@@ -98,6 +98,10 @@ class Arrival:
         self._incoming.close()
 
     # Methods of ``Sink``
+
+    @property
+    def most(self) -> int:
+        return most_stored(self._wanted.size, self._wanted.compression)
 
     def begin(self) -> None:
         wanted = self._wanted

@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
+from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver, shown_url
 from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.configuration.operation import operation_of
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
@@ -56,10 +56,11 @@ def settings_of(configuration: Configuration, etc: Path) -> RepositorySettings:
 def _servers(reader: SettingReader, name: str, limit: str) -> tuple[str, ...]:
     servers = reader.words(name, ";")
     for server in servers:
+        shown = shown_url(server)
         if not re.match(r"(https?|file)://", server):
-            raise reader.refusal(name, f"names {server!r}, which is not an http://, https:// or file:// URL")
+            raise reader.refusal(name, f"names {shown!r}, which is not an http://, https:// or file:// URL")
         if not is_address(server):
-            raise reader.refusal(name, f"names {server!r}, which is not a valid URL: it has an odd character")
+            raise reader.refusal(name, f"names {shown!r}, which is not a valid URL: it has an odd character")
     if reader.text(limit):
         servers = servers[: reader.number(limit, 1)]
     return tuple(server.rstrip("/") for server in servers)

@@ -1,6 +1,7 @@
 """What a signed repository that is hostile can do to a cache that it shares with others."""
 
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +12,8 @@ import pytest
 from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.planes.erofs.links import Links
+from cvmfs_graphdriver.planes.erofs.objectnames import StoredObject
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import FormatError
@@ -129,3 +132,29 @@ def test_an_object_of_unknown_size_stays_below_the_quota(cache: Cache) -> None:
     arrival.abandon()
     assert cache.eviction is not None
     assert cache.eviction._arriving == 0
+
+
+def test_links_do_not_keep_evicted_objects_on_the_disk(cache: Cache) -> None:
+    """Whoever evicts them, even if its server is gone; overlayfs has a moment to look a new link up."""
+    links = Links(cache.directory, "a.org")
+    eviction = cache.eviction
+    assert eviction is not None
+    for compression in Compression:
+        wanted = arrive(
+            cache, STORED, len(CONTENT if compression is Compression.ZLIB else STORED), compression
+        )
+        links.add(
+            StoredObject(wanted.name.digest, wanted.size, compression),
+            cache.path(wanted.name.digest, compression),
+        )
+    linked = [path for path in (cache.directory / "links").rglob("*") if path.is_file()]
+    assert len(linked) == 4
+    assert eviction.shrink(0) == len(CONTENT) + len(STORED), "they count as long as they are there"
+    assert all(path.exists() for path in linked)
+    for path in linked:
+        os.utime(path, (time.time() - 5, 0))
+    with closing(Cache(cache.directory, 10 * MEGABYTE)) as other:
+        assert other.eviction is not None
+        assert other.eviction.shrink(0) == 0
+    assert not [path for path in cache.directory.glob("??/*") if path.is_file()]
+    assert not [path for path in linked if path.exists()]

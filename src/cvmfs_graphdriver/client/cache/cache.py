@@ -27,6 +27,7 @@ from isal import isal_zlib
 
 from cvmfs_graphdriver.client.cache.eviction import QUARANTINE, Eviction, objects_in
 from cvmfs_graphdriver.client.cache.ledger import Record
+from cvmfs_graphdriver.client.cache.linked import remove_links
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Digest
@@ -256,6 +257,7 @@ class Cache:
             return
         except OSError as error:
             raise CacheError(f"cannot move {name} to the quarantine: {error.strerror}") from error
+        remove_links(self.directory, [name])
         if self.eviction is not None:
             self.eviction.note_gone(name)
             self.eviction.note_stored(Record(place, size, path="damaged object"))

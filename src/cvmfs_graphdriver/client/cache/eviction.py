@@ -15,12 +15,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
+from cvmfs_graphdriver.client.cache.linked import is_fresh, remove_links
 from cvmfs_graphdriver.client.errors import CacheError
 
 __all__ = ["QUARANTINE", "Eviction", "objects_in"]
@@ -44,8 +45,6 @@ class Eviction:
         self.directory = directory
         self.limit = limit
         """In bytes; may be changed at any time."""
-        self.on_evict: list[Callable[[Collection[str]], None]] = []
-        """Called with the digests of evicted objects."""
         self.on_pressure: list[Callable[[], None]] = []
         """Called when held objects leave too little room for others."""
         self._path = directory / "cachedb"
@@ -129,7 +128,7 @@ class Eviction:
         self.flush()
         gone = self._unlink(digest)
         if gone:
-            self._tell_evicted([digest])
+            remove_links(self.directory, [digest])
             self._ledger.remove([digest])
             self._recount()
         return gone
@@ -139,7 +138,7 @@ class Eviction:
         with self._work:
             # Files are removed first: on a full disk there is no room for writing to the ledger.
             gone = set(self._unlink_oldest(target))
-            self._tell_evicted(gone)
+            remove_links(self.directory, gone)
             with self._lock:
                 self._stored = [record for record in self._stored if record.digest not in gone]
                 self._evictions.append(time.monotonic())
@@ -272,11 +271,13 @@ class Eviction:
             self._used = used + sum(record.size for record in self._stored)
 
     def _unlink(self, digest: str) -> bool:
-        """Remove an object's file unless a process holds it; says whether it is gone."""
+        """Remove an object's file unless a process holds it or just linked to it; says whether it is gone."""
         path = _path_of(self.directory, digest)
         try:
             with open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_fresh(os.fstat(file.fileno())):
+                    return False
                 os.unlink(path)
         except FileNotFoundError:
             return True
@@ -285,10 +286,6 @@ class Eviction:
         except OSError as error:
             raise CacheError(f"cannot remove {path}: {error.strerror}") from error
         return True
-
-    def _tell_evicted(self, digests: Collection[str]) -> None:
-        for callback in self.on_evict:
-            callback(digests)
 
     def _reconcile(self) -> None:
         """A process ended without closing: make the ledger agree with the directory."""

@@ -33,8 +33,6 @@ class Fetching:
         self._client = client
         self._cache = client.cache
         self._links = Links(self._cache.directory, client.settings.fqrn)
-        if self._cache.eviction is not None:
-            self._cache.eviction.on_evict.append(self._links.evicted)
 
     def fetch(self, wanted: StoredObject) -> None:
         """Make sure that the object is in the cache and linked.

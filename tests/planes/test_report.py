@@ -53,3 +53,8 @@ def test_what_is_degraded() -> None:
         "b.org: nobody answers; a.org: served from the cache alone: no host answers; "
         "a.org: 2 proxies do not answer"
     )
+
+
+def test_a_full_disk_is_degraded() -> None:
+    full = dataclasses.replace(FINE, cache_full=True, cache_directory="/cache")
+    assert degraded_row([full], {})[1] == f"{FINE.fqrn}: the disk of the cache /cache is full"

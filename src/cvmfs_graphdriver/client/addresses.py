@@ -1,13 +1,17 @@
 """Addresses of servers, proxies and name servers, as configuration and proxies give them.
 
-Owns: which text is a valid address, and its host (RFC 3986, section 3.2.2). Must not know: who answers there.
+Owns: which text is a valid address, its host, and what people may see of it (RFC 3986, section 3.2). Must not
+know: who answers there.
 """
 
+import re
 from urllib.parse import urlsplit
 
-__all__ = ["host_of", "is_address", "place_of_nameserver"]
+__all__ = ["host_of", "is_address", "place_of_nameserver", "shown_url", "shown_urls"]
 
 _DOMAIN = 53
+_USER = re.compile(r"(://)[^/?#]*@")
+_ANY_USER = re.compile(r"^([^:/?#]*://)?.*@", re.DOTALL)
 
 
 def is_address(text: str) -> bool:
@@ -27,6 +31,17 @@ def host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be shown and logged: without a user's name and password."""
+    secret = _USER if is_address(url) else _ANY_USER
+    return secret.sub(r"\1", url, count=1)
+
+
+def shown_urls(text: str) -> str:
+    """A list of URLs as it may be shown and logged."""
+    return re.sub(r"[^;|\s]+", lambda url: shown_url(url[0]), text)
 
 
 def place_of_nameserver(text: str) -> tuple[str, int]:

@@ -21,7 +21,7 @@ from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
-from cvmfs_graphdriver.client.counters import ClientCounters
+from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.manifests import Manifests
 from cvmfs_graphdriver.client.network.network import Network, client_identifier
@@ -147,6 +147,7 @@ class Client:
             capacity=self._capacity,
             memory=settings.cache.metadata_memory,
         )
+        self.cache.on_full.append(lambda: self.counters.add(Count.CACHE_FULL))
         if self.cache.eviction is not None:
             self.cache.eviction.on_pressure.append(self.catalogs.detach)
 
@@ -232,7 +233,7 @@ class Client:
         eviction = self.eviction
         with closing(self._mounted().open(file)) as content:
             content.fetch_all()
-        kept = [eviction.pin(digest.text) for digest in _objects(file)]
+        kept = [eviction.pin(name) for name in self._objects(file)]
         return all(kept)
 
     def evict(self, file: Node) -> bool:
@@ -240,7 +241,7 @@ class Client:
 
         Returns False if a process holds some of it. Raises CacheError: the cache has no quota, or is damaged.
         """
-        gone = [self.eviction.evict(digest.text) for digest in _objects(file)]
+        gone = [self.eviction.evict(name) for name in self._objects(file)]
         return all(gone)
 
     @property
@@ -376,9 +377,11 @@ class Client:
             return 0, 0
         return quota.limit, max(0, quota.limit - quota.used)
 
-
-def _objects(file: Node) -> list[Digest]:
-    """The objects that a regular file consists of."""
-    if file.entry.is_chunked:
-        return [chunk.digest for chunk in file.mount.catalog.chunks(file.path)]
-    return [] if file.entry.digest is None else [file.entry.digest]
+    def _objects(self, file: Node) -> list[str]:
+        """The names in the cache of the objects that a regular file consists of."""
+        entry = file.entry
+        if entry.is_chunked:
+            digests = [chunk.digest for chunk in file.mount.catalog.chunks(file.path)]
+        else:
+            digests = [] if entry.digest is None else [entry.digest]
+        return [self.cache.name(digest, entry.compression) for digest in digests]

@@ -32,6 +32,8 @@ class Count(StrEnum):
     """Directories that users opened."""
     IO_ERRORS = "io_errors"
     """Errors that users saw."""
+    CACHE_FULL = "cache_full"
+    """Objects that could not be stored because the disk of the cache was full."""
 
 
 class SourceKind(StrEnum):

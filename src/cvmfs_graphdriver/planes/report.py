@@ -38,6 +38,8 @@ def degraded_row(statuses: Sequence[Status], broken: Mapping[str, str]) -> tuple
     for status in statuses:
         if status.offline:
             found.append(f"{status.fqrn}: served from the cache alone: {status.offline}")
+        if status.cache_full:
+            found.append(f"{status.fqrn}: the disk of the cache {status.cache_directory} is full")
         if status.burned_proxies:
             found.append(f"{status.fqrn}: {status.burned_proxies} proxies do not answer")
     return "Degraded", "; ".join(found) or "no"

@@ -18,7 +18,7 @@ from isal.igzip_lib import IsalError
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.errors import FormatError
 
-__all__ = ["Compressor", "Decompressor", "Engine", "compress", "decompress", "new_compressor"]
+__all__ = ["Compressor", "Decompressor", "Engine", "compress", "decompress", "most_stored", "new_compressor"]
 
 _PIECE = 1 << 20
 _ISAL_LEVEL = 2
@@ -109,6 +109,11 @@ def compress(
     return zlib.compress(data)
 
 
+def most_stored(size: int, compression: Compression = Compression.ZLIB) -> int:
+    """The most bytes that content of ``size`` bytes can need when it is stored."""
+    return size if compression is Compression.NONE else _WORST * size + _OVERHEAD
+
+
 class Decompressor:
     """Decompresses a stored object as it arrives.
 
@@ -119,7 +124,7 @@ class Decompressor:
     def __init__(self, compression: Compression = Compression.ZLIB, *, limit: int | None = None) -> None:
         self._stream = isal_zlib.decompressobj() if compression is Compression.ZLIB else None
         self._left = limit
-        self._acceptable = None if limit is None else _WORST * limit + _OVERHEAD
+        self._acceptable = None if limit is None else most_stored(limit, compression)
 
     def feed(self, data: bytes) -> bytes:
         """Feed ``data``; returns what it decompresses to."""

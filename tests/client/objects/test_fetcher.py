@@ -75,7 +75,7 @@ def test_every_algorithm(algorithm: Algorithm, compression: Compression, bench: 
     data = compress(CONTENT, compression)
     name = bench.put(data, algorithm, Suffix.PARTIAL)
     assert bench.read(Wanted(name, len(CONTENT), compression=compression)) == CONTENT
-    assert Path(bench.cache.path(name.digest)).read_bytes() == CONTENT
+    assert Path(bench.cache.path(name.digest, compression)).read_bytes() == CONTENT
     assert bench.read(Wanted(name, len(CONTENT), compression=compression)) == CONTENT
     assert sum(bench.server.requests.values()) == 1
     assert (bench.counters[Count.HITS], bench.counters[Count.MISSES]) == (1, 1)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from cvmfs_graphdriver.client.addresses import host_of
+from cvmfs_graphdriver.client.addresses import host_of, shown_url
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository
 from cvmfs_graphdriver.client.configuration.meaning import settings_of
@@ -149,7 +149,9 @@ def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Find
             whitelist = Whitelist.parse(Letter.parse(network.transfer.get(".cvmfswhitelist", _LIMIT)).body)
         except FormatError as error:
             yield Finding(
-                Level.ERROR, f"{server} sends invalid data: {error}", "is there a login page in between?"
+                Level.ERROR,
+                f"{shown_url(server)} sends invalid data: {error}",
+                "is there a login page in between?",
             )
             continue
         except CvmfsGraphdriverError as error:
@@ -159,12 +161,13 @@ def _check_servers(settings: RepositorySettings, now: datetime) -> Iterator[Find
             network.close()
         published = datetime.fromtimestamp(min(manifest.timestamp, 2**33), UTC)
         yield Finding(
-            Level.OK, f"{server} has revision {manifest.revision} of {published:%Y-%m-%d %H:%M} UTC"
+            Level.OK,
+            f"{shown_url(server)} has revision {manifest.revision} of {published:%Y-%m-%d %H:%M} UTC",
         )
         if newest > manifest.revision:
-            yield Finding(Level.WARNING, f"{server} is outdated: others have revision {newest}")
+            yield Finding(Level.WARNING, f"{shown_url(server)} is outdated: others have revision {newest}")
         newest = max(newest, manifest.revision)
-        yield from _check_dates(server, published, whitelist, now)
+        yield from _check_dates(shown_url(server), published, whitelist, now)
 
 
 def _check_dates(server: str, published: datetime, whitelist: Whitelist, now: datetime) -> Iterator[Finding]:

@@ -57,6 +57,7 @@ _COUNTERS = {
     "opens": ("Files opened", Count.OPENS),
     "directory_opens": ("Directories opened", Count.DIRECTORY_OPENS),
     "io_errors": ("Errors that users saw", Count.IO_ERRORS),
+    "cache_full": ("Objects that a full disk kept out of the cache", Count.CACHE_FULL),
 }
 
 

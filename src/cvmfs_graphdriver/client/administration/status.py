@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.client.addresses import shown_url
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.counters import LATENCY_BOUNDS, Count, SourceKind
 
@@ -55,6 +56,8 @@ class Status:
     cache_used: int
     cache_pinned: int
     cache_limit: int
+    cache_full: bool
+    """Whether an object could not be stored lately because the disk is full."""
     open_catalogs: int
     entries: int
     counters: dict[Count, int]
@@ -102,17 +105,18 @@ def status_of(client: Client, mountpoint: str) -> Status:
         published=manifest.timestamp if manifest else 0,
         offline=str(client.offline_because or ""),
         next_refresh=round(max(0.0, client.next_refresh - time.monotonic()), 3) if client.follows else -1,
-        host=failover.hosts[failover.current_host],
-        hosts=failover.hosts,
+        host=shown_url(failover.hosts[failover.current_host]),
+        hosts=tuple(map(shown_url, failover.hosts)),
         proxy=failover.current_proxy.name,
-        proxy_address=failover.current_proxy.url,
-        proxies=tuple(tuple(proxy.url for proxy in group) for group in groups.groups),
+        proxy_address=failover.current_proxy.address,
+        proxies=tuple(tuple(proxy.address for proxy in group) for group in groups.groups),
         proxy_group=failover.current_group,
         burned_proxies=failover.burned,
         cache_directory=str(client.cache.directory),
         cache_used=used,
         cache_pinned=pinned,
         cache_limit=quota.limit if quota else -1,
+        cache_full=client.cache.is_full,
         open_catalogs=len(client.catalogs.open_mounts()),
         entries=revision.statfs().files if revision else 0,
         counters=dict(client.counters.counts()),

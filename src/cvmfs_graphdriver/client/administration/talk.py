@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_graphdriver import __version__
-from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
+from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver, shown_url
 from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
@@ -281,10 +281,11 @@ def _urls(text: str) -> list[str]:
 def _host_info(network: Network) -> str:
     failover = network.transfer.failover
     lines = [
-        f"  [{number}] {host} ({_probed(network, host)})\n" for number, host in enumerate(failover.hosts)
+        f"  [{number}] {shown_url(host)} ({_probed(network, host)})\n"
+        for number, host in enumerate(failover.hosts)
     ]
     current = failover.current_host
-    return "".join(lines) + f"Active host {current}: {failover.hosts[current]}\n"
+    return "".join(lines) + f"Active host {current}: {shown_url(failover.hosts[current])}\n"
 
 
 def _probed(network: Network, host: str) -> str:
@@ -299,8 +300,8 @@ def _proxy_info(network: Network) -> str:
     groups, current = failover.groups, failover.current_group
     lines = ["Load-balance groups:\n"]
     for number, group in enumerate(groups.groups):
-        lines.append(f"[{number}] {', '.join(proxy.url for proxy in group)}\n")
-    lines.append(f"Active proxy: [{current}] {failover.current_proxy.url}\n")
+        lines.append(f"[{number}] {', '.join(proxy.address for proxy in group)}\n")
+    lines.append(f"Active proxy: [{current}] {failover.current_proxy.address}\n")
     if groups.fallback < len(groups.groups):
         lines.append(f"First fallback group: [{groups.fallback}]\n")
     return "".join(lines)

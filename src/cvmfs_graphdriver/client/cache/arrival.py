@@ -11,7 +11,7 @@ from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.ledger import Kind, Record
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.repository.catalog.entry import Compression
-from cvmfs_graphdriver.repository.compression import Decompressor
+from cvmfs_graphdriver.repository.compression import Decompressor, most_stored
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import DigestMismatchError, FormatError
 
@@ -44,11 +44,10 @@ class Wanted(NamedTuple):
         """The key for sharding it over proxies."""
         return int.from_bytes(self.name.digest.raw[:4], "little")
 
-    @property
-    def record(self) -> Record:
-        """Its record in the ledger before it has arrived."""
+    def record(self, cache: Cache) -> Record:
+        """Its record in the ledger of ``cache`` before it has arrived."""
         return Record(
-            self.name.digest.text,
+            cache.name(self.name.digest, self.compression),
             self.size if self.exact else 0,
             path=self.label,
             kind=Kind.CATALOG if self.name.suffix is Suffix.CATALOG else Kind.REGULAR,
@@ -63,7 +62,7 @@ class Arrival:
         """Raises CacheError."""
         self._wanted = wanted
         self._cache = cache
-        self._incoming = cache.begin(wanted.record)
+        self._incoming = cache.begin(wanted.record(cache))
 
     @property
     def size(self) -> int:
@@ -99,6 +98,10 @@ class Arrival:
         self._incoming.close()
 
     # Methods of ``Sink``
+
+    @property
+    def most(self) -> int:
+        return most_stored(self._wanted.size, self._wanted.compression)
 
     def begin(self) -> None:
         wanted = self._wanted

@@ -15,15 +15,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
+from cvmfs_graphdriver.client.cache.linked import is_fresh, remove_links
 from cvmfs_graphdriver.client.errors import CacheError
 
-__all__ = ["Eviction", "objects_in"]
+__all__ = ["QUARANTINE", "Eviction", "objects_in"]
+
+QUARANTINE = "quarantaine"
+"""The directory of damaged objects; their names in the ledger begin with it."""
 
 _PERIOD = 1.0
 _BATCH = 500
@@ -41,8 +45,6 @@ class Eviction:
         self.directory = directory
         self.limit = limit
         """In bytes; may be changed at any time."""
-        self.on_evict: list[Callable[[Collection[str]], None]] = []
-        """Called with the digests of evicted objects."""
         self.on_pressure: list[Callable[[], None]] = []
         """Called when held objects leave too little room for others."""
         self._path = directory / "cachedb"
@@ -53,7 +55,8 @@ class Eviction:
         self._stored: list[Record] = []
         self._gone: set[str] = set()
         self._last = 0
-        self._used = self._ledger.used()[0]
+        self._used, self._pinned = self._ledger.used()
+        self._arriving = 0
         self._evictions: list[float] = []
         self._marker, crashed = _mark(directory)
         crashed = crashed or self._ledger.is_new
@@ -103,10 +106,17 @@ class Eviction:
         self.flush()
         return self._ledger.records()
 
+    def verified(self, digest: str) -> tuple[int, int] | None:
+        """Size and CRC-32 of an object as it was stored and verified; None if they are unknown."""
+        self.flush()
+        return self._ledger.verified(digest)
+
     def pin(self, digest: str, *, pinned: bool = True) -> bool:
         """Pin an object, so that it is never evicted, or unpin it; says whether it is there."""
         self.flush()
-        return self._ledger.pin(digest, pinned=pinned)
+        found = self._ledger.pin(digest, pinned=pinned)
+        self._recount()
+        return found
 
     def evictions_since(self, moment: float) -> int:
         """How many times this process has evicted objects since a moment of ``time.monotonic()``."""
@@ -118,7 +128,7 @@ class Eviction:
         self.flush()
         gone = self._unlink(digest)
         if gone:
-            self._tell_evicted([digest])
+            remove_links(self.directory, [digest])
             self._ledger.remove([digest])
             self._recount()
         return gone
@@ -128,7 +138,7 @@ class Eviction:
         with self._work:
             # Files are removed first: on a full disk there is no room for writing to the ledger.
             gone = set(self._unlink_oldest(target))
-            self._tell_evicted(gone)
+            remove_links(self.directory, gone)
             with self._lock:
                 self._stored = [record for record in self._stored if record.digest not in gone]
                 self._evictions.append(time.monotonic())
@@ -143,15 +153,16 @@ class Eviction:
         return left
 
     def _unlink_oldest(self, target: int) -> Iterator[str]:
-        """Remove files, volatile ones first, then the least recently used; yields their digests."""
+        """Remove files: damaged and volatile ones first, then the least recently used; yields digests."""
         with self._lock:
             noted, uses = list(self._stored), dict(self._uses)
         known = {record.digest: record for record in self._ledger.records()}
         known.update((record.digest, record) for record in noted)
         left = sum(record.size for record in known.values())
 
-        def last_use(record: Record) -> tuple[bool, int]:
-            return not record.volatile, uses.get(record.digest, record.sequence)
+        def last_use(record: Record) -> tuple[bool, bool, int]:
+            damaged = record.digest.startswith(QUARANTINE)
+            return not damaged, not record.volatile, uses.get(record.digest, record.sequence)
 
         for record in sorted(known.values(), key=last_use):
             if left <= target:
@@ -160,10 +171,25 @@ class Eviction:
                 left -= record.size
                 yield record.digest
 
+    def admit(self, record: Record, size: int) -> None:
+        """Refuse an object of ``size`` bytes that cannot fit. Raises CacheError."""
+        room = self.limit - self._pinned
+        if size > room:
+            what = f"{record.path or 'object'} {record.digest}"
+            raise CacheError(f"{what} has {size} bytes or more; the cache has room for {room}")
+
     def make_room(self, size: int) -> None:
-        """Evict if another ``size`` bytes would exceed the limit."""
-        if self.used + size > self.limit:
-            self._try_to_shrink(max(0, min(self.limit // 2, self.limit - size)))
+        """Another ``size`` bytes are about to arrive: evict if they would exceed the limit."""
+        with self._lock:
+            self._arriving += size
+            arriving, excess = self._arriving, self._used + self._arriving > self.limit
+        if excess:
+            self._try_to_shrink(max(0, min(self.limit // 2, self.limit - arriving)))
+
+    def note_arrived(self, size: int) -> None:
+        """Room of ``size`` bytes that was made is no longer needed: they are noted as stored, or gone."""
+        with self._lock:
+            self._arriving -= size
 
     def halve(self) -> None:
         """Evict half of the cache, because the disk is full before the limit is reached."""
@@ -239,16 +265,19 @@ class Eviction:
             self._recount()
 
     def _recount(self) -> None:
-        used = self._ledger.used()[0]
+        used, pinned = self._ledger.used()
         with self._lock:
+            self._pinned = pinned
             self._used = used + sum(record.size for record in self._stored)
 
     def _unlink(self, digest: str) -> bool:
-        """Remove an object's file unless a process holds it; says whether it is gone."""
-        path = f"{self.directory}/{digest[:2]}/{digest[2:]}"
+        """Remove an object's file unless a process holds it or just linked to it; says whether it is gone."""
+        path = _path_of(self.directory, digest)
         try:
             with open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_fresh(os.fstat(file.fileno())):
+                    return False
                 os.unlink(path)
         except FileNotFoundError:
             return True
@@ -258,10 +287,6 @@ class Eviction:
             raise CacheError(f"cannot remove {path}: {error.strerror}") from error
         return True
 
-    def _tell_evicted(self, digests: Collection[str]) -> None:
-        for callback in self.on_evict:
-            callback(digests)
-
     def _reconcile(self) -> None:
         """A process ended without closing: make the ledger agree with the directory."""
         with self._work:
@@ -269,10 +294,11 @@ class Eviction:
             known = {record.digest: record for record in self._ledger.records()}
             there = dict(objects_in(self.directory))
             self._ledger.remove(known.keys() - there.keys())
+            # What has another size than it was stored with is found by whoever opens it.
             self._ledger.add(
                 Record(digest, stat.st_size, stat.st_atime_ns)
                 for digest, stat in there.items()
-                if digest not in known or known[digest].size != stat.st_size
+                if digest not in known or (known[digest].size != stat.st_size and known[digest].crc32 < 0)
             )
             self._recount()
         _clear_transactions(self.directory / "txn")
@@ -338,10 +364,15 @@ def _unlocked(directory: Path) -> set[Path]:
 
 
 def objects_in(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """All objects in the directory: digest and stat."""
-    for number in range(256):
-        shard = directory / f"{number:02x}"
-        with suppress(FileNotFoundError), os.scandir(shard) as entries:
+    """All objects in the directory, damaged ones too: name and stat."""
+    for shard in (*(f"{number:02x}" for number in range(256)), f"{QUARANTINE}/"):
+        with suppress(FileNotFoundError), os.scandir(directory / shard) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
-                    yield shard.name + entry.name, entry.stat()
+                    yield shard + entry.name, entry.stat()
+
+
+def _path_of(directory: Path, name: str) -> str:
+    if name.startswith(QUARANTINE):
+        return f"{directory}/{name}"
+    return f"{directory}/{name[:2]}/{name[2:]}"

@@ -1,9 +1,9 @@
 """Checks that the objects in the cache are undamaged.
 
 Owns: reading every object again. An object is right if its content has the checksum that the ledger has; one
-without a checksum is right if it has its digest after being compressed as stock servers do. Wrong objects are
-moved to the quarantine; unproven ones are removed, since they can be fetched again. Must not know: limits,
-the network.
+without a checksum is right if it has its digest after being compressed as stock servers do, or, if its name
+says so, as it is. Wrong objects are moved to the quarantine; unproven ones are removed, since they can be
+fetched again. Must not know: limits, the network.
 """
 
 import zlib
@@ -15,6 +15,7 @@ from isal import isal_zlib
 
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -48,19 +49,19 @@ def check_cache(cache: Cache) -> Iterator[Checked]:
     for text, size in list(cache.objects()):
         record = records.get(text)
         try:
-            digest = Digest.parse(text)
+            digest, compression = cache.parse(text)
         except FormatError:
             continue
-        verdict = _judge(cache, digest, record.crc32 if record else -1)
+        verdict = _judge(cache, digest, compression, record.crc32 if record else -1)
         if verdict is Verdict.WRONG:
-            cache.quarantine(digest)
+            cache.quarantine(text)
         elif verdict is Verdict.UNPROVEN and eviction is not None:
             eviction.evict(text)
         yield Checked(text, size, record.path if record else "", verdict)
 
 
-def _judge(cache: Cache, digest: Digest, crc32: int) -> Verdict:
-    path = cache.path(digest)
+def _judge(cache: Cache, digest: Digest, compression: Compression, crc32: int) -> Verdict:
+    path = cache.path(digest, compression)
     checksum = 0
     hasher = digest.algorithm.new()
     plain = digest.algorithm.new()
@@ -79,5 +80,7 @@ def _judge(cache: Cache, digest: Digest, crc32: int) -> Verdict:
     if crc32 >= 0:
         return Verdict.RIGHT if checksum == crc32 else Verdict.WRONG
     hasher.update(compressor.flush())
-    proven = digest.raw in {hasher.digest(), plain.digest()}
+    proven = compression is Compression.ZLIB and digest.raw == hasher.digest()
+    if compression is Compression.NONE or cache.alien:
+        proven = proven or digest.raw == plain.digest()
     return Verdict.RIGHT if proven else Verdict.UNPROVEN

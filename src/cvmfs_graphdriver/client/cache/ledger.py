@@ -45,7 +45,7 @@ class Kind(IntEnum):
 
 
 class Record(NamedTuple):
-    """One object. ``digest`` as text; ``size`` in bytes; ``sequence`` grows with each use.
+    """One object. ``digest`` is its name in the cache; ``size`` in bytes; ``sequence`` grows with each use.
 
     ``path`` says what the object is for; ``pinned`` objects are never evicted; ``crc32`` is that of the
     content, -1 if unknown.
@@ -130,6 +130,15 @@ class Ledger:
                 "SELECT ifnull(sum(size), 0), ifnull(sum(size * (pinned > 0)), 0) FROM cache_catalog"
             ).fetchone()
             return int(row[0]), int(row[1])
+
+    def verified(self, digest: str) -> tuple[int, int] | None:
+        """Size and CRC-32 of an object as it was stored and verified; None if they are unknown."""
+        with self._transaction() as sql:
+            row = sql.execute(
+                "SELECT size, crc32 FROM cache_catalog JOIN cache_checksum USING (sha1) WHERE sha1 = ?",
+                (digest,),
+            ).fetchone()
+        return None if row is None else (int(row[0]), int(row[1]))
 
     def records(self) -> list[Record]:
         """All objects, the least recently used first."""

@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver
+from cvmfs_graphdriver.client.addresses import is_address, place_of_nameserver, shown_url
 from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.configuration.operation import operation_of
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
@@ -56,10 +56,11 @@ def settings_of(configuration: Configuration, etc: Path) -> RepositorySettings:
 def _servers(reader: SettingReader, name: str, limit: str) -> tuple[str, ...]:
     servers = reader.words(name, ";")
     for server in servers:
+        shown = shown_url(server)
         if not re.match(r"(https?|file)://", server):
-            raise reader.refusal(name, f"names {server!r}, which is not an http://, https:// or file:// URL")
+            raise reader.refusal(name, f"names {shown!r}, which is not an http://, https:// or file:// URL")
         if not is_address(server):
-            raise reader.refusal(name, f"names {server!r}, which is not a valid URL: it has an odd character")
+            raise reader.refusal(name, f"names {shown!r}, which is not a valid URL: it has an odd character")
     if reader.text(limit):
         servers = servers[: reader.number(limit, 1)]
     return tuple(server.rstrip("/") for server in servers)
@@ -103,8 +104,8 @@ def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, k
         shard=reader.boolean("CVMFS_PROXY_SHARD"),
         proxy_reset_after=reader.seconds("CVMFS_PROXY_RESET_AFTER"),
         host_reset_after=reader.seconds("CVMFS_HOST_RESET_AFTER"),
-        timeout=_timeout(reader, kind, "TIMEOUT"),
-        timeout_direct=_timeout(reader, kind, "TIMEOUT_DIRECT"),
+        timeout=_timeout(reader, f"CVMFS_{kind}TIMEOUT", "CVMFS_TIMEOUT"),
+        timeout_direct=_timeout(reader, f"CVMFS_{kind}TIMEOUT_DIRECT", "CVMFS_TIMEOUT_DIRECT"),
         max_retries=reader.number("CVMFS_MAX_RETRIES"),
         backoff_init=reader.seconds("CVMFS_BACKOFF_INIT"),
         backoff_max=reader.seconds("CVMFS_BACKOFF_MAX"),
@@ -126,10 +127,9 @@ def _network_of(reader: SettingReader, servers: tuple[str, ...], proxies: str, k
     )
 
 
-def _timeout(reader: SettingReader, kind: str, name: str) -> float:
-    """A timeout of external servers, by default that of the others."""
-    own = f"CVMFS_{kind}{name}"
-    return reader.seconds(own if reader.text(own) else f"CVMFS_{name}")
+def _timeout(reader: SettingReader, own: str, general: str) -> float:
+    """A timeout; that of external servers is by default that of the others."""
+    return reader.seconds(own if reader.text(own) else general)
 
 
 def _nameserver(reader: SettingReader) -> str:

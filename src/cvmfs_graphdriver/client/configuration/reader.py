@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from cvmfs_graphdriver.client.addresses import shown_urls
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
 from cvmfs_graphdriver.client.configuration.search import Configuration
 from cvmfs_graphdriver.client.errors import ConfigurationError
@@ -64,4 +65,5 @@ class SettingReader:
 
     def refusal(self, name: str, why: str) -> ConfigurationError:
         setting = self.setting(name)
-        return ConfigurationError(f"{self.fqrn}: {name}={setting.value!r} {why} (set by {setting.origin})")
+        value = shown_urls(setting.value) if "URL" in name or "PROXY" in name else setting.value
+        return ConfigurationError(f"{self.fqrn}: {name}={value!r} {why} (set by {setting.origin})")

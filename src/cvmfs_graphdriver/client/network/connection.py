@@ -23,6 +23,7 @@ __all__ = ["CurlConnection", "Problem", "Sink"]
 
 _BUFFER = 512 * 1024
 _REDIRECTS = 4
+_LONGEST = 2**31 - 1
 _FIRST_ERROR = 400
 _SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -36,6 +37,10 @@ _PROXY_OR_HOST = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_SEND_ERROR, _SLOW
 
 class Sink(Protocol):
     """Where received bytes go. Each attempt of a transfer starts with ``begin``."""
+
+    @property
+    def most(self) -> int:
+        """The most bytes that it takes."""
 
     def begin(self) -> None:
         """Forget the bytes received so far."""
@@ -100,7 +105,9 @@ class CurlConnection:
     ) -> None:
         """Set the options of one request.
 
-        ``span`` asks for the bytes from one offset up to, but not including, another; ``timeout`` in seconds.
+        ``span`` asks for the bytes from one offset up to, but not including, another; ``timeout`` in seconds
+        is for connecting and for waiting for data. In all, the request may last as much longer as the most
+        bytes that the sink takes need at the lowest speed.
         """
         curl = self._curl
         curl.setopt(pycurl.URL, f"{attempt.host}/{path}")
@@ -108,6 +115,9 @@ class CurlConnection:
         if standing != self._standing:
             self._set(*standing)
             self._standing = standing
+        # The low-speed limit alone does not end a transfer that is slow again and again, or never is done.
+        total = timeout + sink.most / max(1, self._settings.low_speed_limit)
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, min(int(total * 1000), _LONGEST)))
         self._sink, self._error, self.received = sink, None, 0
         self._head.seek(0)
         self._head.truncate()

@@ -10,7 +10,7 @@ import os
 from random import Random
 from urllib.parse import urlsplit
 
-from cvmfs_graphdriver.client.addresses import host_of, is_address
+from cvmfs_graphdriver.client.addresses import host_of, is_address, shown_url
 from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import ConfigurationError, TransferError
@@ -39,7 +39,7 @@ def find_groups(
         found = os.environ.get("http_proxy", "").strip() or _from_files(settings, counters)
         regular = ";".join(filter(None, (found if part == "auto" else part for part in parts)))
         if not regular:
-            urls = "; ".join(settings.pac_urls) or _WPAD
+            urls = "; ".join(map(shown_url, settings.pac_urls)) or _WPAD
             raise ConfigurationError(
                 f"no proxy was found automatically, neither in http_proxy nor at {urls}; set CVMFS_HTTP_PROXY"
             )
@@ -59,7 +59,7 @@ def _from_files(settings: NetworkSettings, counters: ClientCounters) -> str:
         try:
             return _from_file(address, settings, counters)
         except (TransferError, RepositoryError, ValueError) as error:
-            _log.warning("no proxy from %s: %s", address, error)
+            _log.warning("no proxy from %s: %s", shown_url(address), error)
     return ""
 
 

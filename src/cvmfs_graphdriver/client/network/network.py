@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from cvmfs_graphdriver.client.addresses import host_of
+from cvmfs_graphdriver.client.addresses import host_of, shown_url
 from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import ClientCounters
 from cvmfs_graphdriver.client.errors import CacheError, TransferError
@@ -97,13 +97,13 @@ class Network:
             try:
                 order = parse_order(self._ask(host, path), len(places))
             except (TransferError, RepositoryError, ValueError) as error:
-                _log.info("%s did not sort servers by distance: %s", host, error)
+                _log.info("%s did not sort servers by distance: %s", shown_url(host), error)
                 continue
             failover.set_hosts([places[index] for index in order if index < len(hosts)])
             nearer = [index - len(hosts) - 1 for index in order if index > len(hosts)]
             if nearer != sorted(nearer):
                 lists = proxy_groups("", self.fallback_proxies).groups
-                names = ("|".join(proxy.name for proxy in lists[index]) for index in nearer)
+                names = ("|".join(proxy.url for proxy in lists[index]) for index in nearer)
                 self.set_proxies(self.proxies, ";".join(names))
             return True
         return False

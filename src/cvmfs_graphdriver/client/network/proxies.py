@@ -7,17 +7,25 @@ addresses of names, which proxy is in use.
 from itertools import chain
 from typing import NamedTuple
 
+from cvmfs_graphdriver.client.addresses import shown_url
+
 __all__ = ["DIRECT", "Groups", "Proxy", "ProxyGroups", "parse_groups", "proxy_groups"]
 
 
 class Proxy(NamedTuple):
-    """``url`` is what connections are made to; ``name`` is its name in the configuration, for people.
+    """``url`` is what connections are made to; ``name`` is its name in the configuration, for people: without
+    a user's name and password.
 
     The two differ where the proxy's host name has been replaced by one of its addresses.
     """
 
     url: str
     name: str
+
+    @property
+    def address(self) -> str:
+        """``url`` as it may be shown."""
+        return shown_url(self.url)
 
 
 DIRECT = Proxy("DIRECT", "DIRECT")
@@ -65,7 +73,7 @@ def _proxy(word: str) -> Proxy:
     if word.upper() == "DIRECT":
         return DIRECT
     url = word if "://" in word else f"http://{word}"
-    return Proxy(url, url)
+    return Proxy(url, shown_url(url))
 
 
 def _without_direct(groups: Groups) -> Groups:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from cvmfs_graphdriver.client.addresses import shown_url
 from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 from cvmfs_graphdriver.client.counters import ClientCounters, Source, SourceKind
 from cvmfs_graphdriver.client.errors import NotFoundError, UnreachableError
@@ -32,15 +33,15 @@ class Memory:
     """A sink in memory for small objects, with a limit in bytes."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.most = limit
         self._buffer = bytearray()
 
     def begin(self) -> None:
         self._buffer.clear()
 
     def write(self, data: bytes) -> None:
-        if len(self._buffer) + len(data) > self._limit:
-            raise RepositoryError(f"the answer exceeds the limit of {self._limit} bytes")
+        if len(self._buffer) + len(data) > self.most:
+            raise RepositoryError(f"the answer exceeds the limit of {self.most} bytes")
         self._buffer += data
 
     def finish(self) -> None:
@@ -203,12 +204,13 @@ class Transfer:
 
 
 def _where(attempt: Attempt) -> str:
-    return attempt.host if attempt.proxy == DIRECT else f"{attempt.host} through {attempt.proxy.name}"
+    host = shown_url(attempt.host)
+    return host if attempt.proxy == DIRECT else f"{host} through {attempt.proxy.name}"
 
 
 def _source(attempt: Attempt) -> Source:
     if attempt.proxy == DIRECT:
-        return Source(SourceKind.HOST, attempt.host)
+        return Source(SourceKind.HOST, shown_url(attempt.host))
     return Source(SourceKind.PROXY, attempt.proxy.name)
 
 

@@ -14,7 +14,6 @@ from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.network.transfer import Transfer
-from cvmfs_graphdriver.repository.digest import Digest
 
 __all__ = ["Claim", "Fetcher"]
 
@@ -33,7 +32,7 @@ class Claim:
     @property
     def path(self) -> str:
         """Its path in the cache, whether it is there or not."""
-        return self._cache.path(self.wanted.name.digest)
+        return self._cache.path(self.wanted.name.digest, self.wanted.compression)
 
     def carry_out(self, deliver: Callable[[Arrival], None]) -> int:
         """Let ``deliver`` fill an arrival; returns a descriptor of the object.
@@ -60,7 +59,7 @@ class Claim:
 
     def stored(self, size: int, crc32: int) -> None:
         """Another of our processes has put it into the cache, verified."""
-        self._cache.note_stored(self.wanted.record._replace(size=size, crc32=crc32))
+        self._cache.note_stored(self.wanted.record(self._cache)._replace(size=size, crc32=crc32))
         self.end(None)
 
 
@@ -72,7 +71,7 @@ class Fetcher:
         self._cache = cache
         self._counters = counters
         self._lock = threading.Lock()
-        self._running: dict[Digest, Future[None]] = {}
+        self._running: dict[str, Future[None]] = {}
 
     def open(self, wanted: Wanted, transfer: Transfer | None = None) -> int:
         """A descriptor of the object, which belongs to the caller.
@@ -81,9 +80,7 @@ class Fetcher:
 
         Raises TransferError, DigestMismatchError, FormatError, CacheError.
         """
-        digest = wanted.name.digest
-        size = wanted.size if wanted.exact else None
-        descriptor = self._cache.open(digest, size)
+        descriptor = self._cached(wanted)
         if descriptor is not None:
             self._counters.add_hit(os.fstat(descriptor).st_size)
             return descriptor
@@ -91,11 +88,11 @@ class Fetcher:
         while True:
             mine: Future[None] = Future()
             with self._lock:
-                running = self._running.setdefault(digest, mine)
+                running = self._running.setdefault(self._name(wanted), mine)
             if running is mine:
                 return self._lead(wanted, transfer or self._transfer, mine)
             running.result()
-            descriptor = self._cache.open(digest, size)
+            descriptor = self._cached(wanted)
             if descriptor is not None:
                 return descriptor
 
@@ -105,11 +102,11 @@ class Fetcher:
 
     def path(self, wanted: Wanted) -> str:
         """The path of an object in the cache, whether it is there or not."""
-        return self._cache.path(wanted.name.digest)
+        return self._cache.path(wanted.name.digest, wanted.compression)
 
     def cached(self, wanted: Wanted) -> bool:
         """Whether an object seems to be in the cache; does not count as a use."""
-        return self._cache.has(wanted.name.digest, wanted.size if wanted.exact else None)
+        return self._cache.has(wanted.name.digest, wanted.size if wanted.exact else None, wanted.compression)
 
     def forget_writer(self, process: int) -> None:
         """Clean up after one of our processes that wrote to the cache and has ended."""
@@ -123,7 +120,7 @@ class Fetcher:
         """
         mine: Future[None] = Future()
         with self._lock:
-            running = self._running.setdefault(wanted.name.digest, mine)
+            running = self._running.setdefault(self._name(wanted), mine)
         if running is not mine:
             path = self.path(wanted)
             running.add_done_callback(lambda ended: None if ended.exception() else arrived(path))
@@ -140,7 +137,7 @@ class Fetcher:
         claim = self._claim(wanted, future)
         try:
             # Another thread may have fetched it since the cache was asked.
-            descriptor = self._cache.open(wanted.name.digest, wanted.size if wanted.exact else None)
+            descriptor = self._cached(wanted)
         except BaseException as error:
             claim.end(error)
             raise
@@ -151,13 +148,20 @@ class Fetcher:
             lambda arrival: transfer.fetch(wanted.location, arrival, key=wanted.key, span=wanted.span)
         )
 
-    def _claim(self, wanted: Wanted, future: Future[None]) -> Claim:
-        return Claim(wanted, self._cache, partial(self._end, wanted.name.digest, future))
+    def _cached(self, wanted: Wanted) -> int | None:
+        size = wanted.size if wanted.exact else None
+        return self._cache.open(wanted.name.digest, size, wanted.compression)
 
-    def _end(self, digest: Digest, future: Future[None], error: BaseException | None) -> None:
+    def _name(self, wanted: Wanted) -> str:
+        return self._cache.name(wanted.name.digest, wanted.compression)
+
+    def _claim(self, wanted: Wanted, future: Future[None]) -> Claim:
+        return Claim(wanted, self._cache, partial(self._end, self._name(wanted), future))
+
+    def _end(self, name: str, future: Future[None], error: BaseException | None) -> None:
         if error is None:
             future.set_result(None)
         else:
             future.set_exception(error)
         with self._lock:
-            del self._running[digest]
+            del self._running[name]

@@ -167,7 +167,7 @@ class Catalogs:
             return _Open(Catalog.open(path, mountpoint=reference.path), held)
         except CatalogError:
             # Its digest was right when it was stored; it may have been damaged on the disk since.
-            self._cache.quarantine(reference.digest)
+            self._cache.doubt(reference.digest)
             raise
 
     def _opened(self, mount: Mount) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfs_graphdriver import __version__
+from cvmfs_graphdriver.client.addresses import shown_url
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
@@ -209,7 +210,7 @@ def _lhash(ask: _Question) -> str | None:
     hasher = digest.algorithm.new()
     compressor = zlib.compressobj()
     if ask.node.entry.size:  # an empty file need not be fetched
-        descriptor = ask.client.cache.open(digest)
+        descriptor = ask.client.cache.open(digest, compression=ask.node.entry.compression)
         if descriptor is None:
             return "Not in cache"
         with os.fdopen(descriptor, "rb") as file:
@@ -245,18 +246,18 @@ def _speed(ask: _Question) -> str:
 def _host(transfer: Transfer | None) -> str:
     if transfer is None:
         return ""
-    return transfer.failover.hosts[transfer.failover.current_host]
+    return shown_url(transfer.failover.hosts[transfer.failover.current_host])
 
 
 def _host_list(ask: _Question) -> str:
     failover = ask.client.transfer.failover
     hosts, current = failover.hosts, failover.current_host
-    return ";".join([*hosts[current:], *hosts[:current]])
+    return ";".join(map(shown_url, [*hosts[current:], *hosts[:current]]))
 
 
 def _proxy_list(transfer: Transfer | None) -> str:
     groups = transfer.failover.groups.groups if transfer else ((DIRECT,),)
-    return ";".join("|".join(proxy.url for proxy in group) for group in groups)
+    return ";".join("|".join(proxy.address for proxy in group) for group in groups)
 
 
 def _pubkeys(ask: _Question) -> bytes:
@@ -290,7 +291,7 @@ _ANYWHERE: dict[str, Answer] = {
     "user.nioerr": _counter(Count.IO_ERRORS),
     "user.nopen": _counter(Count.OPENS),
     "user.pid": lambda _: str(os.getpid()),
-    "user.proxy": lambda ask: ask.client.transfer.failover.current_proxy.url,
+    "user.proxy": lambda ask: ask.client.transfer.failover.current_proxy.address,
     "user.proxy_list": lambda ask: _proxy_list(ask.client.transfer),
     "user.proxy_list_external": lambda ask: _proxy_list(ask.client.external),
     "user.pubkeys": _pubkeys,

@@ -33,8 +33,6 @@ class Fetching:
         self._client = client
         self._cache = client.cache
         self._links = Links(self._cache.directory, client.settings.fqrn)
-        if self._cache.eviction is not None:
-            self._cache.eviction.on_evict.append(self._links.evicted)
 
     def fetch(self, wanted: StoredObject) -> None:
         """Make sure that the object is in the cache and linked.
@@ -46,13 +44,13 @@ class Fetching:
             self._client.counters.add(Count.OPENS)
             os.close(self._client.open_object(Wanted(name, wanted.size, compression=wanted.compression)))
             try:
-                self._links.add(wanted, self._cache.path(wanted.digest))
+                self._links.add(wanted, self._cache.path(wanted.digest, wanted.compression))
             except FileNotFoundError:
                 continue  # evicted since
             except OSError as error:
                 if error.errno != errno.ENOSPC or self._cache.eviction is None:
                     raise CacheError(f"cannot link to {name} in the cache: {error.strerror}") from error
-                self._cache.eviction.halve()
+                self._cache.relieve_disk()
             else:
                 return
         raise CacheError(f"object {name} disappears from the cache as soon as it is there")

@@ -7,11 +7,10 @@ Overlayfs searches the first directory. If a name is not there, it asks the fetc
 link in both directories, and then finds it in the second. (It cannot be told to search one directory twice.)
 It keeps what it has found: removing a link does not affect files that are open or have been opened.
 
-Links are removed when their object has been evicted, since they would keep its bytes on disk. Those in the
-first directory are removed after a while in any case: the kernel opens files without notice, so the next use
-by another container must pass through the trigger for the cache to know about it. A new link stays for a
-while, because overlayfs may be about to look it up; its access time records when it was made, because
-unlinking the object changes the change time.
+Whoever evicts an object removes its links (``client/cache/linked.py``), but not for a moment after one was
+made: overlayfs may be about to look it up. Those in the first directory are removed after a while in any
+case: the kernel opens files without notice, so the next use by another container must pass through the
+trigger for the cache to know about it.
 
 After a crash of the machine a file may be truncated. The trigger checks an object's size when it creates a
 link, so links are valid for one boot only, whose ID is in their path.
@@ -21,18 +20,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from cvmfs_graphdriver.client.cache.linked import LINKS, is_fresh
 from cvmfs_graphdriver.planes.erofs.objectnames import StoredObject
 
 __all__ = ["Links", "link_directories"]
 
 _log = logging.getLogger(__name__)
 
-_FRESH = 60.0
-"""Seconds for which a new link stays in any case."""
 _KNOWN = 600.0
 """Seconds after which the next use of an object must be noticed again."""
 
@@ -40,7 +38,7 @@ _KNOWN = 600.0
 def link_directories(cache: Path) -> tuple[Path, Path]:
     """The two directories of a cache; each repository has a subdirectory in both."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return cache / "links" / boot / "first", cache / "links" / boot / "second"
+    return cache / LINKS / boot / "first", cache / LINKS / boot / "second"
 
 
 class Links:
@@ -52,9 +50,9 @@ class Links:
         self._first, self._second = (os.fspath(place / fqrn) for place in self._all)
         for place in (self._first, self._second):
             os.makedirs(place, 0o700, exist_ok=True)
-        for name in os.listdir(cache / "links"):
+        for name in os.listdir(cache / LINKS):
             if name != self._all[0].parent.name:
-                shutil.rmtree(cache / "links" / name, ignore_errors=True)
+                shutil.rmtree(cache / LINKS / name, ignore_errors=True)
 
     def add(self, wanted: StoredObject, path: str) -> None:
         """Link to an object's file. Raises FileNotFoundError: it has been evicted; OSError."""
@@ -64,27 +62,14 @@ class Links:
         now = time.time_ns()
         os.utime(link, ns=(now, os.stat(link).st_mtime_ns))
 
-    def evicted(self, digests: Collection[str]) -> None:
-        """Remove the links to evicted objects, to free disk space."""
-        shards: dict[str, set[str]] = {}
-        for digest in digests:
-            shards.setdefault(digest[:2], set()).add(digest[2:])
-        for place in self._all:
-            for repository in _names(place):
-                for shard, rests in shards.items():
-                    directory = f"{place}/{repository}/{shard}"
-                    for name in _names(directory):
-                        if name.partition(".")[0] in rests:
-                            _remove_unless(f"{directory}/{name}", _FRESH)
-
     def sweep(self) -> None:
         """Remove links that are not needed; call it every few minutes."""
         for link, shard, name in self._links():
             with suppress(FileNotFoundError):
-                if not self._is_cached(link, shard, name):
-                    _remove_unless(link, _FRESH)
-                elif link.startswith(self._first + "/"):
-                    _remove_unless(link, _KNOWN)
+                found = os.stat(link)
+                unknown = link.startswith(self._first + "/") and abs(time.time() - found.st_atime) > _KNOWN
+                if unknown or not (is_fresh(found) or self._is_cached(found.st_ino, shard, name)):
+                    os.unlink(link)
 
     def _links(self) -> Iterator[tuple[str, str, str]]:
         for place in (self._first, self._second):
@@ -92,13 +77,13 @@ class Links:
                 for name in _names(f"{place}/{shard}"):
                     yield f"{place}/{shard}/{name}", shard, name
 
-    def _is_cached(self, link: str, shard: str, name: str) -> bool:
-        """Whether the link refers to the file that is in the cache now."""
-        try:
-            cached = os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}")
-        except FileNotFoundError:
-            return False
-        return cached.st_ino == os.stat(link).st_ino
+    def _is_cached(self, inode: int, shard: str, name: str) -> bool:
+        """Whether a link to this inode refers to the file that is in the cache now."""
+        for ending in ("", ".plain"):
+            with suppress(FileNotFoundError):
+                if os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}{ending}").st_ino == inode:
+                    return True
+        return False
 
 
 def _link(path: str, link: str) -> None:
@@ -120,13 +105,6 @@ def _link(path: str, link: str) -> None:
             os.makedirs(os.path.dirname(link), 0o700, exist_ok=True)
         else:
             return
-
-
-def _remove_unless(link: str, seconds: float) -> None:
-    """Remove a link unless it was created or requested less than this many seconds ago."""
-    with suppress(FileNotFoundError):
-        if abs(time.time() - os.stat(link).st_atime) > seconds:
-            os.unlink(link)
 
 
 def _names(directory: str | Path) -> list[str]:

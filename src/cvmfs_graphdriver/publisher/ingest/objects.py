@@ -37,7 +37,7 @@ _EARLY_FLUSH = 64 << 20
 _OVERHEAD = 512  # what a piece costs besides its bytes
 _WORTH_WORKERS = 8 << 20
 _MOST_WORKERS = 8
-_GIVEN_UP = "storing was given up"
+_GIVEN_UP = "storing was aborted"
 _RECOMPRESSED = {Suffix.CERTIFICATE, Suffix.METAINFO}  # by a replication: contents.is_replicable
 _IN_MEMORY = 16 << 20  # a bigger object is compressed as it comes, without workers
 

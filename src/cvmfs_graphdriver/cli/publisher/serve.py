@@ -8,7 +8,7 @@ import click
 
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
-from cvmfs_graphdriver.conversion.uploads import LayerUploads
+from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
 from cvmfs_graphdriver.publisher.storage.bucket import Bucket
 from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 
@@ -50,6 +50,30 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     metavar="MIB",
     help="Maximum size of an upload.",
 )
+@click.option(
+    "--unpacked-limit",
+    type=click.IntRange(min=1),
+    default=40_960,
+    show_default=True,
+    metavar="MIB",
+    help="Maximum size of an unpacked upload.",
+)
+@click.option(
+    "--entry-limit",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    metavar="COUNT",
+    help="Maximum number of files, directories and links in an upload.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long unpacking an upload may take.",
+)
 def command(
     fqrn: str,
     storage: Path | None,
@@ -59,6 +83,9 @@ def command(
     port: int,
     interval: float,
     limit: int,
+    unpacked_limit: int,
+    entry_limit: int,
+    time_limit: float,
 ) -> None:
     """Publish layers that nodes upload as /layers/SHA256 of REPO, until Ctrl-C.
 
@@ -67,9 +94,10 @@ def command(
     when it is ready.
     """
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    limits = UploadLimits(limit << 20, unpacked_limit << 20, entry_limit, time_limit)
     bucket = Bucket(S3Settings.load(uploads))
     bucket.make()
-    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys), limit=limit << 20)
+    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys), limits)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the service's threads inherit it
     try:
         with running_service(PublisherService(layers, interval=interval), host, port) as url:

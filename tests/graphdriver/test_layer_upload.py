@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
-from cvmfs_graphdriver.conversion.uploads import LayerUploads
+from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
 from cvmfs_graphdriver.graphdriver import layer_upload
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader, UploadSettings
 from cvmfs_graphdriver.publisher.creation import create_repository
@@ -98,7 +98,7 @@ def node(s3: Seaweed) -> Iterator[Node]:
         with Transaction(repository) as transaction:
             transaction.ingest(b"/layers/aa", [directory(b""), file("/base", b"base"), file("/gone", b"x")])
             transaction.publish()
-        uploads = LayerUploads(s3.bucket("layers"), repository, limit=1 << 20)
+        uploads = LayerUploads(s3.bucket("layers"), repository, UploadLimits(size=1 << 20))
         with (
             serve(place / "srv") as served,
             running_service(PublisherService(uploads, interval=0.3), "127.0.0.1", 0) as url,
@@ -185,7 +185,7 @@ def test_a_publisher_that_never_answers_is_not_waited_for(
 ) -> None:
     """Nobody publishes, though somebody says that he does."""
     repository = create_repository(FQRN, LocalStorage.create(tmp_path / "srv"), tmp_path / "keys")
-    uploads = LayerUploads(s3.bucket("layers"), repository, limit=10)
+    uploads = LayerUploads(s3.bucket("layers"), repository, UploadLimits(size=10))
     monkeypatch.setattr(uploads, "publish", lambda: 0)
     monkeypatch.setattr(layer_upload, "_PATIENCE", 1.0)
     with running_service(PublisherService(uploads, interval=60), "127.0.0.1", 0) as url:

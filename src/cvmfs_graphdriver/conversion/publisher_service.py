@@ -2,9 +2,13 @@
 
 Owns: when to look into the bucket – at intervals, and after any POST request, such as MinIO's bucket
 notifications – and ``GET /status/<sha256>`` (format reference, section 18.4). The content of a POST request
-is ignored: the bucket is what counts. Must not know: how a layer is published.
+is ignored: the bucket is what counts. Who may send one: whoever has the token, or without a token, whoever is
+on this machine. However many come, the bucket is listed once a second at most. Must not know: how a layer is
+published.
 """
 
+import hmac
+import ipaddress
 import logging
 import socket
 import threading
@@ -24,40 +28,57 @@ _log = logging.getLogger(__name__)
 
 _STATUS: Final = "/status/"
 _BODY_LIMIT: Final = 1 << 20
+_REST: Final = 1.0
+"""Seconds between two looks into the bucket, if the interval is not shorter."""
+_BEARER: Final = "Bearer "
 
 
 class PublisherService:
-    """Looks for uploads every ``interval`` seconds, and after ``wake``."""
+    """Looks for uploads every ``interval`` seconds, and after ``wake``.
 
-    def __init__(self, uploads: LayerUploads, *, interval: float) -> None:
+    ``token`` is the secret that permits POST requests; without one, only this machine may send them.
+    """
+
+    def __init__(self, uploads: LayerUploads, *, interval: float, token: str = "") -> None:
         self.uploads = uploads
         self._interval = interval
+        self._token = token.encode()
         self._wake = threading.Event()
-        self._end = False
+        self._end = threading.Event()
+
+    def may_wake(self, authorization: str, host: str) -> bool:
+        """Whether a request with this Authorization header from this address may wake the service."""
+        if not self._token:
+            return ipaddress.ip_address(host).is_loopback
+        given = authorization.removeprefix(_BEARER).strip().encode()
+        return authorization.startswith(_BEARER) and hmac.compare_digest(given, self._token)
 
     def wake(self) -> None:
-        """Look for uploads now."""
+        """Look for uploads soon."""
         self._wake.set()
 
     def stop(self) -> None:
         """Make ``run`` return after the publication in progress."""
-        self._end = True
+        self._end.set()
         self._wake.set()
 
     def run(self) -> None:
         """Publish until ``stop``; failures are logged and retried."""
-        while not self._end:
+        rest = min(_REST, self._interval)
+        while not self._end.is_set():
             self._wake.clear()
             try:
                 self.uploads.publish()
             except CvmfsGraphdriverError as error:
                 _log.warning("cannot publish, will try again: %s", error)
-            self._wake.wait(self._interval)
+            self._end.wait(rest)
+            self._wake.wait(self._interval - rest)
 
 
 class _Handler(Handler):
     server: "_Server"
     timeout = 15.0
+    patience = 30.0
 
     def do_GET(self) -> None:
         if not self.path.startswith(_STATUS):
@@ -76,6 +97,10 @@ class _Handler(Handler):
             self._answer_text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the notification is too long")
             return
         self.rfile.read(length)
+        authorization = self.headers.get("Authorization", "")
+        if not self.server.service.may_wake(authorization, self.client_address[0]):
+            self._answer_text(HTTPStatus.FORBIDDEN, "POST requires the publisher's token")
+            return
         self.server.service.wake()
         self._answer_text(HTTPStatus.OK, "")
 

@@ -4,7 +4,9 @@ Owns: what happens to an object named by 64 hexadecimal digits: if it is a tar, 
 SHA-256, it is published as ``/layers/<digits>``; once it is published or refused, it is deleted. Every step
 can be repeated: what is not published yet is still in the bucket. Must not know: who asks.
 
-A refused upload does not stop the others; a failing store or repository stops all until the next attempt.
+Uploads are untrusted: what one may cost is limited, since it is unpacked while the repository is locked. A
+refused upload leaves no object behind and does not stop the others; a failing store or repository stops all
+until the next attempt.
 """
 
 import hashlib
@@ -14,11 +16,13 @@ import tempfile
 import threading
 from collections import OrderedDict
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from cvmfs_graphdriver.conversion.tree import tree_entries
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.oci.layer.budget import LayerBudget
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError, UploadError
 from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
@@ -27,7 +31,7 @@ from cvmfs_graphdriver.publisher.storage.bucket import Bucket, BucketObject
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
 
-__all__ = ["LayerUploads"]
+__all__ = ["LayerUploads", "UploadLimits"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,17 +39,29 @@ _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _BATCH: Final = 32
 """Layers in one transaction, which all wait for the slowest of them."""
 _REMEMBERED: Final = 10_000
+_NOTES: Final = 20
+"""Notes on one upload in the log."""
 _READ: Final = 1 << 20
 _WAIT: Final = 60.0
 
 
-class LayerUploads:
-    """The uploads in ``bucket`` for ``repository``, of at most ``limit`` bytes each."""
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What one upload may cost: bytes as uploaded and unpacked, entries, and seconds to unpack it."""
 
-    def __init__(self, bucket: Bucket, repository: Repository, *, limit: int) -> None:
+    size: int = 10 << 30
+    unpacked: int = 40 << 30
+    entries: int = 1_000_000
+    seconds: float = 600.0
+
+
+class LayerUploads:
+    """The uploads in ``bucket`` for ``repository``, each within ``limits``."""
+
+    def __init__(self, bucket: Bucket, repository: Repository, limits: UploadLimits) -> None:
         self._bucket = bucket
         self._repository = repository
-        self._limit = limit
+        self._limits = limits
         self._lock = threading.Lock()
         self._refused: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
@@ -83,12 +99,14 @@ class LayerUploads:
                 path = _path(each.key)
                 if transaction.lookup(path) is not None:
                     continue
+                before = transaction.objects.mark()
                 try:
                     self._ingest(each, transaction, path)
                     new += 1
                 except (StorageError, BusyError):
                     raise
                 except CvmfsGraphdriverError as error:
+                    transaction.objects.discard(before)
                     self._refuse(each, str(error))
             if new:
                 manifest = transaction.publish()
@@ -101,9 +119,14 @@ class LayerUploads:
         with tempfile.TemporaryFile(prefix="upload-") as file:
             self._fetch(upload, file)
             file.seek(0)
-            transaction.ingest(path, tree_entries(LayerStream(f"the upload {upload.key}", file), notes))
-        for note in notes:
+            limits = self._limits
+            budget = LayerBudget(size=limits.unpacked, entries=limits.entries, seconds=limits.seconds)
+            layer = LayerStream(f"the upload {upload.key}", file, budget=budget)
+            transaction.ingest(path, tree_entries(layer, notes))
+        for note in notes[:_NOTES]:
             _log.info("%s: %s", upload.key, note)
+        if len(notes) > _NOTES:
+            _log.info("%s: and %d more", upload.key, len(notes) - _NOTES)
 
     def _fetch(self, upload: BucketObject, file: IO[bytes]) -> None:
         """Copy an upload to a file. Raises UploadError: it does not match its name."""
@@ -114,8 +137,10 @@ class LayerUploads:
         with reader:
             while data := reader.read(_READ):
                 size += len(data)
-                if size > self._limit:
-                    raise UploadError(f"the upload {upload.key} exceeds the limit of {self._limit} bytes")
+                if size > self._limits.size:
+                    raise UploadError(
+                        f"the upload {upload.key} exceeds the limit of {self._limits.size} bytes"
+                    )
                 hasher.update(data)
                 try:
                     file.write(data)

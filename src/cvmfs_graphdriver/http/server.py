@@ -6,9 +6,11 @@ know: what is served, nor which kind of socket it comes through.
 """
 
 import logging
+import math
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -24,6 +26,8 @@ _BACKLOG = 128
 _PLACE_WAIT = 5.0
 """Seconds that a connection above the limit waits before it is closed."""
 
+_STEP = 0.1
+
 
 class Handler(BaseHTTPRequestHandler):
     """Serves one connection; subclasses add ``do_GET`` and its like."""
@@ -32,10 +36,19 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout: ClassVar[float | None] = 60.0
     """Seconds that a client may be silent."""
+    patience: ClassVar[float | None] = None
+    """Seconds until the answer to a request must begin, counted from the end of the one before."""
+    server: "Server"
     wbufsize = 1 << 16
+
+    def handle_one_request(self) -> None:
+        """Wait for a request and answer it."""
+        self.server.expect(self.connection, self.patience)
+        super().handle_one_request()
 
     def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
         """Send the head of the response."""
+        self.server.expect(self.connection, None)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -69,7 +82,7 @@ class Server(ThreadingMixIn, TCPServer):
         self.socket.close()
         self.socket = listener
         self._places = threading.BoundedSemaphore(self.most_connections)
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, float] = {}
 
     @property
     def port(self) -> int:
@@ -84,23 +97,37 @@ class Server(ThreadingMixIn, TCPServer):
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(timeout=_PLACE_WAIT):
-            _log.warning("a connection was closed: %d are open already", self.most_connections)
-            self.shutdown_request(request)
-            return
-        self._open.add(request)
+        end = time.monotonic() + _PLACE_WAIT
+        while not self._places.acquire(timeout=min(_PLACE_WAIT, _STEP)):
+            self.service_actions()
+            if time.monotonic() > end:
+                _log.warning("a connection was closed: %d are open already", self.most_connections)
+                self.shutdown_request(request)
+                return
+        self._open[request] = math.inf
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._open.discard(request)
+            self._open.pop(request, None)
             self._places.release()
 
-    def hang_up(self) -> None:
-        """Shut down all connections; their threads end as a consequence."""
-        for connection in self._open.copy():
+    def expect(self, connection: socket.socket, seconds: float | None) -> None:
+        """Hang up on a connection after these seconds; None: not any more."""
+        if connection in self._open:
+            self._open[connection] = math.inf if seconds is None else time.monotonic() + seconds
+
+    def service_actions(self) -> None:
+        """Hang up on clients that send their requests too slowly; called often while the server runs."""
+        self.hang_up(time.monotonic())
+
+    def hang_up(self, until: float = math.inf) -> None:
+        """Shut down the connections whose time ended before; their threads end as a consequence."""
+        for connection, end in self._open.copy().items():
+            if end > until:
+                continue
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 

@@ -19,11 +19,12 @@ def write_whole_file(
     content: bytes | bytearray | memoryview,
     mode: int = 0o644,
     *,
+    exact: bool = False,
     scratch: str | None = None,
     durable: bool = False,
 ) -> None:
     """Create or replace the file ``path``; the arguments are those of ``whole_file``. Raises OSError."""
-    with whole_file(path, mode, scratch=scratch, durable=durable) as descriptor:
+    with whole_file(path, mode, exact=exact, scratch=scratch, durable=durable) as descriptor:
         left = memoryview(content)
         while left:
             left = left[os.write(descriptor, left) :]
@@ -34,14 +35,15 @@ def whole_file(
     path: str | os.PathLike[str],
     mode: int = 0o644,
     *,
+    exact: bool = False,
     scratch: str | None = None,
     durable: bool = False,
 ) -> Iterator[int]:
     """A descriptor to write to; the file appears as ``path`` when the block ends without an exception.
 
-    ``mode`` is subject to the umask. ``scratch`` is the directory for the temporary file, by default the
-    file's own; it must be on the same file system. ``durable`` also guarantees that after a power failure
-    the name leads to this content. Raises OSError.
+    ``mode`` is subject to the umask unless it is ``exact``. ``scratch`` is the directory for the temporary
+    file, by default the file's own; it must be on the same file system. ``durable`` also guarantees that
+    after a power failure the name leads to this content. Raises OSError.
     """
     place = os.fspath(path)
     directory = os.path.dirname(place) or "."
@@ -49,6 +51,8 @@ def whole_file(
     descriptor = os.open(temporary, _CREATE, mode)
     try:
         try:
+            if exact:
+                os.fchmod(descriptor, mode)
             yield descriptor
             if durable:
                 os.fsync(descriptor)

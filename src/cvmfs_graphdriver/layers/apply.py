@@ -35,7 +35,7 @@ from cvmfs_graphdriver.layers.errors import ApplyError
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.oci.errors import OciError
-from cvmfs_graphdriver.oci.image.thin import ThinImage
+from cvmfs_graphdriver.oci.image.thin import THIN_LIMIT, ThinImage
 from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
 from cvmfs_graphdriver.oci.layer.tar import TarReader
 from cvmfs_graphdriver.oci.verify import ByteSource
@@ -68,11 +68,15 @@ def apply_layer(source: ByteSource, diff: Path, owners: Owners) -> tuple[int, Th
             only = True
             for entry in tar:
                 only = only and entry.path in (b"", _THIN)
+                if only and entry.size > THIN_LIMIT:
+                    raise ApplyError(
+                        f"the layer is refused: its thin.json has {entry.size} bytes, more than {THIN_LIMIT}"
+                    )
                 unpacking.write(entry, tar.read)
             unpacking.finish()
         if only and unpacking.has_thin:
             with open(open_beneath(root, _THIN[1:], os.O_RDONLY), "rb") as file:
-                return unpacking.size, _stackable(ThinImage.parse(file.read()))
+                return unpacking.size, _stackable(ThinImage.read(file))
         return unpacking.size, None  # noqa: TRY300
     except OciError as error:
         raise ApplyError(f"the layer is refused: {error}") from error
@@ -103,6 +107,8 @@ class _Unpacking:
         path = entry.path[1:]
         if not path:
             return
+        if entry.path == _THIN:
+            self.has_thin = entry.kind is EntryKind.FILE
         where, _, name = path.rpartition(b"/")
         parent = self._open_parent(where)
         if is_mark(name):
@@ -223,7 +229,6 @@ class _Unpacking:
         finally:
             os.close(file)
         self.size += entry.size
-        self.has_thin = self.has_thin or entry.path == _THIN
 
     def _link(self, parent: int, name: bytes, target: bytes) -> None:
         where, _, last = target.rpartition(b"/")

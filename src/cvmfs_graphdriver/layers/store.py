@@ -87,7 +87,8 @@ class StoredLayer:
     def thin(self) -> ThinImage | None:
         """The descriptor of a thin layer; None for a normal one."""
         try:
-            return ThinImage.parse((self.directory / "thin.json").read_bytes())
+            with open(self.directory / "thin.json", "rb") as file:
+                return ThinImage.read(file)
         except FileNotFoundError:
             return None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from cvmfs_graphdriver.kernel.directories import make_directories
 from cvmfs_graphdriver.publisher.errors import KeyringError
 from cvmfs_graphdriver.repository.errors import FormatError
 from cvmfs_graphdriver.repository.trust.keys import Certificate, PublicKey, load_public_keys
@@ -16,6 +17,8 @@ from cvmfs_graphdriver.repository.trust.signing import SigningKey
 
 __all__ = ["Keyring", "load_master_public_keys"]
 
+_DIRECTORY = 0o755
+"""As in the stock server: clients read the public key as another user."""
 _SECRET = 0o400
 _PUBLIC = 0o444
 
@@ -43,7 +46,7 @@ class Keyring:
         }
         with ExitStack() as undo:
             try:
-                directory.mkdir(parents=True, exist_ok=True)
+                make_directories(directory, _DIRECTORY)
                 for name in files:
                     if (directory / name).exists():
                         raise KeyringError(

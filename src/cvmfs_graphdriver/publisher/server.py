@@ -36,19 +36,18 @@ class Served:
     url: str
     requests: int = 0
     bytes: int = 0
-    paths: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def count(self, path: str, amount: int) -> None:
-        """Count one request for ``path`` that was answered with ``amount`` bytes of content."""
+    def count(self, amount: int) -> None:
+        """Count one request that was answered with ``amount`` bytes of content."""
         with self._lock:
             self.requests += 1
             self.bytes += amount
-            self.paths[path] = self.paths.get(path, 0) + 1
 
 
 class _Handler(Handler):
     protocol_version = "HTTP/1.1"
+    patience = 60.0
     directory: int
     served: Served
 
@@ -64,7 +63,7 @@ class _Handler(Handler):
             descriptor = _open_regular(self.directory, name)
         except OSError:
             self.answer(HTTPStatus.NOT_FOUND, b"", {})
-            self.served.count(name, 0)
+            self.served.count(0)
             return
         with open(descriptor, "rb", buffering=0) as file:
             size = os.fstat(descriptor).st_size
@@ -72,7 +71,7 @@ class _Handler(Handler):
             if asked is not None and not asked:
                 headers = {"Content-Range": f"bytes */{size}"}
                 self.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers)
-                self.served.count(name, 0)
+                self.served.count(0)
                 return
             span = asked or range(size)
             headers = {
@@ -84,7 +83,7 @@ class _Handler(Handler):
             if asked:
                 headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
             self.begin(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, headers)
-            self.served.count(name, len(span) if with_content else 0)
+            self.served.count(len(span) if with_content else 0)
             if with_content:
                 self._send(file, span)
 

@@ -53,6 +53,11 @@ _HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
     multiple=True,
     help="Accept this registry without TLS or a valid certificate; may be repeated (localhost may lack TLS).",
 )
+@click.option(
+    "--allow-private-redirects",
+    is_flag=True,
+    help="Let registries lead to private and loopback addresses although their own are public.",
+)
 @click.version_option(__version__)
 @click.pass_context
 def command(
@@ -65,6 +70,7 @@ def command(
     docker_config: Path | None,
     ca_file: Path | None,
     insecure_registry: tuple[str, ...],
+    allow_private_redirects: bool,
 ) -> None:
     """Put container images into CernVM-FS and make thin images of them.
 
@@ -83,6 +89,7 @@ def command(
         docker_config=docker_config,
         ca_file=ca_file,
         insecure_hosts=frozenset(insecure_registry),
+        allow_private_redirects=allow_private_redirects,
     )
     context.obj = access
     context.call_on_close(access.close)

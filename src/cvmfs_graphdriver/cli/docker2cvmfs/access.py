@@ -68,12 +68,18 @@ class Access:
         docker_config: Path | None = None,
         ca_file: Path | None = None,
         insecure_hosts: frozenset[str] = frozenset(),
+        allow_private_redirects: bool = False,
     ) -> None:
         """``login`` is user name and password for the registry at ``address``. Raises as Transport does."""
         self._host = address.host
         self._mirrors = [mirror.host for mirror in mirrors]
         plain = {each.host for each in (address, *mirrors) if each.plain}
-        self._transport = Transport(TransportSettings(ca_file=ca_file, insecure_hosts=insecure_hosts | plain))
+        settings = TransportSettings(
+            ca_file=ca_file,
+            insecure_hosts=insecure_hosts | plain,
+            allow_private_redirects=allow_private_redirects,
+        )
+        self._transport = Transport(settings)
         config = docker_config / "config.json" if docker_config else default_docker_config()
         self._keychain: Keychain = DockerConfig(config)
         if login:

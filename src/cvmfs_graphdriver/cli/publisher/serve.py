@@ -8,12 +8,13 @@ import click
 
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
-from cvmfs_graphdriver.conversion.uploads import LayerUploads
+from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
 from cvmfs_graphdriver.publisher.storage.bucket import Bucket
 from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 
 __all__ = ["command"]
 
+_TOKEN_LIMIT = 4096
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,7 +41,14 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often to look for uploads; any POST triggers it at once.",
+    help="How often to look for uploads; a POST request triggers it at once.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File with the token that POST requests must present as 'Authorization: Bearer TOKEN'; without it, "
+    "only this machine may send them.",
 )
 @click.option(
     "--limit",
@@ -50,6 +58,30 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     metavar="MIB",
     help="Maximum size of an upload.",
 )
+@click.option(
+    "--unpacked-limit",
+    type=click.IntRange(min=1),
+    default=40_960,
+    show_default=True,
+    metavar="MIB",
+    help="Maximum size of an unpacked upload.",
+)
+@click.option(
+    "--entry-limit",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    metavar="COUNT",
+    help="Maximum number of files, directories and links in an upload.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long unpacking an upload may take.",
+)
 def command(
     fqrn: str,
     storage: Path | None,
@@ -58,7 +90,11 @@ def command(
     host: str,
     port: int,
     interval: float,
+    token_file: Path | None,
     limit: int,
+    unpacked_limit: int,
+    entry_limit: int,
+    time_limit: float,
 ) -> None:
     """Publish layers that nodes upload as /layers/SHA256 of REPO, until Ctrl-C.
 
@@ -67,13 +103,26 @@ def command(
     when it is ready.
     """
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    limits = UploadLimits(limit << 20, unpacked_limit << 20, entry_limit, time_limit)
     bucket = Bucket(S3Settings.load(uploads))
     bucket.make()
-    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys), limit=limit << 20)
+    token = _read_token(token_file) if token_file else ""
+    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys), limits)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the service's threads inherit it
     try:
-        with running_service(PublisherService(layers, interval=interval), host, port) as url:
+        with running_service(PublisherService(layers, interval=interval, token=token), host, port) as url:
             click.echo(url)
             signal.sigwait(_ENDING)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _read_token(file: Path) -> str:
+    """The only line of a file. Raises click.UsageError: it cannot be read, or has no such line."""
+    try:
+        token = file.read_text()[:_TOKEN_LIMIT].strip()
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"cannot read the token in {file}: {error}") from error
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise click.UsageError(f"{file} does not contain a token: one line of printable ASCII without spaces")
+    return token

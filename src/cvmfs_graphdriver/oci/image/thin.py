@@ -12,11 +12,14 @@ from typing import Any, Self
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.document import Document
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError, ThinImageFormatError
+from cvmfs_graphdriver.oci.verify import ByteSource
 
-__all__ = ["REPOSITORY_NAME", "THIN_FILE", "LayerLocation", "ThinImage", "ThinLayer"]
+__all__ = ["REPOSITORY_NAME", "THIN_FILE", "THIN_LIMIT", "LayerLocation", "ThinImage", "ThinLayer"]
 
 THIN_FILE = b"thin.json"
 """The only file in a thin image's layer."""
+THIN_LIMIT = 1 << 20
+"""Its maximum size in bytes."""
 
 _SCHEME = "cvmfs://"
 _VERSION = (1, 0)
@@ -26,7 +29,6 @@ REPOSITORY_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
 _MAX_REPOSITORY = 60
 _MAX_PATH = 4095
 _MAX_COMPONENT = 255
-_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class ThinImage:
         Raises ThinImageFormatError: not of this form, of an unsupported version, without layers, with the
         same layer twice, or with one that is not in CernVM-FS.
         """
-        document = Document.parse("thin.json", data, ThinImageFormatError, limit=_LIMIT)
+        document = Document.parse("thin.json", data, ThinImageFormatError, limit=THIN_LIMIT)
         version = document.text("version")
         min_version = document.optional_text("min_version")
         _check_version(document, version, min_version)
@@ -122,6 +124,17 @@ class ThinImage:
             version=version,
             min_version=min_version,
         )
+
+    @classmethod
+    def read(cls, source: ByteSource) -> Self:
+        """Parse the descriptor in ``source``, of which little more than the limit is ever read.
+
+        Raises what ``parse`` and the source raise.
+        """
+        data = b""
+        while len(data) <= THIN_LIMIT and (block := source.read(THIN_LIMIT + 1 - len(data))):
+            data += block
+        return cls.parse(data)
 
     def dump(self) -> bytes:
         """The document as bytes, always the same for the same content."""

@@ -66,6 +66,7 @@ class Connection:
         try:
             url = urljoin(base, path)
             foreign = not same_origin(url, base)
+            self._transport.check_lead(base, url)
         except ValueError as error:
             raise RegistryReplyError(
                 f"registry {self.host} directs us to {path[:200]!r} for {what}, which is not a valid address"
@@ -104,21 +105,29 @@ class Connection:
                 raise
             scheme = "http"
             reply = self._transport.request("GET", f"http://{address}/v2/", {})
+        base = f"{scheme}://{address}/v2/"
         authorizer = Authorizer(
             self.host,
             self._keychain.credentials_for(self.host),
-            self._fetch_token,
+            lambda url, headers, form: self._fetch_token(base, url, headers, form),
             self._transport.settings.clock,
             plain_http=scheme == "http",
         )
         if reply.status not in {200, 401, 403}:
             raise self._refusal(reply, "its API")
         reply.body(_COMPLAINT_LIMIT)
-        base = f"{scheme}://{address}/v2/"
         authorizer.challenged(_challenge_of(reply, base), (), sent=None)
         return base, authorizer
 
-    def _fetch_token(self, url: str, headers: Mapping[str, str], form: bytes | None) -> TokenAnswer:
+    def _fetch_token(
+        self, base: str, url: str, headers: Mapping[str, str], form: bytes | None
+    ) -> TokenAnswer:
+        try:
+            self._transport.check_lead(base, url)
+        except ValueError as error:
+            raise RegistryReplyError(
+                f"registry {self.host} names {url[:200]!r} as its token server, which is not a valid address"
+            ) from error
         reply = self._transport.request("GET" if form is None else "POST", url, headers, form)
         return TokenAnswer(reply.status, reply.body(_TOKEN_LIMIT))
 

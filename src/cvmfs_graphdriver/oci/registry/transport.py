@@ -24,6 +24,7 @@ from urllib3.exceptions import (
 
 from cvmfs_graphdriver import __version__
 from cvmfs_graphdriver.oci.errors import RegistryReplyError, RegistryUnreachableError
+from cvmfs_graphdriver.oci.registry.reach import check_lead
 
 __all__ = ["Reply", "Transport", "TransportSettings", "is_loopback", "same_origin"]
 
@@ -46,6 +47,8 @@ class TransportSettings:
     """Certificate authorities to trust besides the system's, in PEM form."""
     insecure_hosts: frozenset[str] = frozenset()
     """Registries ``host[:port]`` without TLS or with an unchecked certificate, like dockerd's option."""
+    allow_private_redirects: bool = False
+    """Whether servers may lead us to addresses that are closer to this machine than their own."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -146,6 +149,14 @@ class Transport:
         for manager in self._managers.values():
             manager.clear()
 
+    def check_lead(self, start: str, url: str) -> None:
+        """Check that the server of ``start`` may lead us to ``url``.
+
+        Raises RegistryReplyError: it may not; ValueError: one of them is not a valid address.
+        """
+        if not self.settings.allow_private_redirects:
+            check_lead(start, url)
+
     def request(
         self,
         method: str,
@@ -161,7 +172,7 @@ class Transport:
         any status; the caller closes it.
 
         Raises RegistryUnreachableError: no answer after all attempts. RegistryReplyError: too many redirects,
-        or one to an address that is not HTTP.
+        or one to an address that is not HTTP, or where the server may not lead us.
         """
         attempts = attempts or self.settings.attempts
         failures = 0
@@ -208,6 +219,7 @@ class Transport:
                 raise RegistryReplyError(
                     f"{_shown(start)} redirects to {location[:200]!r}, which is not an HTTP address"
                 )
+            self.check_lead(start, url)
             if not same_origin(url, start):
                 sent.pop("Authorization", None)
         raise RegistryReplyError(f"{_shown(start)} redirects more than {_MAX_REDIRECTS} times")

@@ -1,9 +1,9 @@
 """A storage in a local directory, laid out as by ``cvmfs_server`` (format reference, section 1.3).
 
-Owns: atomic files and the lock. A file is written under a unique name in ``data/txn`` and then renamed, so
-that neither a reader nor a publisher started after a crash ever sees half of one. A power failure may leave
-truncated objects; no revision refers to them, since ``flush`` precedes the manifest, and ``size`` reveals
-them to the next publisher. Must not know: what a file contains.
+Owns: atomic files, their modes, and the lock. A file is written under a unique name in ``data/txn`` and then
+renamed, so that neither a reader nor a publisher started after a crash ever sees half of one. A power failure
+may leave truncated objects; no revision refers to them, since ``flush`` precedes the manifest, and ``size``
+reveals them to the next publisher. Must not know: what a file contains.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from cvmfs_graphdriver.kernel.directories import make_directories
 from cvmfs_graphdriver.kernel.syscalls import LIBC
 from cvmfs_graphdriver.kernel.whole_file import whole_file, write_whole_file
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError
@@ -24,6 +25,8 @@ from cvmfs_graphdriver.publisher.errors import BusyError, StorageError
 __all__ = ["LocalStorage"]
 
 _TEMPORARY = "data/txn"
+_DIRECTORY_MODE = 0o755
+"""As in the stock server: a web server, which runs as another user, reads the storage."""
 _POLL = 0.2
 
 
@@ -42,8 +45,8 @@ class LocalStorage:
             if directory.exists() and any(directory.iterdir()):
                 raise StorageError(f"{directory} is not empty: choose another directory or remove it first")
             for number in range(256):
-                os.makedirs(directory / "data" / f"{number:02x}", exist_ok=True)
-            (directory / _TEMPORARY).mkdir()
+                make_directories(directory / "data" / f"{number:02x}", _DIRECTORY_MODE)
+            make_directories(directory / _TEMPORARY, _DIRECTORY_MODE)
         return cls(directory)
 
     @property
@@ -75,7 +78,9 @@ class LocalStorage:
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         path = self._path(name)
         try:
-            write_whole_file(path, data, scratch=self._scratch, durable=not name.startswith("data/"))
+            write_whole_file(
+                path, data, exact=True, scratch=self._scratch, durable=not name.startswith("data/")
+            )
         except OSError as error:
             raise _explained("write", path, error) from error
 
@@ -103,7 +108,7 @@ class LocalStorage:
         with (
             _mapped("write", self.directory / name),
             open(source, "rb") as reader,
-            whole_file(self._path(name), scratch=self._scratch) as descriptor,
+            whole_file(self._path(name), exact=True, scratch=self._scratch) as descriptor,
             open(descriptor, "wb", closefd=False) as writer,
         ):
             shutil.copyfileobj(reader, writer, 1 << 20)

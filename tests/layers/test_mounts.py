@@ -51,7 +51,7 @@ class DirectoryPlane:
     def answers(self, fqrn: str) -> bool:
         return fqrn not in self.silent
 
-    def status(self) -> list[tuple[str, str]]:
+    def status(self, problems: Sequence[str] = ()) -> list[tuple[str, str]]:
         return []
 
 

@@ -122,9 +122,9 @@ class ErofsPlane:
         """Whether a repository is mounted and has a running server, which images made from it need."""
         return self._fuse.answers(fqrn)
 
-    def status(self) -> list[tuple[str, str]]:
+    def status(self, problems: Sequence[str] = ()) -> list[tuple[str, str]]:
         """As on the FUSE plane."""
-        return self._fuse.status()
+        return self._fuse.status(problems)
 
     def _part(self, paths: Sequence[LayerPath], held: ExitStack) -> Lower:
         settings = {fqrn: self._settings(fqrn) for fqrn in dict.fromkeys(path.fqrn for path in paths)}

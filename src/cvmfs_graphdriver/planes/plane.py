@@ -78,6 +78,9 @@ class Plane(Protocol):
         """Whether a repository is mounted and served. If not, layers that need it are incomplete."""
         ...
 
-    def status(self) -> Sequence[tuple[str, str]]:
-        """Names and values to show to administrators, without asking the network."""
+    def status(self, problems: Sequence[str] = ()) -> Sequence[tuple[str, str]]:
+        """Names and values to show to administrators, without asking the network.
+
+        ``problems`` are those of the caller, to be shown with the plane's own.
+        """
         ...

@@ -292,7 +292,7 @@ class GraphDriver:
     def _is_visible(self, location: LayerLocation) -> bool:
         """Whether this node has, or can get, a revision with that layer."""
         try:
-            self._now().plane.directory(LayerPath(location.repository, location.path))
+            self._now().plane.repository(LayerPath(location.repository, location.path))
         except CvmfsGraphdriverError as error:
             _log.debug("%s is not visible yet: %s", location.url, error)
             return False

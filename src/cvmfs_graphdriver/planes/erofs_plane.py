@@ -106,9 +106,9 @@ class ErofsPlane:
                     _log.warning("using FUSE alone for the layers of %s: %s", layers[0].fqrn, error)
             yield part or held.enter_context(self._fuse.lower(layers, bottom=bottom))
 
-    def directory(self, layer: LayerPath) -> Path:
-        """The layer's own tree, from its mounted repository."""
-        return self._fuse.directory(layer)
+    def repository(self, layer: LayerPath) -> Path:
+        """As on the FUSE plane."""
+        return self._fuse.repository(layer)
 
     def release(self, fqrn: str) -> None:
         """Unmount a repository and the images made from it; overlay mounts keep working."""

@@ -82,10 +82,10 @@ class FusePlane:
                 found.append(self._place(_EMPTY))  # overlayfs needs at least two lower layers
             yield Lower(found)
 
-    def directory(self, layer: LayerPath) -> Path:
+    def repository(self, layer: LayerPath) -> Path:
         """Mount the layer's repository if necessary, and make sure that the layer exists."""
         os.close(self.open(layer))
-        return Path(os.fsdecode(os.fsencode(self._directory / layer.fqrn) + layer.path))
+        return self._directory / layer.fqrn
 
     def release(self, fqrn: str) -> None:
         """Unmount a repository; overlay mounts that use it keep working."""

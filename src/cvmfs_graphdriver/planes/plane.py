@@ -63,10 +63,11 @@ class Plane(Protocol):
         """
         ...
 
-    def directory(self, layer: LayerPath) -> Path:
-        """The layer's own tree, with whiteouts in the form of overlayfs, for computing differences.
+    def repository(self, layer: LayerPath) -> Path:
+        """The mount point of the repository, which has the layer, with whiteouts in the form of overlayfs.
 
-        Raises as ``lower`` does.
+        Open the layer beneath it without following links: another revision may be shown by then. Raises as
+        ``lower`` does.
         """
         ...
 

@@ -40,10 +40,10 @@ class DirectoryPlane:
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
         self.lowest.append(bottom)
         self.ready.wait(20)
-        yield Lower([self.directory(layer) for layer in layers])
+        yield Lower([self.root / layer.fqrn / os.fsdecode(layer.path[1:]) for layer in layers])
 
-    def directory(self, layer: LayerPath) -> Path:
-        return self.root / layer.fqrn / os.fsdecode(layer.path[1:])
+    def repository(self, layer: LayerPath) -> Path:
+        return self.root / layer.fqrn
 
     def release(self, fqrn: str) -> None:
         self.released.append(fqrn)
@@ -51,7 +51,8 @@ class DirectoryPlane:
     def answers(self, fqrn: str) -> bool:
         return fqrn not in self.silent
 
-    def status(self) -> list[tuple[str, str]]:
+    def status(self, problems: Sequence[str] = ()) -> list[tuple[str, str]]:
+        del problems
         return []
 
 

@@ -437,7 +437,7 @@ def test_inodes_that_mean_something_else_now(home: Home, tmp_path: Path) -> None
     table = load_settings(FQRN, home.etc, home.overrides).cache.workspace / f"inodes.{FQRN}"
     table.unlink()
     plane = home.again()
-    plane.directory(TOP)  # takes the numbers that another layer had
+    plane.repository(TOP)  # takes the numbers that another layer had
     with stacked(plane, [MIDDLE, BASE], tmp_path / "again") as merged:
         assert (merged / "big").read_bytes() == BIG
 
@@ -490,7 +490,7 @@ def test_owners_that_are_not_the_stored_ones(tmp_path: Path) -> None:
                 with home.plane.lower([BASE]) as lower:
                     assert lower.data
                 with stacked(home.plane, [BASE], place, writable=True) as merged:
-                    for tree in (merged, home.plane.directory(BASE)):
+                    for tree in (merged, home.plane.repository(BASE) / os.fsdecode(BASE.path[1:])):
                         found = [os.stat(tree / name) for name in ("d", "d/a")]
                         assert [each.st_uid for each in found] == [65534, first + 1]
                         assert [each.st_gid for each in found] == [first + 4, first + 2]

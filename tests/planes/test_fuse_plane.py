@@ -138,7 +138,7 @@ def test_an_opaque_root_hides_all_layers_below(plane: Plane, merged: Path) -> No
 
 
 def test_a_layers_own_tree_has_overlays_form(plane: Plane) -> None:
-    own = plane.directory(MIDDLE)
+    own = plane.repository(MIDDLE) / os.fsdecode(MIDDLE.path[1:])
     assert set(os.listdir(own)) == {"etc", "opaque", "again", "gone", "goes", "own", "device"}
     for name in ("gone", "goes", "etc/motd"):
         status = os.lstat(own / name)
@@ -154,7 +154,7 @@ def test_a_layers_own_tree_has_overlays_form(plane: Plane) -> None:
 
 
 def test_whiteouts_are_found_again_by_a_new_server(plane: Plane) -> None:
-    own = plane.directory(MIDDLE)
+    own = plane.repository(MIDDLE) / os.fsdecode(MIDDLE.path[1:])
     before = {name: os.lstat(own / name) for name in os.listdir(own)}
     mount = own.parent.parent
     keeper, server = pids_serving(mount)
@@ -167,20 +167,20 @@ def test_whiteouts_are_found_again_by_a_new_server(plane: Plane) -> None:
 def test_a_layer_published_later_is_found(plane: Plane, repository: Published) -> None:
     later = LayerPath(FQRN, b"/layers/ee")
     with pytest.raises(LayerNotFoundError, match="/layers/ee"):
-        plane.directory(later)
-    mount = plane.directory(BASE).parent.parent
+        plane.repository(later)
+    mount = plane.repository(BASE)
     serving = pids_serving(mount)
     repository.publish({later.path: [file("/new", b"new")]})
-    assert (plane.directory(later) / "new").read_bytes() == b"new"
+    assert (plane.repository(later) / os.fsdecode(later.path[1:]) / "new").read_bytes() == b"new"
     assert pids_serving(mount) == serving, "it was asked, not mounted again"
 
 
 def test_dead_mounts_are_replaced(plane: Plane) -> None:
-    mount = plane.directory(BASE).parent.parent
+    mount = plane.repository(BASE)
     for pid in pids_serving(mount):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not pids_serving(mount))
-    assert (plane.directory(BASE) / "etc/motd").read_bytes() == b"from the base"
+    assert (plane.repository(BASE) / os.fsdecode(BASE.path[1:]) / "etc/motd").read_bytes() == b"from the base"
 
 
 def test_release(plane: Plane, merged: Path, tmp_path: Path) -> None:
@@ -200,10 +200,10 @@ def test_no_path_leaves_the_repository(plane: Plane, repository: Published, path
     link = TreeEntry(b"/link", stat.S_IFLNK | 0o777, symlink=b"/")
     repository.publish({b"/links": [(link, None)]})
     with pytest.raises(LayerNotFoundError):
-        plane.directory(LayerPath(FQRN, path))
+        plane.repository(LayerPath(FQRN, path))
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", ".empty", "-x"])
 def test_no_name_leaves_the_home(plane: Plane, name: str) -> None:
     with pytest.raises(MountPointError):
-        plane.directory(LayerPath(name, b"/layers"))
+        plane.repository(LayerPath(name, b"/layers"))

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
+from cvmfs_graphdriver.graphdriver.settings import PluginSettings
 from cvmfs_graphdriver.layers.idmap import Owners
-from cvmfs_graphdriver.layers.mounts import IDLE
-from cvmfs_graphdriver.planes.choice import Choice, choose_plane
+from cvmfs_graphdriver.planes.choice import choose_plane
 
 __all__ = ["command"]
 
 _NOBODY = 65534
-_LEVELS = ("ERROR", "WARNING", "INFO", "DEBUG")
 
 
 @click.command()
@@ -50,37 +48,21 @@ _LEVELS = ("ERROR", "WARNING", "INFO", "DEBUG")
 )
 def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
     """Serve Docker's graph driver protocol until SIGTERM; for use in the plugin's container."""
-    level = os.environ.get("LOG_LEVEL", "").strip().upper() or "INFO"
-    if level not in _LEVELS:
-        raise DriverOptionError(f"LOG_LEVEL must be error, warning, info or debug, not {level.lower()!r}")
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
+    settings = PluginSettings.parse(os.environ)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=settings.level.upper())
     run_plugin(
         socket,
         base,
-        lambda home, owners: choose_plane(_choice(), home, etc, _overrides(home) | _maps(home, owners)),
+        lambda home, owners: choose_plane(
+            settings.plane, home, etc, _overrides(home, settings.quota) | _maps(home, owners)
+        ),
         LayerUploader(commit),
-        idle=_number("IDLE_SECONDS", IDLE),
+        idle=settings.idle,
+        problems=settings.problems,
     )
 
 
-def _choice() -> Choice:
-    """The data plane chosen by DATA_PLANE. Raises DriverOptionError."""
-    text = os.environ.get("DATA_PLANE", "").strip().lower() or Choice.AUTO
-    try:
-        return Choice(text)
-    except ValueError as error:
-        raise DriverOptionError(f"DATA_PLANE must be auto, fuse or erofs, not {text!r}") from error
-
-
-def _number(name: str, default: float) -> float:
-    """The whole number in an environment variable, if it is set. Raises DriverOptionError."""
-    text = os.environ.get(name, "").strip()
-    if text and not text.isdecimal():
-        raise DriverOptionError(f"{name} must be a whole number, not {text!r}")
-    return float(text) if text else default
-
-
-def _overrides(home: Path) -> dict[str, str]:
+def _overrides(home: Path, quota: int | None) -> dict[str, str]:
     """Parameters that override the host's configuration: the plugin's disk, and what images require."""
     overrides = {
         "CVMFS_CACHE_BASE": str(home / "cache"),
@@ -89,9 +71,8 @@ def _overrides(home: Path) -> dict[str, str]:
         "CVMFS_CHECK_PERMISSIONS": "yes",
         "CVMFS_SUID": "yes",
     }
-    quota = _number("CACHE_QUOTA_MB", -1)
-    if quota >= 0:
-        overrides["CVMFS_QUOTA_LIMIT"] = str(int(quota))
+    if quota is not None:
+        overrides["CVMFS_QUOTA_LIMIT"] = str(quota)
     return overrides
 
 

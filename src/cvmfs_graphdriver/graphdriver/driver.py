@@ -63,7 +63,8 @@ class GraphDriver:
     """The driver below ``base``, the plugin's propagated mount.
 
     ``make_plane`` takes the driver's home and the owners of containers' files on this disk. ``uploader``
-    publishes containers' layers. An unused repository is unmounted after ``idle`` seconds.
+    publishes containers' layers. An unused repository is unmounted after ``idle`` seconds. ``problems`` are
+    shown by ``docker info``.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class GraphDriver:
         uploader: LayerUploader,
         *,
         idle: float = IDLE,
+        problems: Sequence[str] = (),
     ) -> None:
         self._idle = idle
+        self._problems = tuple(problems)
         self._base = base
         self._uploader = uploader
         self._make_plane = make_plane
@@ -179,7 +182,7 @@ class GraphDriver:
             ("Data Plane", f"{now.plane.name} ({now.plane.why})" if now.plane.why else now.plane.name),
             ("CVMFS Mount Method", "internal"),
             self._uploader.status(),
-            *now.plane.status(),
+            *now.plane.status(self._problems),
         ]
         return {"Status": [list(row) for row in rows]}
 
@@ -289,7 +292,7 @@ class GraphDriver:
     def _is_visible(self, location: LayerLocation) -> bool:
         """Whether this node has, or can get, a revision with that layer."""
         try:
-            self._now().plane.directory(LayerPath(location.repository, location.path))
+            self._now().plane.repository(LayerPath(location.repository, location.path))
         except CvmfsGraphdriverError as error:
             _log.debug("%s is not visible yet: %s", location.url, error)
             return False

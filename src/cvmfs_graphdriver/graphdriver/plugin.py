@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,16 +38,20 @@ def run_plugin(
     uploader: LayerUploader,
     *,
     idle: float = IDLE,
+    problems: Sequence[str] = (),
 ) -> None:
     """Serve ``socket`` until SIGTERM or SIGINT, with layers below ``base``.
 
-    Unused repositories are unmounted after ``idle`` seconds.
+    Unused repositories are unmounted after ``idle`` seconds. ``problems`` of the settings are logged, and
+    shown by ``docker info``.
     """
+    for problem in problems:
+        _log.error("%s", problem)
     listener = listen(socket)  # before the driver exists, so that calls wait while one is restarted
     alone = os.getpid() == 1
     if alone:
         _become_init()
-    driver = GraphDriver(base, make_plane, uploader, idle=idle)
+    driver = GraphDriver(base, make_plane, uploader, idle=idle, problems=problems)
     failure = _guard(driver.recover)
     if failure:
         _log.error("cannot recover the layers: %s", failure["Err"])

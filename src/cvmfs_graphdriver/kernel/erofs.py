@@ -213,6 +213,8 @@ class _Writer:
         return block
 
     def _place_directory(self, directory: Directory) -> None:
+        if not stat.S_ISDIR(directory.mode):
+            raise ErofsError(f"a directory has the mode {directory.mode:o}")
         directory.attributes = attributes = self._attributes(directory.xattrs, None)
         directory.blocks, tail = _split(sorted([b".", b"..", *directory.children]))
         directory.stored_size = (len(directory.blocks) - 1) * _BLOCK + tail
@@ -223,6 +225,8 @@ class _Writer:
 
     def _place_file(self, inode: Inode) -> bool:
         """Place one inode; says whether it needs a data block (a target too long to be stored inline)."""
+        if stat.S_IFMT(inode.mode) not in _FILE_TYPES or stat.S_ISDIR(inode.mode):
+            raise ErofsError(f"EROFS has no file type for the mode {inode.mode:o}")
         inode.attributes = attributes = self._attributes(inode.xattrs, inode.redirect)
         fixed = _inode.size + len(attributes)
         if inode.size:

@@ -102,7 +102,7 @@ class _Packing:
         header = self._header(path, descriptor, status)
         if kind == stat.S_IFDIR:
             self._tar.addfile(header)
-            if is_opaque(_place(descriptor)):
+            if is_opaque(_place(descriptor), follow=True):
                 mark = tarfile.TarInfo(os.fsdecode(path + b"/" + OPAQUE_MARK))
                 mark.mode, mark.mtime = header.mode & 0o777, header.mtime
                 mark.uid, mark.gid = header.uid, header.gid

@@ -55,7 +55,7 @@ class Merged:
                 break  # a file below a directory is hidden, as is everything below it
             top = top or status
             found.append(place)
-            if is_opaque(b"/proc/self/fd/%d/%b" % (directory, name)):
+            if is_opaque(b"/proc/self/fd/%d/%b" % (directory, name), follow=False):
                 break
         return None if top is None else MergedEntry(found[0], top, Merged(found))
 
@@ -77,9 +77,12 @@ class Merged:
         return Merged(self.parts[: len(self.parts) - shared])
 
 
-def is_opaque(path: bytes) -> bool:
-    """Whether a layer's directory hides the same directory of the layers below."""
+def is_opaque(path: bytes, *, follow: bool) -> bool:
+    """Whether a layer's directory hides the same directory of the layers below.
+
+    ``follow`` is for an open descriptor's path in ``/proc``, which is a link.
+    """
     try:
-        return os.getxattr(path, OPAQUE_XATTR) == OPAQUE_VALUE
+        return os.getxattr(path, OPAQUE_XATTR, follow_symlinks=follow) == OPAQUE_VALUE
     except OSError:
         return False

@@ -24,6 +24,7 @@ from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay, plain_options
 from cvmfs_graphdriver.layers.chain import Source, sources_above, sources_of
+from cvmfs_graphdriver.layers.directories import Part
 from cvmfs_graphdriver.layers.locks import NamedLocks
 from cvmfs_graphdriver.layers.merged import Merged
 from cvmfs_graphdriver.layers.store import LayerStore, StoredLayer
@@ -129,12 +130,15 @@ class LayerMounts:
 
     def _merged(self, sources: Sequence[Source]) -> Merged:
         try:
-            return Merged(os.fsencode(self._directory(source)) for source in sources)
+            return Merged(self._part(source) for source in sources)
         finally:
             self._release_later(_repositories(sources))
 
-    def _directory(self, source: Source) -> Path:
-        return source.directory or self._plane.directory(_layer_path(source))
+    def _part(self, source: Source) -> Part:
+        if source.directory is not None:
+            return Part(os.fsencode(source.directory))
+        layer = _layer_path(source)
+        return Part(os.fsencode(self._plane.repository(layer)), layer.path.strip(b"/"))
 
     def _mount(self, ancestry: Sequence[StoredLayer], label: str) -> _Mounted:
         layer = ancestry[0]
@@ -149,7 +153,7 @@ class LayerMounts:
             for local, group in groupby(sources, key=lambda source: source.directory is not None):
                 run = list(group)
                 if local:
-                    lower += [self._directory(source) for source in run]
+                    lower += [source.directory for source in run if source.directory is not None]
                     continue
                 paths = [_layer_path(source) for source in run]
                 part = held.enter_context(self._plane.lower(paths, bottom=run[-1] is sources[-1]))

@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +39,13 @@ from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
-from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError, RepositoryError
 
 __all__ = ["ErofsPlane", "mount_image"]
 
 _log = logging.getLogger(__name__)
 
-_FORM = 1
+_FORM = 2
 """Increase it when the same layers give a different image."""
 _TRIES = 3
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -102,13 +102,13 @@ class ErofsPlane:
             if bottom:  # an image has no whiteouts for layers below it
                 try:
                     part = self._part(layers, held)
-                except (KernelError, _UnsuitedError) as error:
+                except (KernelError, RepositoryError, _UnsuitedError) as error:
                     _log.warning("using FUSE alone for the layers of %s: %s", layers[0].fqrn, error)
             yield part or held.enter_context(self._fuse.lower(layers, bottom=bottom))
 
-    def directory(self, layer: LayerPath) -> Path:
-        """The layer's own tree, from its mounted repository."""
-        return self._fuse.directory(layer)
+    def repository(self, layer: LayerPath) -> Path:
+        """As on the FUSE plane."""
+        return self._fuse.repository(layer)
 
     def release(self, fqrn: str) -> None:
         """Unmount a repository and the images made from it; overlay mounts keep working."""
@@ -122,9 +122,9 @@ class ErofsPlane:
         """Whether a repository is mounted and has a running server, which images made from it need."""
         return self._fuse.answers(fqrn)
 
-    def status(self) -> list[tuple[str, str]]:
+    def status(self, problems: Sequence[str] = ()) -> list[tuple[str, str]]:
         """As on the FUSE plane."""
-        return self._fuse.status()
+        return self._fuse.status(problems)
 
     def _part(self, paths: Sequence[LayerPath], held: ExitStack) -> Lower:
         settings = {fqrn: self._settings(fqrn) for fqrn in dict.fromkeys(path.fqrn for path in paths)}
@@ -235,16 +235,11 @@ def _key(layers: Sequence[_Layer]) -> str:
             layer.path.fqrn,
             layer.path.path.hex(),
             layer.described.digest.text,
-            _variables(layer),
             *_owners(layer),
         ]
         for layer in layers
     ]
     return hashlib.sha256(json.dumps([_FORM, parts]).encode()).hexdigest()
-
-
-def _variables(layer: _Layer) -> Mapping[str, str]:
-    return dict(sorted(layer.settings.presentation.variables.items()))
 
 
 def _owners(layer: _Layer) -> Iterator[str]:
@@ -288,33 +283,28 @@ def _holds(notes: bytes, layers: Sequence[_Layer]) -> bool:
 def _make(layers: Sequence[_Layer]) -> Made:
     """Make the image of a chain from its catalogs."""
     notes: list[tuple[int, str, int]] = []
-    with ExitStack() as held:
-        trees = [_tree(layer, number, notes, held) for number, layer in enumerate(layers)]
-        image = write_image(flatten(trees))
+    trees = [_tree(layer, number, notes) for number, layer in enumerate(layers)]
+    image = write_image(flatten(trees))
     return Made(image, json.dumps(notes).encode())
 
 
-def _tree(layer: _Layer, number: int, notes: list[tuple[int, str, int]], held: ExitStack) -> LayerTree:
-    def catalog(below: bytes, described: _Described) -> CatalogAt:
-        notes.append((number, below.hex(), described.offset))
-        opened = _open_catalog(layer, below, described)
-        held.enter_context(closing(opened))
-        return CatalogAt(described.digest, described.offset, opened)
-
-    def nested(path: bytes) -> CatalogAt:
+def _tree(layer: _Layer, number: int, notes: list[tuple[int, str, int]]) -> LayerTree:
+    @contextmanager
+    def catalog(path: bytes) -> Iterator[CatalogAt]:
         below = path[len(layer.path.path) + 1 :]
         try:
-            return catalog(below, _describe(layer.descriptor, below))
+            described = _describe(layer.descriptor, below) if below else layer.described
         except OSError as error:
             raise PlaneError(f"cannot read {path!r} of {layer.path.fqrn}: {error.strerror}") from error
+        notes.append((number, below.hex(), described.offset))
+        with closing(_open_catalog(layer, below, described)) as opened:
+            yield CatalogAt(described.digest, described.offset, opened)
 
     shown = layer.settings.presentation
     return LayerTree(
         layer.path.fqrn,
         layer.path.path,
-        catalog(b"", layer.described),
-        nested,
-        shown.variables,
+        catalog,
         load_owner_map(shown.uid_map) if shown.uid_map else UNCHANGED,
         load_owner_map(shown.gid_map) if shown.gid_map else UNCHANGED,
     )

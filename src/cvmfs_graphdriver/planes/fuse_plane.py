@@ -82,10 +82,10 @@ class FusePlane:
                 found.append(self._place(_EMPTY))  # overlayfs needs at least two lower layers
             yield Lower(found)
 
-    def directory(self, layer: LayerPath) -> Path:
+    def repository(self, layer: LayerPath) -> Path:
         """Mount the layer's repository if necessary, and make sure that the layer exists."""
         os.close(self.open(layer))
-        return Path(os.fsdecode(os.fsencode(self._directory / layer.fqrn) + layer.path))
+        return self._directory / layer.fqrn
 
     def release(self, fqrn: str) -> None:
         """Unmount a repository; overlay mounts that use it keep working."""
@@ -97,7 +97,7 @@ class FusePlane:
         """Whether a repository is mounted and has a running server."""
         return mount_at(self._directory / fqrn) is not None and _answers(self._directory / fqrn)
 
-    def status(self) -> list[tuple[str, str]]:
+    def status(self, problems: Sequence[str] = ()) -> list[tuple[str, str]]:
         """Each mounted repository, their shared cache, and what is degraded."""
         statuses, broken = [], {}
         for mount in mounts_below(self._directory):
@@ -110,7 +110,7 @@ class FusePlane:
         cache = self._overrides.get("CVMFS_CACHE_BASE")
         if cache:
             rows.append(cache_row(cache, self._overrides.get("CVMFS_QUOTA_LIMIT", ""), statuses))
-        return [*rows, degraded_row(statuses, broken)]
+        return [*rows, degraded_row(statuses, broken, problems)]
 
     def settings(self, fqrn: str) -> RepositorySettings:
         """How a repository is configured. Raises ConfigurationError."""

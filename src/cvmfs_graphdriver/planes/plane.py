@@ -63,10 +63,11 @@ class Plane(Protocol):
         """
         ...
 
-    def directory(self, layer: LayerPath) -> Path:
-        """The layer's own tree, with whiteouts in the form of overlayfs, for computing differences.
+    def repository(self, layer: LayerPath) -> Path:
+        """The mount point of the repository, which has the layer, with whiteouts in the form of overlayfs.
 
-        Raises as ``lower`` does.
+        Open the layer beneath it without following links: another revision may be shown by then. Raises as
+        ``lower`` does.
         """
         ...
 
@@ -78,6 +79,9 @@ class Plane(Protocol):
         """Whether a repository is mounted and served. If not, layers that need it are incomplete."""
         ...
 
-    def status(self) -> Sequence[tuple[str, str]]:
-        """Names and values to show to administrators, without asking the network."""
+    def status(self, problems: Sequence[str] = ()) -> Sequence[tuple[str, str]]:
+        """Names and values to show to administrators, without asking the network.
+
+        ``problems`` are those of the caller, to be shown with the plane's own.
+        """
         ...

@@ -32,9 +32,14 @@ def cache_row(directory: str, quota: str, statuses: Sequence[Status]) -> tuple[s
     return "Cache", f"{directory}, {cache.cache_used >> 20}{limit}"
 
 
-def degraded_row(statuses: Sequence[Status], broken: Mapping[str, str]) -> tuple[str, str]:
-    """What does not work properly; ``broken`` are repositories whose server does not answer, and why."""
-    found = [f"{name}: {why}" for name, why in broken.items()]
+def degraded_row(
+    statuses: Sequence[Status], broken: Mapping[str, str], problems: Sequence[str] = ()
+) -> tuple[str, str]:
+    """What does not work properly.
+
+    ``broken`` are repositories whose server does not answer, and why; ``problems`` concern all repositories.
+    """
+    found = [*problems, *(f"{name}: {why}" for name, why in broken.items())]
     for status in statuses:
         if status.offline:
             found.append(f"{status.fqrn}: served from the cache alone: {status.offline}")

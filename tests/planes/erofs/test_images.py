@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -74,4 +75,4 @@ class _Hostile:
 def test_names_that_cannot_be_are_refused(name: bytes) -> None:
     at = CatalogAt(Digest(Algorithm.SHA1, bytes(20)), 0, _Hostile(name))  # type: ignore[arg-type]
     with pytest.raises(CatalogError, match="invalid name"):
-        flatten([LayerTree("a.org", b"/layer", at, lambda _: at, {})])
+        flatten([LayerTree("a.org", b"/layer", lambda _: nullcontext(at))])

@@ -8,7 +8,8 @@ The result is what the FUSE plane shows, and what ``overlay2`` would show with t
 directory has the attributes of the topmost one, and the link count of a file is that of its layer.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,13 +19,17 @@ from cvmfs_graphdriver.planes.erofs.objectnames import InodeName, StoredObject, 
 from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.catalog.entry import LISTED_ELSEWHERE, DirectoryEntry
-from cvmfs_graphdriver.repository.catalog.variables import expand_variables
 from cvmfs_graphdriver.repository.catalog.xattr import parse_xattrs
 from cvmfs_graphdriver.repository.digest import Digest
-from cvmfs_graphdriver.repository.errors import CatalogError
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 
 __all__ = ["CatalogAt", "LayerTree", "flatten"]
 
+CATALOG_LIMIT = 5_000
+ENTRY_LIMIT = 10_000_000
+DEPTH_LIMIT = 4096
+"""What the layers of one image may have at most; the FUSE plane, which loads what is used, has no limit."""
+_PATH_LIMIT = 1 << 16
 _NAME_LIMIT = 255
 _LAST = 2**32 - 1
 _MISSING = b"missing"
@@ -42,24 +47,23 @@ class CatalogAt:
 
 @dataclass(frozen=True, slots=True)
 class LayerTree:
-    """A layer: the directory ``path`` of a repository, listed by the catalog ``top``.
+    """A layer: the directory ``path`` of a repository.
 
-    ``nested`` returns the catalog of a nested mountpoint; ``variables`` are those of variant symlinks;
-    ``uids`` and ``gids`` map the owners of files.
+    ``catalog`` opens the catalog that lists ``path`` or a nested mountpoint below it; ``uids`` and
+    ``gids`` map the owners of files.
     """
 
     fqrn: str
     path: bytes
-    top: CatalogAt
-    nested: Callable[[bytes], CatalogAt]
-    variables: Mapping[str, str]
+    catalog: Callable[[bytes], AbstractContextManager[CatalogAt]]
     uids: OwnerMap = UNCHANGED
     gids: OwnerMap = UNCHANGED
 
 
 def flatten(layers: Sequence[LayerTree]) -> Directory:
     """The merged tree of layers, topmost first. Raises CatalogError, FormatError."""
-    merged, *above = (_load(layer) for layer in reversed(layers))
+    budget = _Budget()
+    merged, *above = (_load(layer, budget) for layer in reversed(layers))
     for upper in above:
         _merge(merged.root, upper)
     return merged.root
@@ -79,21 +83,63 @@ class _Pending(NamedTuple):
 
     directory: Directory
     path: bytes
-    source: CatalogAt
+    depth: int
 
 
-def _load(layer: LayerTree) -> _Loaded:
+@dataclass(slots=True)
+class _Budget:
+    """What may still be visited for one image.
+
+    Catalogs can be mounted inside one another, so a few of them may describe a tree without end.
+    """
+
+    catalogs: int = CATALOG_LIMIT
+    entries: int = ENTRY_LIMIT
+
+    def visit_catalog(self) -> None:
+        self.catalogs -= 1
+        if self.catalogs < 0:
+            raise FormatError(f"the layers have more than {CATALOG_LIMIT} catalogs")
+
+    def visit_entries(self, count: int, here: _Pending) -> None:
+        self.entries -= count
+        if self.entries < 0:
+            raise FormatError(f"the layers have more than {ENTRY_LIMIT} entries")
+        if here.depth > DEPTH_LIMIT or len(here.path) > _PATH_LIMIT:
+            raise FormatError(f"the directories below {here.path[:64]!r} are nested too deeply")
+
+
+def _load(layer: LayerTree, budget: _Budget) -> _Loaded:
     """Load one layer, with its deletions kept separately."""
-    entry = layer.top.catalog.lookup(layer.path)
-    if entry is None or not entry.is_directory:
-        raise CatalogError(f"the catalog {layer.top.digest} does not list {layer.path!r}")
-    loaded = _Loaded(_directory(entry, layer))
-    groups: dict[tuple[CatalogAt, int], Inode] = {}
-    pending = [_Pending(loaded.root, layer.path, layer.top)]
+    loaded = _Loaded(Directory())
+    pending = [_Pending(loaded.root, layer.path, 0)]
+    while pending:
+        budget.visit_catalog()
+        here = pending.pop()
+        with layer.catalog(here.path) as source:
+            if here.directory is loaded.root:
+                entry = source.catalog.lookup(layer.path)
+                if entry is None or not entry.is_directory:
+                    raise CatalogError(f"the catalog {source.digest} does not list {layer.path!r}")
+                loaded.root = _directory(entry, layer)
+                here = here._replace(directory=loaded.root)
+            pending += _load_catalog(layer, loaded, source, here, budget)
+    return loaded
+
+
+def _load_catalog(
+    layer: LayerTree, loaded: _Loaded, source: CatalogAt, top: _Pending, budget: _Budget
+) -> list[_Pending]:
+    """Load what one catalog lists at and below ``top``; returns the mountpoints of nested catalogs."""
+    nested: list[_Pending] = []
+    groups: dict[int, Inode] = {}
+    pending = [top]
     while pending:
         here = pending.pop()
         children, gone = here.directory.children, set()
-        for each in here.source.catalog.listing(here.path):
+        listing = source.catalog.listing(here.path)
+        budget.visit_entries(len(listing), here)
+        for each in listing:
             name = each.name
             if is_mark(name):
                 if name == OPAQUE_MARK:
@@ -107,20 +153,18 @@ def _load(layer: LayerTree) -> _Loaded:
             _check(name, here.path)
             if each.is_directory:
                 child = children[name] = _directory(each, layer)
-                path = here.path + b"/" + name
-                source = layer.nested(path) if each.flags.value & LISTED_ELSEWHERE else here.source
-                pending.append(_Pending(child, path, source))
+                below = _Pending(child, here.path + b"/" + name, here.depth + 1)
+                (nested if each.flags.value & LISTED_ELSEWHERE else pending).append(below)
             elif each.hardlink_group:
-                key = (here.source, each.hardlink_group)
-                known = groups.get(key)
+                known = groups.get(each.hardlink_group)
                 if known is None:
-                    known = groups[key] = _inode(each, here.source, layer)
+                    known = groups[each.hardlink_group] = _inode(each, source, layer)
                 children[name] = known
             else:
-                children[name] = _inode(each, here.source, layer)
+                children[name] = _inode(each, source, layer)
         if gone:
             _note(loaded, here.directory, {name for name in gone if name is not None})
-    return loaded
+    return nested
 
 
 def _note(loaded: _Loaded, directory: Directory, gone: set[bytes]) -> None:
@@ -196,7 +240,7 @@ def _inode(entry: DirectoryEntry, source: CatalogAt, layer: LayerTree) -> Inode:
         if entry.size:
             inode.redirect = redirect_to(layer.fqrn, _data(entry, source))
     elif entry.is_symlink:
-        inode.target = expand_variables(entry.symlink, layer.variables)
+        inode.target = entry.symlink
     else:
         inode.rdev = entry.rdev
     return inode

@@ -67,7 +67,7 @@ class Images:
             return None
         whole = False
         try:
-            notes = _notes(path.read_bytes())
+            notes = _notes(_content(descriptor))
             if notes is None:
                 _log.warning("the image %s is damaged; making a new one", path)
             elif accept(notes):
@@ -99,6 +99,14 @@ class Images:
             if path != keep:
                 path.unlink(missing_ok=True)
                 total -= status.st_size
+
+
+def _content(descriptor: int) -> bytes:
+    """What is in an open file, which is left at its beginning."""
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        content = file.read()
+        file.seek(0)
+    return content
 
 
 def _notes(content: bytes) -> bytes | None:

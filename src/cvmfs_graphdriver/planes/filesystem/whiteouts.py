@@ -97,8 +97,8 @@ class OverlayTree:
         return self._tree.prefetch(nodes, arrived)
 
     def readlink(self, node: Node) -> bytes:
-        """The target of a symbolic link."""
-        return self._tree.readlink(node)
+        """The target of a symbolic link as stored: an image must not see the node's configuration."""
+        return node.entry.symlink
 
     def xattrs(self, node: Node) -> Mapping[bytes, bytes]:
         """The image's attributes, escaped, and overlay's own for a directory that is opaque or marked."""

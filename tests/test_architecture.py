@@ -149,3 +149,12 @@ def test_a_module_says_what_it_owns_and_what_it_gives(path: Path) -> None:
     assert len(set(given)) == len(given)
     missing = [name for name in given if not hasattr(module, name)]
     assert missing == [], "__all__ names what is not there"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(identify(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

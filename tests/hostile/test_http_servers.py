@@ -13,7 +13,7 @@ import urllib3
 
 from cvmfs_graphdriver.conversion import publisher_service
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
-from cvmfs_graphdriver.http.server import Handler, Server, listen, running
+from cvmfs_graphdriver.http.server import Handler, HttpServer, listen, running
 from cvmfs_graphdriver.publisher.server import serve
 
 
@@ -101,7 +101,7 @@ class _Slow(Handler):
         self.answer(HTTPStatus.OK, b"", {})
 
 
-class _Narrow(Server):
+class _Narrow(HttpServer):
     most_connections = 2
 
 
@@ -136,6 +136,6 @@ def test_clients_that_send_drop_by_drop_lose_their_places(drops: threading.Event
 
 
 def test_the_service_is_patient_for_a_bounded_time() -> None:
-    handler = publisher_service._Handler
+    handler = publisher_service._UploadHandler
     assert handler.patience is not None
     assert handler.patience <= 60

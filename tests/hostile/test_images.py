@@ -54,11 +54,11 @@ def test_the_number_of_catalogs_is_bounded(tmp_path: Path) -> None:
     names = [b"%d" % number for number in range(20)]
     layer = layer_of(tmp_path / "graph", *(_MOUNTPOINT._replace(name=name) for name in names))
     with pytest.raises(FormatError, match="catalogs"):
-        flattening._load(layer, flattening._Budget(catalogs=200))
+        flattening._load(layer, flattening._Limits(catalogs=200))
 
 
 def test_the_number_of_entries_is_bounded(tmp_path: Path) -> None:
-    budget = flattening._Budget(entries=1000)
+    budget = flattening._Limits(entries=1000)
     names = [b"%d" % number for number in range(20)]
     layer = layer_of(tmp_path / "graph", *(_MOUNTPOINT._replace(name=name) for name in names))
     with pytest.raises(FormatError, match="entries"):

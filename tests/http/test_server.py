@@ -10,7 +10,7 @@ from http import HTTPStatus
 import pytest
 
 from cvmfs_graphdriver.http import server as server_module
-from cvmfs_graphdriver.http.server import Handler, Server, listen, running
+from cvmfs_graphdriver.http.server import Handler, HttpServer, listen, running
 
 BODY_LIMIT = 1000
 
@@ -31,7 +31,7 @@ class Echo(Handler):
             self.answer(HTTPStatus.OK, self.rfile.read(length), {})
 
 
-class Narrow(Server):
+class Narrow(HttpServer):
     most_connections = 2
 
 
@@ -57,7 +57,11 @@ def test_a_request_is_answered(port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/hello")
     reply = connection.getresponse()
-    assert (reply.status, reply.getheader("Server"), reply.read()) == (200, "cvmfs-graphdriver ", b"/hello")
+    assert (reply.status, reply.getheader("Server"), reply.read()) == (
+        200,
+        "cvmfs-graphdriver ",
+        b"/hello",
+    )
     connection.close()
 
 
@@ -126,7 +130,7 @@ def test_a_defect_is_logged_and_a_broken_connection_is_not(
 
 
 def test_connections_end_with_the_block() -> None:
-    server = Server(listen("127.0.0.1", 0), Echo)
+    server = HttpServer(listen("127.0.0.1", 0), Echo)
     with running(server):
         client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
         client.sendall(b"GET")

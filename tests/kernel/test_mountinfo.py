@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import MountFlag, mount, umount
-from cvmfs_graphdriver.kernel.mountinfo import Mount, mount_at, parse_mountinfo, read_mountinfo
+from cvmfs_graphdriver.kernel.mountinfo import MountEntry, mount_at, parse_mountinfo, read_mountinfo
 from tests.support.mutations import generated
 
 LINE = (
@@ -21,7 +21,7 @@ LINE = (
 
 def test_every_field() -> None:
     assert parse_mountinfo(LINE + b"\n") == [
-        Mount(
+        MountEntry(
             36,
             35,
             (98, 0),

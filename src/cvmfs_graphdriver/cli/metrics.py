@@ -9,7 +9,7 @@ import click
 from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.client.administration.metrics import metrics_text
 from cvmfs_graphdriver.client.administration.running import find_sockets, running_clients
-from cvmfs_graphdriver.http.server import Handler, Server
+from cvmfs_graphdriver.http.server import Handler, HttpServer
 from cvmfs_graphdriver.http.server import listen as open_listener
 
 __all__ = ["command"]
@@ -30,7 +30,7 @@ def command(listen: str, etc: Path) -> None:
     if not port.isdigit() or not host:
         raise click.UsageError(f"--listen {listen!r} is not HOST:PORT")
     try:
-        server = _Server(open_listener(host, int(port)), etc)
+        server = _MetricsServer(open_listener(host, int(port)), etc)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {listen}: {error.strerror}") from error
     with server:
@@ -38,16 +38,16 @@ def command(listen: str, etc: Path) -> None:
         server.serve_forever()
 
 
-class _Server(Server):
+class _MetricsServer(HttpServer):
     """Asks all clients whenever it is asked."""
 
     def __init__(self, listener: socket.socket, etc: Path) -> None:
-        super().__init__(listener, _Handler)
+        super().__init__(listener, _MetricsHandler)
         self.etc = etc
 
 
-class _Handler(Handler):
-    server: _Server
+class _MetricsHandler(Handler):
+    server: _MetricsServer
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":

@@ -19,7 +19,7 @@ from typing import Final
 
 from cvmfs_graphdriver.conversion.uploads import LayerUploads
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.http.server import Handler, Server, listen, running
+from cvmfs_graphdriver.http.server import Handler, HttpServer, listen, running
 from cvmfs_graphdriver.publisher.errors import StorageError
 
 __all__ = ["PublisherService", "running_service"]
@@ -75,8 +75,8 @@ class PublisherService:
             self._wake.wait(self._interval - rest)
 
 
-class _Handler(Handler):
-    server: "_Server"
+class _UploadHandler(Handler):
+    server: "_UploadServer"
     timeout = 15.0
     patience = 30.0
 
@@ -109,17 +109,17 @@ class _Handler(Handler):
         self.answer(status, text.encode(), headers)
 
 
-class _Server(Server):
+class _UploadServer(HttpServer):
     def __init__(self, listener: socket.socket, service: PublisherService) -> None:
         self.service = service
-        super().__init__(listener, _Handler)
+        super().__init__(listener, _UploadHandler)
 
 
 @contextmanager
 def running_service(service: PublisherService, host: str, port: int) -> Iterator[str]:
     """Run the service until the block ends; yields its URL. Raises StorageError: the address is in use."""
     try:
-        server = _Server(listen(host, port), service)
+        server = _UploadServer(listen(host, port), service)
     except OSError as error:
         raise StorageError(f"cannot listen at {host}:{port}: {error.strerror}") from error
     publishing = threading.Thread(target=service.run, name="publisher")

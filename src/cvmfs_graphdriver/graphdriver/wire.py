@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from cvmfs_graphdriver.graphdriver.errors import RequestError
-from cvmfs_graphdriver.http.server import Handler, Server
+from cvmfs_graphdriver.http.server import Handler, HttpServer
 
 __all__ = ["Call", "PluginServer", "Reply", "Streamed", "listen"]
 
@@ -146,7 +146,7 @@ class _ChunkWriter(BufferedIOBase):
         self._out.flush()
 
 
-class _Handler(Handler):
+class _DriverHandler(Handler):
     protocol_version = "HTTP/1.1"
     timeout: ClassVar[float | None] = None
     """Docker keeps idle connections, and repeats a call with an empty body if it finds one closed."""
@@ -198,7 +198,7 @@ def listen(place: Path) -> socket.socket:
     return listener
 
 
-class PluginServer(Server):
+class PluginServer(HttpServer):
     """Serves a plugin's socket."""
 
     most_connections = 1024
@@ -210,7 +210,7 @@ class PluginServer(Server):
         guard: Callable[[Callable[[], None]], Reply | None],
     ) -> None:
         """``answer`` never raises; ``guard`` runs an action and returns a reply if it fails."""
-        super().__init__(listener, _Handler)
+        super().__init__(listener, _DriverHandler)
         self.answer = answer
         self.guard = guard
 

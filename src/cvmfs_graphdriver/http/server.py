@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, ClassVar
 
-__all__ = ["Handler", "Server", "listen", "running"]
+__all__ = ["Handler", "HttpServer", "listen", "running"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     """Seconds that a client may be silent."""
     patience: ClassVar[float | None] = None
     """Seconds until the answer to a request must begin, counted from the end of the one before."""
-    server: "Server"
+    server: "HttpServer"
     wbufsize = 1 << 16
 
     def handle_one_request(self) -> None:
@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
         _log.debug("%s", ascii(format % args))
 
 
-class Server(ThreadingMixIn, TCPServer):
+class HttpServer(ThreadingMixIn, TCPServer):
     """Serves the connections of a listening socket, which it closes at its end."""
 
     daemon_threads = True
@@ -145,7 +145,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def running(server: Server) -> Iterator[None]:
+def running(server: HttpServer) -> Iterator[None]:
     """Run the server in a thread of its own until the block ends; then all connections are shut down."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="http")
     thread.start()

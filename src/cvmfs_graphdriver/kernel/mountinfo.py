@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from cvmfs_graphdriver.kernel.errors import MountError
 
-__all__ = ["Mount", "mount_at", "mount_of", "mounts_below", "parse_mountinfo", "read_mountinfo"]
+__all__ = ["MountEntry", "mount_at", "mount_of", "mounts_below", "parse_mountinfo", "read_mountinfo"]
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
-class Mount(NamedTuple):
+class MountEntry(NamedTuple):
     """One line of the table.
 
     ``device`` is the major and minor number of the file system, ``root`` the path inside it that is mounted,
@@ -41,7 +41,7 @@ class Mount(NamedTuple):
     super_options: tuple[bytes, ...]
 
 
-def parse_mountinfo(table: bytes) -> list[Mount]:
+def parse_mountinfo(table: bytes) -> list[MountEntry]:
     """Parse the table, in the order in which the mounts were made.
 
     Raises MountError: a line does not have the documented form.
@@ -49,12 +49,12 @@ def parse_mountinfo(table: bytes) -> list[Mount]:
     return [_parse(line) for line in table.splitlines()]
 
 
-def read_mountinfo() -> list[Mount]:
+def read_mountinfo() -> list[MountEntry]:
     """The mounts that this process sees."""
     return parse_mountinfo(_MOUNTINFO.read_bytes())
 
 
-def mount_at(path: bytes | str | os.PathLike[str]) -> Mount | None:
+def mount_at(path: bytes | str | os.PathLike[str]) -> MountEntry | None:
     """The mount that covers exactly ``path``, the topmost if there are several; None if there is none.
 
     Only the table is read, so a file system whose server hangs or has died is found, too. ``path`` must be
@@ -64,13 +64,13 @@ def mount_at(path: bytes | str | os.PathLike[str]) -> Mount | None:
     return next((mount for mount in reversed(read_mountinfo()) if mount.mount_point == wanted), None)
 
 
-def _parse(line: bytes) -> Mount:
+def _parse(line: bytes) -> MountEntry:
     fields = line.split(b" ")
     try:
         separator = fields.index(b"-", 6)
         filesystem, source, super_options = fields[separator + 1 : separator + 4]
         major, _, minor = fields[2].partition(b":")
-        return Mount(
+        return MountEntry(
             mount_id=int(fields[0]),
             parent_id=int(fields[1]),
             device=(int(major), int(minor)),
@@ -90,13 +90,13 @@ def _unescape(field: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
 
 
-def mounts_below(directory: bytes | str | os.PathLike[str]) -> list[Mount]:
+def mounts_below(directory: bytes | str | os.PathLike[str]) -> list[MountEntry]:
     """The mounts below, but not at, an absolute path, in the order in which they were made."""
     prefix = os.path.realpath(os.fsencode(directory)) + b"/"
     return [mount for mount in read_mountinfo() if mount.mount_point.startswith(prefix)]
 
 
-def mount_of(path: bytes | str | os.PathLike[str]) -> Mount:
+def mount_of(path: bytes | str | os.PathLike[str]) -> MountEntry:
     """The mount that contains a path. Raises OSError: there is no such path."""
     device = os.stat(path).st_dev
     real = os.path.realpath(os.fsencode(path))

@@ -15,11 +15,11 @@ from cvmfs_graphdriver.layers.errors import LayerStateError
 from cvmfs_graphdriver.layers.store import StoredLayer
 from cvmfs_graphdriver.oci.image.thin import LayerLocation
 
-__all__ = ["Source", "sources_above", "sources_of"]
+__all__ = ["LayerSource", "sources_above", "sources_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LayerSource:
     """One directory of a stack: on this disk, or in a repository."""
 
     directory: Path | None = None
@@ -29,19 +29,19 @@ class Source:
         return self.location.url if self.location is not None else str(self.directory)
 
 
-def sources_above(ancestry: Sequence[StoredLayer]) -> list[Source]:
+def sources_above(ancestry: Sequence[StoredLayer]) -> list[LayerSource]:
     """The directories below a child of ``ancestry[0]``, from the top to the base. Raises LayerStateError.
 
     A thin layer may also name the layers of the thin layers below it, so that it is complete by itself. Each
     directory is used once, at its topmost position: overlayfs refuses duplicates, and lower ones are hidden.
     """
-    found: list[Source] = []
+    found: list[LayerSource] = []
     for layer in ancestry:
         thin = layer.thin
         if thin is None:
-            found.append(Source(directory=layer.diff))
+            found.append(LayerSource(directory=layer.diff))
         else:
-            found += [Source(location=part.location) for part in reversed(thin.layers)]
+            found += [LayerSource(location=part.location) for part in reversed(thin.layers)]
     found = list(dict.fromkeys(found))
     if len(found) > LAYER_LIMIT:
         raise LayerStateError(
@@ -50,8 +50,8 @@ def sources_above(ancestry: Sequence[StoredLayer]) -> list[Source]:
     return found
 
 
-def sources_of(ancestry: Sequence[StoredLayer]) -> list[Source]:
+def sources_of(ancestry: Sequence[StoredLayer]) -> list[LayerSource]:
     """The directories of the layer ``ancestry[0]`` and of those below it, from the top to the base."""
     top = ancestry[0]
     below = sources_above(ancestry) if top.thin is not None else sources_above(ancestry[1:])
-    return [Source(directory=top.diff), *below]
+    return [LayerSource(directory=top.diff), *below]

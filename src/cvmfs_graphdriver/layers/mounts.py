@@ -23,7 +23,7 @@ from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay, plain_options
-from cvmfs_graphdriver.layers.chain import Source, sources_above, sources_of
+from cvmfs_graphdriver.layers.chain import LayerSource, sources_above, sources_of
 from cvmfs_graphdriver.layers.directories import Part
 from cvmfs_graphdriver.layers.locks import NamedLocks
 from cvmfs_graphdriver.layers.merged import Merged
@@ -122,19 +122,19 @@ class LayerMounts:
     def view(self, identity: str) -> Merged:
         """The layer merged with those below it, without mounting it."""
         ancestry = self._store.ancestry(identity)
-        return self._merged([Source(directory=ancestry[0].diff), *sources_above(ancestry[1:])])
+        return self._merged([LayerSource(directory=ancestry[0].diff), *sources_above(ancestry[1:])])
 
     def view_below(self, identity: str | None) -> Merged:
         """The same for what a child of the layer has below it."""
         return self._merged(sources_above(self._store.ancestry(identity))) if identity else Merged()
 
-    def _merged(self, sources: Sequence[Source]) -> Merged:
+    def _merged(self, sources: Sequence[LayerSource]) -> Merged:
         try:
             return Merged(self._part(source) for source in sources)
         finally:
             self._release_later(_repositories(sources))
 
-    def _part(self, source: Source) -> Part:
+    def _part(self, source: LayerSource) -> Part:
         if source.directory is not None:
             return Part(os.fsencode(source.directory))
         layer = _layer_path(source)
@@ -221,12 +221,12 @@ def _unmount(path: Path) -> None:
         _log.warning("cannot remove the mount point %s: %s", path, error.strerror)
 
 
-def _layer_path(source: Source) -> LayerPath:
+def _layer_path(source: LayerSource) -> LayerPath:
     location = source.location
     if location is None:
         raise TypeError("the source is not in a repository")
     return LayerPath(location.repository, location.path)
 
 
-def _repositories(sources: Sequence[Source]) -> frozenset[str]:
+def _repositories(sources: Sequence[LayerSource]) -> frozenset[str]:
     return frozenset(source.location.repository for source in sources if source.location)

@@ -22,7 +22,7 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.metainfo import Metainfo
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 
-__all__ = ["Change", "Commit", "change_repository"]
+__all__ = ["Commit", "RepositoryChange", "change_repository"]
 
 _REFLOG_LIMIT: Final = 1 << 30
 
@@ -115,7 +115,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RepositoryChange:
     """What a change without a transaction needs."""
 
     base: Manifest
@@ -131,14 +131,14 @@ class Change:
 
 
 @contextmanager
-def change_repository(repository: Repository, wait: float) -> Iterator[Change]:
+def change_repository(repository: Repository, wait: float) -> Iterator[RepositoryChange]:
     """A change, under the repository's lock; undone unless it may have become visible."""
     with repository.storage.lock(wait=wait), tempfile.TemporaryDirectory(prefix="change-") as scratch:
         base, now = repository.manifest(), int(repository.clock())
         objects = ObjectWriter(repository.storage, repository.options)
         commit = Commit(repository, base, objects, Path(scratch), now=now)
         try:
-            yield Change(base, commit, objects, Path(scratch), now)
+            yield RepositoryChange(base, commit, objects, Path(scratch), now)
         finally:
             if not commit.begun:
                 objects.discard()

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from io import FileIO
 from pathlib import Path
 
-from cvmfs_graphdriver.http.server import Handler, Server, listen, running
+from cvmfs_graphdriver.http.server import Handler, HttpServer, listen, running
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.publisher.errors import StorageError
@@ -45,7 +45,7 @@ class Served:
             self.bytes += amount
 
 
-class _Handler(Handler):
+class _StorageHandler(Handler):
     protocol_version = "HTTP/1.1"
     patience = 60.0
     directory: int
@@ -96,7 +96,7 @@ class _Handler(Handler):
             left -= len(data)
 
 
-class _Server(Server):
+class _StorageServer(HttpServer):
     daemon_threads = False  # they use the directory's descriptor
     most_connections = 1024
 
@@ -112,9 +112,9 @@ def serve(directory: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterato
     except OSError as error:
         raise StorageError(f"cannot serve {directory}: {error.strerror}") from error
     try:
-        handler = type("Handler", (_Handler,), {"directory": root})
+        handler = type("Handler", (_StorageHandler,), {"directory": root})
         try:
-            server = _Server(listen(host, port), handler)
+            server = _StorageServer(listen(host, port), handler)
         except OSError as error:
             raise StorageError(f"cannot serve at {host}:{port}: {error.strerror}") from error
         served = Served(f"http://{host}:{server.port}")

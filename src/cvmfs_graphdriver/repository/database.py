@@ -126,7 +126,7 @@ def _connect(path: str | os.PathLike[str], how: str) -> sqlite3.Connection:
     return connection
 
 
-class _Budget:
+class _StatementBudget:
     """Ends a statement that takes more instructions than one over a file of this size can need."""
 
     def __init__(self, size: int) -> None:
@@ -147,7 +147,7 @@ def _connect_checked(path: str | os.PathLike[str], how: str) -> sqlite3.Connecti
     """Open a database made by somebody else. Raises sqlite3.Error, FormatError."""
     connection = _connect(path, how)
     try:
-        budget = _Budget(os.stat(path).st_size)
+        budget = _StatementBudget(os.stat(path).st_size)
         connection.set_trace_callback(budget.begin)
         connection.set_progress_handler(budget.spend, _INSTRUCTIONS_AT_ONCE)
         _check(connection)

@@ -1,6 +1,6 @@
 """Hidden catalog markers are nowhere to be seen; an image's own file of that name is."""
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from cvmfs_graphdriver.client.client import Client
@@ -24,7 +24,7 @@ def layer(revision: Revision, path: bytes) -> LayerTree:
     assert node is not None
     mount = revision.mount_of(node)
     at = CatalogAt(mount.digest, 0, mount.catalog)
-    return LayerTree(revision.fqrn, path, at, lambda _: at, {})
+    return LayerTree(revision.fqrn, path, lambda _: nullcontext(at))
 
 
 def test_nobody_sees_a_hidden_marker(tmp_path: Path) -> None:

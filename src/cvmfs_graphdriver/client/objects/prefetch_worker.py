@@ -32,7 +32,7 @@ _REPORT = 16
 """The number of results that are sent together."""
 
 
-class _Flight(NamedTuple):
+class _Fetch(NamedTuple):
     number: int
     arrival: Arrival
     attempt: Attempt
@@ -51,7 +51,7 @@ class _Worker:
         self._multi = pycurl.CurlMulti()
         self._idle: list[CurlConnection] = []
         self._orders: deque[tuple[Route, Attempt, Order]] = deque()
-        self._flights: dict[pycurl.Curl, _Flight] = {}
+        self._flights: dict[pycurl.Curl, _Fetch] = {}
         self._results: list[Result] = []
 
     def run(self) -> None:
@@ -98,7 +98,7 @@ class _Worker:
             arrival.begin()
             connection = self._idle.pop() if self._idle else CurlConnection(self._settings, self._identifier)
             connection.prepare(attempt, wanted.location, arrival, None, route.timeout)
-            flight = _Flight(order.number, arrival, attempt, connection, time.monotonic())
+            flight = _Fetch(order.number, arrival, attempt, connection, time.monotonic())
             self._flights[connection.handle] = flight
             self._multi.add_handle(connection.handle)
 
@@ -115,7 +115,7 @@ class _Worker:
                 count += 1
         return count
 
-    def _concluded(self, flight: _Flight, number: int, text: str) -> Result:
+    def _concluded(self, flight: _Fetch, number: int, text: str) -> Result:
         arrival, connection = flight.arrival, flight.connection
         try:
             problem = connection.conclude(flight.attempt, arrival, number, text)
@@ -132,7 +132,7 @@ class _Worker:
         )
 
 
-def _failed(flight: _Flight, problem: Problem, seconds: float) -> Result:
+def _failed(flight: _Fetch, problem: Problem, seconds: float) -> Result:
     flight.arrival.abandon()
     return Result(
         flight.number,

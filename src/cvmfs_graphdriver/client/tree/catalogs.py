@@ -22,7 +22,7 @@ from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.errors import CatalogError
 from cvmfs_graphdriver.repository.paths import shown
 
-__all__ = ["Catalogs", "Mount"]
+__all__ = ["Catalogs", "MountedCatalog"]
 
 _SIZE_LIMIT = 4 * 1024**3
 """The limit in bytes for a catalog whose size is unknown."""
@@ -36,7 +36,7 @@ class _Open(NamedTuple):
     held: Descriptor
 
 
-class Mount:
+class MountedCatalog:
     """A catalog at a mountpoint. There is one object for each, which opens the database when it is needed.
 
     To work with the database, take it from ``catalog`` once and keep the reference: the database is closed
@@ -90,10 +90,10 @@ class Catalogs:
         self._inodes = inodes
         self._limit = limit
         self._lock = threading.Lock()
-        self._mounts: dict[tuple[bytes, Digest], Mount] = {}
-        self._open: deque[Mount] = deque()
+        self._mounts: dict[tuple[bytes, Digest], MountedCatalog] = {}
+        self._open: deque[MountedCatalog] = deque()
 
-    def mount(self, reference: CatalogReference, path: str = "") -> Mount:
+    def mount(self, reference: CatalogReference, path: str = "") -> MountedCatalog:
         """The catalog of ``reference`` at ``reference.path``; ``path`` is for one at an unusual path on
         servers.
 
@@ -108,17 +108,17 @@ class Catalogs:
         with self._lock:
             known = self._mounts.get(key)
             if known is None:
-                known = self._mounts[key] = Mount(self, reference, opened, taken.offset)
+                known = self._mounts[key] = MountedCatalog(self, reference, opened, taken.offset)
                 self._opened(known)
             return known
 
-    def by_inode(self, inode: int) -> tuple[Mount, int]:
+    def by_inode(self, inode: int) -> tuple[MountedCatalog, int]:
         """The catalog that an inode belongs to, and its row there. Raises StaleInodeError."""
         found = self._inodes.find(inode)
         mount = self.mount(CatalogReference(found.mountpoint, found.digest, 0))
         return mount, inode - found.offset
 
-    def reopen(self, mount: Mount) -> _Open:
+    def reopen(self, mount: MountedCatalog) -> _Open:
         """Open a database again that was closed in favour of others."""
         opened = self._load(mount.reference, "")
         with self._lock:
@@ -133,7 +133,7 @@ class Catalogs:
         """The greatest inode number in use."""
         return self._inodes.greatest
 
-    def open_mounts(self) -> list[Mount]:
+    def open_mounts(self) -> list[MountedCatalog]:
         """Catalogs whose databases are open."""
         with self._lock:
             return list(self._open)
@@ -170,7 +170,7 @@ class Catalogs:
             self._cache.doubt(reference.digest)
             raise
 
-    def _opened(self, mount: Mount) -> None:
+    def _opened(self, mount: MountedCatalog) -> None:
         """Note that one more is open, and close one that has not been used lately if there are too many."""
         self._open.append(mount)
         while len(self._open) > self._limit:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from cvmfs_graphdriver.client.objects.contents import Contents
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
-from cvmfs_graphdriver.client.tree.catalogs import Catalogs, Mount
+from cvmfs_graphdriver.client.tree.catalogs import Catalogs, MountedCatalog
 from cvmfs_graphdriver.client.tree.generations import Generations
 from cvmfs_graphdriver.client.tree.inodes import ROOT_INODE
 from cvmfs_graphdriver.repository.catalog.entry import LISTED_ELSEWHERE, DirectoryEntry
@@ -39,7 +39,7 @@ class Node(NamedTuple):
     inode: int
     parent_inode: int
     entry: DirectoryEntry
-    mount: Mount
+    mount: MountedCatalog
 
 
 class Totals(NamedTuple):
@@ -85,14 +85,18 @@ class Revision:
     top: Node
     """The root directory."""
 
-    def __init__(self, fqrn: str, manifest: Manifest | None, root: Mount, services: Services) -> None:
+    def __init__(
+        self, fqrn: str, manifest: Manifest | None, root: MountedCatalog, services: Services
+    ) -> None:
         self.fqrn = fqrn
         self.manifest = manifest
         self._services = services
         capacity = services.memory // _NODE_BYTES // 4
         self._nodes: Generations[int, Node] = Generations(capacity)
         self._listings: Generations[int, dict[bytes, Node]] = Generations(capacity)
-        self._directories: Generations[tuple[Mount, PathKey], tuple[bytes, int]] = Generations(capacity)
+        self._directories: Generations[tuple[MountedCatalog, PathKey], tuple[bytes, int]] = Generations(
+            capacity
+        )
         entry = root.catalog.lookup(b"")
         if entry is None or not entry.is_directory:
             raise CatalogError(f"the root catalog {root.digest} of {fqrn} has no root directory")
@@ -215,7 +219,7 @@ class Revision:
         """The magic extended attributes that a listing of this node shows."""
         return self._services.magic.names(node)
 
-    def mount_of(self, node: Node) -> Mount:
+    def mount_of(self, node: Node) -> MountedCatalog:
         """The catalog that a node belongs to: for a mountpoint the nested one, loaded if necessary."""
         return self._inside(node) if node.entry.is_directory else node.mount
 
@@ -225,7 +229,7 @@ class Revision:
         files = total.regular + total.symlink + total.special + total.dir
         return Totals(*self._services.capacity(), files)
 
-    def _inside(self, directory: Node) -> Mount:
+    def _inside(self, directory: Node) -> MountedCatalog:
         """The catalog that lists a directory: for a mountpoint the nested one."""
         mount = directory.mount
         if directory.entry.flags.value & LISTED_ELSEWHERE:
@@ -241,7 +245,7 @@ class Revision:
         directory, parent_inode = self._directory(mount, key)
         return Node(b"%b/%b" % (directory, entry.name), inode, parent_inode, entry, mount)
 
-    def _directory(self, mount: Mount, key: PathKey) -> tuple[bytes, int]:
+    def _directory(self, mount: MountedCatalog, key: PathKey) -> tuple[bytes, int]:
         """Path and inode of a directory of a catalog, found by climbing to a directory that is known."""
         catalog = mount.catalog
         climbed: list[tuple[PathKey, bytes, int]] = []

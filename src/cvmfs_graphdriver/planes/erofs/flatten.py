@@ -62,7 +62,7 @@ class LayerTree:
 
 def flatten(layers: Sequence[LayerTree]) -> Directory:
     """The merged tree of layers, topmost first. Raises CatalogError, FormatError."""
-    budget = _Budget()
+    budget = _Limits()
     merged, *above = (_load(layer, budget) for layer in reversed(layers))
     for upper in above:
         _merge(merged.root, upper)
@@ -87,7 +87,7 @@ class _Pending(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Budget:
+class _Limits:
     """What may still be visited for one image.
 
     Catalogs can be mounted inside one another, so a few of them may describe a tree without end.
@@ -109,7 +109,7 @@ class _Budget:
             raise FormatError(f"the directories below {here.path[:64]!r} are nested too deeply")
 
 
-def _load(layer: LayerTree, budget: _Budget) -> _Loaded:
+def _load(layer: LayerTree, budget: _Limits) -> _Loaded:
     """Load one layer, with its deletions kept separately."""
     loaded = _Loaded(Directory())
     pending = [_Pending(loaded.root, layer.path, 0)]
@@ -128,7 +128,7 @@ def _load(layer: LayerTree, budget: _Budget) -> _Loaded:
 
 
 def _load_catalog(
-    layer: LayerTree, loaded: _Loaded, source: CatalogAt, top: _Pending, budget: _Budget
+    layer: LayerTree, loaded: _Loaded, source: CatalogAt, top: _Pending, budget: _Limits
 ) -> list[_Pending]:
     """Load what one catalog lists at and below ``top``; returns the mountpoints of nested catalogs."""
     nested: list[_Pending] = []

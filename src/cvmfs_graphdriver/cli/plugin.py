@@ -1,6 +1,5 @@
 """``cvmfs-graphdriver plugin``: the process in Docker's plugin container."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import click
 from cvmfs_graphdriver.graphdriver.errors import DriverOptionError
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
+from cvmfs_graphdriver.kernel.logline import log_to_terminal
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.choice import Choice, choose_plane
@@ -53,7 +53,7 @@ def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
     level = os.environ.get("LOG_LEVEL", "").strip().upper() or "INFO"
     if level not in _LEVELS:
         raise DriverOptionError(f"LOG_LEVEL must be error, warning, info or debug, not {level.lower()!r}")
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
+    log_to_terminal("%(levelname)s %(name)s: %(message)s", level)
     run_plugin(
         socket,
         base,

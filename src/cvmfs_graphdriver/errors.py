@@ -1,7 +1,7 @@
 """The root of the one tree of errors, and the contract that every error of the project keeps.
 
-Owns: the base class. Each room has its own families in ``<room>/errors.py``, derived from this class, with
-names that end in ``Error``. Must not know: any room.
+Owns: the base class, and how untrusted text appears in messages. Each room has its own families in
+``<room>/errors.py``, derived from this class, with names that end in ``Error``. Must not know: any room.
 
 The contract:
 
@@ -15,10 +15,21 @@ The contract:
 
 from typing import ClassVar
 
-__all__ = ["CvmfsGraphdriverError"]
+__all__ = ["CvmfsGraphdriverError", "printable"]
+
+
+def printable(text: str) -> str:
+    """The text on one line, without anything that a terminal would obey: such characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class CvmfsGraphdriverError(Exception):
     """Something that the user should be told in one line."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """The message, in which names from images and servers are harmless."""
+        return printable(super().__str__())

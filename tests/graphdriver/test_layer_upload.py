@@ -198,7 +198,7 @@ def test_a_publisher_that_never_answers_is_not_waited_for(
         monkeypatch.undo()
         LayerUploads.publish(uploads)
         assert uploader.publish(io.BytesIO(content), lambda _: True) is None
-        assert "more than 10 bytes" in uploader.status()[1] or "still reports" in uploader.status()[1]
+        assert "the limit of 10 bytes" in uploader.status()[1] or "still reports" in uploader.status()[1]
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,10 @@ def _mount(request: MountRequest, *, foreground: bool) -> None:
         return
     import logging
 
+    from cvmfs_graphdriver.kernel.logline import log_to_terminal
     from cvmfs_graphdriver.planes.service.keeper import keep
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal("%(message)s", logging.INFO)
     keep(request, lambda: click.echo(message, err=True))
 
 

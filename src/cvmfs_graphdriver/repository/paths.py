@@ -3,12 +3,11 @@
 Owns: showing bytes that may not be text on one line.
 """
 
+from cvmfs_graphdriver.errors import printable
+
 __all__ = ["shown"]
 
 
 def shown(path: bytes) -> str:
     """The path as text; unprintable characters are escaped."""
-    text = path.decode("utf-8", "backslashreplace") or "/"
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return printable(path.decode("utf-8", "backslashreplace") or "/")

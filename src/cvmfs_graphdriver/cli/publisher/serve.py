@@ -9,6 +9,7 @@ import click
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
 from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
+from cvmfs_graphdriver.kernel.logline import log_to_terminal
 from cvmfs_graphdriver.publisher.storage.bucket import Bucket
 from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 
@@ -102,7 +103,7 @@ def command(
     refused. GET /status/SHA256 answers done, publishing, unknown, or failed with the reason. Prints the URL
     when it is ready.
     """
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    log_to_terminal("%(levelname)s %(message)s", logging.INFO)
     limits = UploadLimits(limit << 20, unpacked_limit << 20, entry_limit, time_limit)
     bucket = Bucket(S3Settings.load(uploads))
     bucket.make()

@@ -12,6 +12,7 @@ from cvmfs_graphdriver.cli.repo.options import (
     repository_options,
     wait_option,
 )
+from cvmfs_graphdriver.errors import printable
 from cvmfs_graphdriver.publisher.tags import delete_tag, list_tags, set_tag
 from cvmfs_graphdriver.repository.history import Tag
 
@@ -66,4 +67,5 @@ def _document(tag: Tag) -> dict[str, str | int]:
 
 def _line(tag: Tag) -> str:
     time = datetime.fromtimestamp(tag.timestamp, UTC)
-    return f"{tag.name}\t{tag.revision}\t{time:%Y-%m-%dT%H:%M:%SZ}\t{tag.root}\t{tag.description}".rstrip()
+    name, description = printable(tag.name), printable(tag.description)
+    return f"{name}\t{tag.revision}\t{time:%Y-%m-%dT%H:%M:%SZ}\t{tag.root}\t{description}".rstrip()

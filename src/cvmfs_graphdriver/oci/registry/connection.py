@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection, Mapping
 from urllib.parse import urljoin, urlsplit
 
+from cvmfs_graphdriver.errors import printable
 from cvmfs_graphdriver.oci.document import Document
 from cvmfs_graphdriver.oci.errors import (
     CredentialsError,
@@ -174,5 +175,4 @@ def _complaint(reply: Reply) -> str:
     except (RegistryReplyError, RegistryUnreachableError):
         return ""
     text = "; ".join(texts)
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-    return f": {printable}" if printable else ""
+    return f": {printable(text[:200])}" if text else ""

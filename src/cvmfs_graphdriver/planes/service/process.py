@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cvmfs_graphdriver.client.configuration.operation import OperationSettings
+from cvmfs_graphdriver.kernel.logline import LineFormatter
 
 __all__ = ["configure_logging", "configure_process"]
 
@@ -69,7 +70,7 @@ class _WhenNeeded(logging.Handler):
 def _add(handler: logging.Handler, settings: OperationSettings, *, date: bool) -> None:
     when = "%(asctime)s " if date else ""
     handler.setFormatter(
-        logging.Formatter(f"{when}cvmfs-graphdriver[%(process)d]: ({settings.prefix}) %(message)s")
+        LineFormatter(f"{when}cvmfs-graphdriver[%(process)d]: ({settings.prefix}) %(message)s")
     )
     logging.getLogger().addHandler(handler)
 

@@ -7,11 +7,8 @@ import click
 
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.plugin import run_plugin
-<<<<<<< HEAD
 from cvmfs_graphdriver.graphdriver.settings import PluginSettings
-=======
 from cvmfs_graphdriver.kernel.logline import log_to_terminal
->>>>>>> ib
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.planes.choice import choose_plane
 
@@ -51,15 +48,8 @@ _NOBODY = 65534
 )
 def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
     """Serve Docker's graph driver protocol until SIGTERM; for use in the plugin's container."""
-<<<<<<< HEAD
     settings = PluginSettings.parse(os.environ)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=settings.level.upper())
-=======
-    level = os.environ.get("LOG_LEVEL", "").strip().upper() or "INFO"
-    if level not in _LEVELS:
-        raise DriverOptionError(f"LOG_LEVEL must be error, warning, info or debug, not {level.lower()!r}")
-    log_to_terminal("%(levelname)s %(name)s: %(message)s", level)
->>>>>>> ib
+    log_to_terminal("%(levelname)s %(name)s: %(message)s", settings.level.upper())
     run_plugin(
         socket,
         base,

@@ -45,5 +45,6 @@ settings_option = click.option(
     "settings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Store content as the stock server would with this server.conf (default: as images need it).",
+    help="The stock server's server.conf, where cvmfs_server publishes to the repository, too: store content "
+    "as it would (default: as images need it), and keep its locks and its reflog checksum.",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
 from cvmfs_graphdriver.conversion.uploads import LayerUploads
@@ -26,6 +27,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     required=True,
     help="CVMFS_S3_* of the bucket that nodes upload to; it is made if it is not there.",
 )
+@settings_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: any free one."
@@ -51,6 +53,7 @@ def command(
     storage: Path | None,
     keys: Path,
     uploads: Path,
+    settings: Path | None,
     host: str,
     port: int,
     interval: float,
@@ -65,7 +68,7 @@ def command(
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     bucket = Bucket(S3Settings.load(uploads))
     bucket.make()
-    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys), limit=limit << 20)
+    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys, settings), limit=limit << 20)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the service's threads inherit it
     try:
         with running_service(PublisherService(layers, interval=interval), host, port) as url:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
 
-__all__ = ["MountRequest", "parse_answer"]
+__all__ = ["MountRequest", "no_longer_for_everybody", "parse_answer"]
 
 
 class MountRequest(NamedTuple):
@@ -31,6 +31,11 @@ class MountRequest(NamedTuple):
     triggers: bool = False
     suid: bool = False
     threads: int = 32
+
+    @property
+    def shows_layers(self) -> bool:
+        """Whether it is for overlayfs, which reads it with root's rights for whoever is in the container."""
+        return self.whiteouts or self.triggers
 
     def check_target(self) -> None:
         """Raise MountPointError unless ``target`` is a directory that answers."""
@@ -53,6 +58,13 @@ class MountRequest(NamedTuple):
         """The request in a line made by ``dump``."""
         values = json.loads(line)
         return cls(**{**values, "target": Path(values["target"]), "etc": Path(values["etc"])})
+
+
+def no_longer_for_everybody(fqrn: str) -> ServerError:
+    """The error of a repository that demands a membership, while everybody may use its mount."""
+    return ServerError(
+        f"{fqrn} demands a membership by now, and everybody may use its mount: mount it again, for root alone"
+    )
 
 
 def parse_answer(fqrn: str, line: bytes) -> dict[str, Any]:

@@ -45,5 +45,6 @@ settings_option = click.option(
     "settings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Store content as the stock server would with this server.conf (default: as images require).",
+    help="The stock server's server.conf, if cvmfs_server publishes to the repository as well: store content "
+    "as it would (default: as images require), and keep its locks and its reflog checksum.",
 )

@@ -109,9 +109,7 @@ class Commit:
             reflog.finish()
         finally:
             reflog.close()
-        data = path.read_bytes()
-        repository.storage.put(REFLOG, data)
-        return Digest.of(data, repository.options.algorithm)
+        return repository.put_reflog(path.read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,7 @@ class RepositoryChange:
 @contextmanager
 def change_repository(repository: Repository, wait: float) -> Iterator[RepositoryChange]:
     """A change, under the repository's lock; undone unless it may have become visible."""
-    with repository.storage.lock(wait=wait), tempfile.TemporaryDirectory(prefix="change-") as scratch:
+    with repository.lock(wait=wait), tempfile.TemporaryDirectory(prefix="change-") as scratch:
         base, now = repository.manifest(), int(repository.clock())
         objects = ObjectWriter(repository.storage, repository.options)
         commit = Commit(repository, base, objects, Path(scratch), now=now)

@@ -6,11 +6,12 @@ know: what a transaction changes. Follows the CernVM-FS format reference, sectio
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
@@ -22,6 +23,9 @@ from cvmfs_graphdriver.repository.errors import TrustError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
+
+if TYPE_CHECKING:
+    from cvmfs_graphdriver.publisher.stock_server import StockServer
 
 __all__ = ["MANIFEST", "REFLOG", "WHITELIST", "Repository"]
 
@@ -46,6 +50,8 @@ class Repository:
         self.keys = keys
         self.options = options
         self.clock = clock
+        self.stock: StockServer | None = None
+        """What ``cvmfs_server`` keeps beside it, if that publishes to it, too."""
 
     @classmethod
     def open(
@@ -92,6 +98,23 @@ class Repository:
                 f"the manifest in {self.storage.location} is not signed by the given key of {self.fqrn}"
             )
         return manifest
+
+    @contextmanager
+    def lock(self, *, wait: float) -> Iterator[None]:
+        """Keep other publishers out, ``cvmfs_server`` too; waits up to ``wait`` seconds for each kind.
+
+        Raises BusyError, StorageError.
+        """
+        with self.storage.lock(wait=wait), self.stock.lock(wait=wait) if self.stock else nullcontext():
+            yield
+
+    def put_reflog(self, data: bytes) -> Digest:
+        """Store the reflog; returns the digest of its bytes."""
+        digest = Digest.of(data, self.options.algorithm)
+        self.storage.put(REFLOG, data)
+        if self.stock is not None:
+            self.stock.note_reflog(digest)
+        return digest
 
     def unpack(self, name: ObjectName, directory: Path) -> Path:
         """One of the repository's own objects as a private file in ``directory``.

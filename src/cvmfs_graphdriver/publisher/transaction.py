@@ -72,7 +72,7 @@ class Transaction:
     def __enter__(self) -> Self:
         repository = self._repository
         with ExitStack() as stack:
-            stack.enter_context(repository.storage.lock(wait=self._wait))
+            stack.enter_context(repository.lock(wait=self._wait))
             self._base = repository.manifest()
             self._now = int(repository.clock())
             self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="publish-")))

@@ -13,12 +13,11 @@ import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
 from cvmfs_graphdriver.cli.options import settings_option, storage_option
+from cvmfs_graphdriver.cli.repo.options import open_repository
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
 from cvmfs_graphdriver.oci.image.platform import Platform
 from cvmfs_graphdriver.oci.image.thin_image import ManifestFormat
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.server_settings import load_server_settings
-from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 
 __all__ = ["Publishing", "publishing_options"]
 
@@ -36,8 +35,7 @@ class Publishing:
 
     def open(self, fqrn: str) -> Repository:
         """Open the existing repository with its keys; raises PublisherError, KeyringError."""
-        options = load_server_settings(self.settings) if self.settings else None
-        return Repository.open(fqrn, storage_at(self.storage, fqrn), self.keys, options)
+        return open_repository(fqrn, self.storage, self.keys, self.settings)
 
 
 _OPTIONS = (

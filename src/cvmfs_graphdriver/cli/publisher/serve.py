@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
 from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
@@ -28,6 +29,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
     required=True,
     help="File with the CVMFS_S3_* settings of the bucket for uploads, which is created if missing.",
 )
+@settings_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
@@ -88,6 +90,7 @@ def command(
     storage: Path | None,
     keys: Path,
     uploads: Path,
+    settings: Path | None,
     host: str,
     port: int,
     interval: float,
@@ -108,7 +111,7 @@ def command(
     bucket = Bucket(S3Settings.load(uploads))
     bucket.make()
     token = _read_token(token_file) if token_file else ""
-    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys), limits)
+    layers = LayerUploads(bucket, open_repository(fqrn, storage, keys, settings), limits)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the service's threads inherit it
     try:
         with running_service(PublisherService(layers, interval=interval, token=token), host, port) as url:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options, wait_option
 from cvmfs_graphdriver.publisher.care.gc import collect_garbage
 
@@ -32,6 +33,7 @@ _DAY = 86_400
     metavar="FILE",
     help="Index of catalogs, which speeds up the next run (default: in ~/.cache/cvmfs-graphdriver).",
 )
+@settings_option
 @wait_option
 @json_option
 def command(
@@ -40,6 +42,7 @@ def command(
     keys: Path,
     keep_days: float,
     index: Path | None,
+    settings: Path | None,
     wait: float,
     *,
     dry_run: bool,
@@ -50,7 +53,7 @@ def command(
     Readers of retained revisions are not affected. Nothing is deleted unless everything retained can be read.
     An interrupted run is continued by the next one.
     """
-    repository = open_repository(fqrn, storage, keys)
+    repository = open_repository(fqrn, storage, keys, settings)
     done = collect_garbage(
         repository,
         index or _usual_index(fqrn),

@@ -9,6 +9,7 @@ import click
 from cvmfs_graphdriver.cli.options import storage_option
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
+from cvmfs_graphdriver.publisher.stock_server import StockServer
 from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 
 __all__ = ["json_option", "keys_option", "open_repository", "repository_options", "wait_option"]
@@ -41,5 +42,19 @@ def repository_options(command: _Command) -> _Command:
 
 def open_repository(fqrn: str, storage: Path | None, keys: Path, settings: Path | None = None) -> Repository:
     """The repository that the options name. Raises PublisherError, TrustError."""
-    options = load_server_settings(settings) if settings else None
-    return Repository.open(fqrn, storage_at(storage, fqrn), keys, options)
+    if settings is None:
+        return Repository.open(fqrn, storage_at(storage, fqrn), keys)
+    repository = Repository.open(fqrn, storage_at(storage, fqrn), keys, load_server_settings(settings))
+    repository.stock = StockServer.load(settings, fqrn)
+    click.get_current_context().call_on_close(lambda: _tell_of_mount(repository))
+    return repository
+
+
+def _tell_of_mount(repository: Repository) -> None:
+    if repository.stock is not None and repository.stock.outdated(repository.manifest().root):
+        click.echo(
+            f"cvmfs-graphdriver: note: cvmfs_server has an older revision of {repository.fqrn} mounted: "
+            "its next transaction mounts the new one if server.conf says CVMFS_AUTO_REPAIR_MOUNTPOINT=true, "
+            f"otherwise run: cvmfs_server mount {repository.fqrn}",
+            err=True,
+        )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options, wait_option
 from cvmfs_graphdriver.publisher.transaction import Transaction
 
@@ -14,13 +15,16 @@ __all__ = ["command"]
 @click.command("remove")
 @repository_options
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@settings_option
 @wait_option
-def command(fqrn: str, storage: Path | None, keys: Path, paths: tuple[str, ...], wait: float) -> None:
+def command(
+    fqrn: str, storage: Path | None, keys: Path, paths: tuple[str, ...], settings: Path | None, wait: float
+) -> None:
     """Remove each PATH and everything below it from REPO.
 
     Older revisions and the storage keep it. Prints the number of the new revision.
     """
-    repository = open_repository(fqrn, storage, keys)
+    repository = open_repository(fqrn, storage, keys, settings)
     with Transaction(repository, wait=wait) as transaction:
         for path in paths:
             transaction.remove(b"/" + os.fsencode(path).strip(b"/"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import (
     json_option,
     open_repository,
@@ -26,6 +27,7 @@ __all__ = ["command"]
 @click.option(
     "--delete", is_flag=True, help="Delete the tag NAME; its revision stays until garbage collection."
 )
+@settings_option
 @wait_option
 @json_option
 def command(
@@ -34,6 +36,7 @@ def command(
     keys: Path,
     name: str | None,
     message: str,
+    settings: Path | None,
     wait: float,
     *,
     delete: bool,
@@ -45,7 +48,7 @@ def command(
     """
     if name is None and (delete or message):
         raise click.UsageError("--delete and --message need the NAME of a tag")
-    repository = open_repository(fqrn, storage, keys)
+    repository = open_repository(fqrn, storage, keys, settings)
     if name is not None and delete:
         delete_tag(repository, name, wait=wait)
     elif name is not None:

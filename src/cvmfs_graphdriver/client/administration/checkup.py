@@ -201,12 +201,19 @@ def _check_trust(settings: RepositorySettings) -> Iterator[Finding]:
         return
     try:
         manifest = client.manifests.newest()
+        membership = client.mount().membership
     except CvmfsGraphdriverError as error:
         yield Finding(Level.ERROR, str(error))
         return
     finally:
         client.close()
     yield Finding(Level.OK, f"revision {manifest.revision} is verified")
+    if membership is not None:
+        yield Finding(
+            Level.WARNING,
+            f"{settings.fqrn} demands a membership ({membership[:200]!r}): only root can read it here, since "
+            "helpers that prove memberships (CVMFS_AUTHZ_HELPER) are not supported",
+        )
 
 
 def _only(settings: RepositorySettings, server: str) -> NetworkSettings:

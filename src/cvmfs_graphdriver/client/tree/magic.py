@@ -85,11 +85,13 @@ class MagicAttributes:
         self._protected = presentation.protected_xattrs
         self._privileged = presentation.privileged_gids
 
-    def names(self, node: Node) -> Sequence[bytes]:
+    def names(self, revision: Revision, node: Node) -> Sequence[bytes]:
         """The attributes that a listing of this node shows; others can still be read."""
         if self._visibility == "never" or (self._visibility == "rootonly" and node.path):
             return ()
         names = list(_ANYWHERE)
+        if revision.membership is not None:
+            names.append(_MEMBERSHIP)
         if node.entry.digest is not None:
             names += _WITH_DIGEST
         if node.entry.is_regular:
@@ -324,4 +326,12 @@ _SYMLINK: dict[str, Answer] = {
     "user.rawlink": lambda ask: ask.node.entry.symlink if ask.node.entry.is_symlink else None,
     "xfsroot.rawlink": lambda ask: ask.node.entry.symlink if ask.node.entry.is_symlink else None,
 }
-_ANSWERS = {**_ANYWHERE, **_WITH_DIGEST, **_REGULAR, **_SYMLINK, "user.external_url": _external_url}
+_MEMBERSHIP = "user.authz"
+_ANSWERS: dict[str, Answer] = {
+    **_ANYWHERE,
+    **_WITH_DIGEST,
+    **_REGULAR,
+    **_SYMLINK,
+    "user.external_url": _external_url,
+    _MEMBERSHIP: lambda ask: ask.revision.membership,
+}

@@ -53,7 +53,7 @@ class Totals(NamedTuple):
 class Magic(Protocol):
     """The attributes in which a repository describes itself."""
 
-    def names(self, node: Node) -> Sequence[bytes]: ...
+    def names(self, revision: "Revision", node: Node) -> Sequence[bytes]: ...
     def value(self, revision: "Revision", node: Node, name: bytes, gid: int) -> bytes | None: ...
 
 
@@ -82,6 +82,8 @@ class Revision:
     number: int
     ttl: int | None
     """Seconds after which to look for a newer revision; None if unspecified."""
+    membership: str | None
+    """What readers must be members of (format reference, section 11); None if everybody may read."""
     top: Node
     """The root directory."""
 
@@ -103,6 +105,7 @@ class Revision:
         self.root = root.digest
         self.number = root.catalog.revision
         self._volatile = root.catalog.properties.get("volatile") == "1"
+        self.membership = root.catalog.properties.get("voms_authz")
         ttl = root.catalog.ttl
         self.ttl = manifest.ttl if ttl is None and manifest else ttl
         self.top = Node(b"", ROOT_INODE, ROOT_INODE, entry, root)
@@ -217,7 +220,7 @@ class Revision:
 
     def magic_names(self, node: Node) -> Sequence[bytes]:
         """The magic extended attributes that a listing of this node shows."""
-        return self._services.magic.names(node)
+        return self._services.magic.names(self, node)
 
     def mount_of(self, node: Node) -> MountedCatalog:
         """The catalog that a node belongs to: for a mountpoint the nested one, loaded if necessary."""

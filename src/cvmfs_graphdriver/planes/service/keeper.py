@@ -35,7 +35,12 @@ from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, umount
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.service.process import configure_logging
-from cvmfs_graphdriver.planes.service.request import MountRequest, receive_answer, refusal
+from cvmfs_graphdriver.planes.service.request import (
+    MountRequest,
+    no_longer_for_everybody,
+    receive_answer,
+    refusal,
+)
 from cvmfs_graphdriver.planes.service.server import serve_repository
 
 __all__ = ["keep", "main"]
@@ -70,7 +75,9 @@ def keep(request: MountRequest, mounted: Callable[[], None]) -> None:
         subtype="cvmfs",
         flags=flags if options["suid"] else flags | MountFlag.NOSUID,
         default_permissions=bool(options["check_permissions"]),
+        allow_other=bool(options["everybody"]),
     )
+    keeper.everybody = bool(options["everybody"])
     keeper.release()
     set_readahead(request.target, _READAHEAD)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,6 +96,8 @@ class _Keeper:
     def __init__(self, request: MountRequest) -> None:
         self._request = request
         self.device = open_device()
+        self.everybody = False
+        """Whether everybody may use the mount; the kernel lets only root do so otherwise."""
         self._inflight = InFlight(request.threads)
         self._server = 0
         self._refuser = 0
@@ -275,7 +284,12 @@ class _Keeper:
         threading.excepthook = _die
 
     def _ready(self, options: dict[str, bool]) -> None:
-        """Ask the keeper to mount, if it has not yet, and wait until it has."""
+        """Ask the keeper to mount, if it has not yet, and wait until it has.
+
+        Raises ServerError: everybody may use the mount, and the repository is no longer for everybody.
+        """
+        if self.everybody and not options["everybody"] and not self._request.shows_layers:
+            raise no_longer_for_everybody(self._request.fqrn)
         self._tell(options)
         try:
             self._theirs.receive()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.planes.errors import MountPointError, ServerError
 
-__all__ = ["MountRequest", "receive_answer", "refusal"]
+__all__ = ["MountRequest", "no_longer_for_everybody", "receive_answer", "refusal"]
 
 
 class MountRequest(NamedTuple):
@@ -36,6 +36,11 @@ class MountRequest(NamedTuple):
     triggers: bool = False
     suid: bool = False
     threads: int = 32
+
+    @property
+    def shows_layers(self) -> bool:
+        """Whether it is for overlayfs, which reads it with root's rights for whoever is in the container."""
+        return self.whiteouts or self.triggers
 
     def check_target(self) -> None:
         """Raise MountPointError unless ``target`` is a directory that answers."""
@@ -57,6 +62,13 @@ class MountRequest(NamedTuple):
     def of_message(cls, message: Mapping[str, Any]) -> Self:
         """The request in a message."""
         return cls(**{**message, "target": Path(message["target"]), "etc": Path(message["etc"])})
+
+
+def no_longer_for_everybody(fqrn: str) -> ServerError:
+    """The error of a repository that demands a membership, while everybody may use its mount."""
+    return ServerError(
+        f"{fqrn} now demands a membership, and everybody may use its mount: mount it again, for root alone"
+    )
 
 
 def refusal(error: Exception, code: int) -> dict[str, object]:

@@ -26,10 +26,11 @@ from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
 from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
 from cvmfs_graphdriver.kernel.heap import share_one_heap
+from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap, load_owner_map
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
 from cvmfs_graphdriver.planes.service.process import configure_logging, configure_process
-from cvmfs_graphdriver.planes.service.request import MountRequest
+from cvmfs_graphdriver.planes.service.request import MountRequest, no_longer_for_everybody
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.planes.walk.page_cache import PageCache
 
@@ -56,9 +57,9 @@ def serve_repository(
 ) -> None:
     """Serve through ``device`` until it is unmounted.
 
-    When the repository can be read, ``ready`` is called with the mount options ``suid`` and
-    ``check_permissions``; serving begins when it returns. Raises ClientError, RepositoryError: the repository
-    cannot be read.
+    When the repository can be read, ``ready`` is called with the mount options ``suid``,
+    ``check_permissions`` and ``everybody`` (else only root may use it); serving begins when it returns.
+    Raises ClientError, RepositoryError: the repository cannot be read.
     """
     find = fetched_config_repository(request.etc, request.overrides)
     settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
@@ -84,8 +85,10 @@ class _Service:
         self._settings = presentation
         self._device = device
         self._stop = threading.Event()
+        revision = client.mount()
+        self._everybody = revision.membership is None
         self._filesystem = RevisionFilesystem(
-            self._shown(client.mount()),
+            self._shown(revision),
             self._presentation(),
             self._statfs,
             client.counters,
@@ -99,6 +102,7 @@ class _Service:
             {
                 "suid": self._request.suid or self._settings.suid,
                 "check_permissions": self._settings.check_permissions,
+                "everybody": self._everybody,
             }
         )
         follower = threading.Thread(target=self._follow, args=(server,), name="revisions", daemon=True)
@@ -183,7 +187,7 @@ class _Service:
         while not self._stop.wait(max(_PAUSE, self._client.next_refresh - time.monotonic())):
             try:
                 self._show_newest(server)
-            except RevisionError as error:
+            except (RevisionError, ServerError) as error:
                 # This revision must not be shown any longer; the next server shows another one, or nothing.
                 _log.critical("ending the server: %s", error)
                 os._exit(error.exit_code)
@@ -204,6 +208,8 @@ class _Service:
         """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh``."""
         revision = self._client.refresh()
         if revision is not None:
+            if revision.membership is not None and self._everybody and not self._request.shows_layers:
+                raise no_longer_for_everybody(revision.fqrn)
             _log.info("%s: now showing revision %d", revision.fqrn, revision.number)
             self._filesystem.replace(self._shown(revision))
             server.invalidate_inode(ROOT_NODE)

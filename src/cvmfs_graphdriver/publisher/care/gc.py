@@ -69,7 +69,7 @@ def collect_garbage(
     has been deleted then.
     """
     with ExitStack() as stack:
-        stack.enter_context(repository.storage.lock(wait=wait))
+        stack.enter_context(repository.lock(wait=wait))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gc-")))
         manifest = repository.manifest()
         if not manifest.garbage_collectable:
@@ -159,8 +159,7 @@ def _forget(
             # Two files cannot change at once: in between, and after a kill, the manifest names no reflog.
             repository.put_manifest(manifest._replace(reflog=None))
             repository.storage.flush()
-            repository.storage.put(REFLOG, data)
-            repository.put_manifest(manifest._replace(reflog=Digest.of(data, repository.options.algorithm)))
+            repository.put_manifest(manifest._replace(reflog=repository.put_reflog(data)))
             repository.storage.flush()
     return sum(one.kind is ReferenceKind.CATALOG for one in gone)
 

@@ -128,7 +128,7 @@ def test_single_client_profile_needs_no_proxy(tmp_path: Path) -> None:
         ("CVMFS_QUOTA_LIMIT=1e99", "must be a number of at least -1"),
         ("CVMFS_QUOTA_LIMIT=-2", "must be a number of at least -1"),
         ("CVMFS_CACHE_BASE=relative", "not an absolute path"),
-        ("CVMFS_ROOT_HASH=xyz", "no digest"),
+        ("CVMFS_ROOT_HASH=xyz", "not a digest"),
         ("CVMFS_REPOSITORY_DATE=yesterday", "not a date"),
         ("CVMFS_IPFAMILY_PREFER=5", "must be 4 or 6"),
         ("CVMFS_MAGIC_XATTRS_VISIBILITY=maybe", "must be rootonly"),

@@ -16,9 +16,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
+from cvmfs_graphdriver.kernel.deadline import within
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
@@ -36,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 IDLE = 300.0
 """Seconds that an unused repository remains mounted, so that the next container starts quickly."""
+
+_PATIENCE = 10.0
+"""Seconds that an adopted mount may take to answer, since Docker waits for its driver to start."""
 
 
 @dataclass(slots=True)
@@ -64,6 +69,7 @@ class LayerMounts:
 
         An adopted mount counts as one use that nobody has requested, as in Docker.
         """
+        answers = cache(self._plane.answers)  # one that is silent is waited for only once
         for mount in mounts_below(self._store.home):
             path = Path(os.fsdecode(mount.mount_point))
             if path.name != "merged" or path.parent.parent != self._store.home:
@@ -71,7 +77,7 @@ class LayerMounts:
             identity = path.parent.name
             known = self._store.exists(identity)
             repositories = _repositories(sources_above(self._store.ancestry(identity)) if known else ())
-            if known and _is_alive(path) and all(map(self._plane.answers, repositories)):
+            if known and all(map(answers, repositories)) and _is_alive(path):
                 self._mounted[identity] = _Mounted(1, path, repositories)
             else:
                 _log.info("unmounting %s, left by an earlier process", path)
@@ -202,7 +208,9 @@ def _is_alive(path: Path) -> bool:
     To look up a name that does not exist, the kernel must ask every layer.
     """
     try:
-        os.lstat(path / f".{secrets.token_hex(16)}")
+        within(_PATIENCE, lambda: os.lstat(path / f".{secrets.token_hex(16)}"))
+    except TimeoutError:
+        return False
     except OSError as error:
         return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
     return True

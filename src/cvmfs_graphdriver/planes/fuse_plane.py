@@ -21,6 +21,7 @@ from cvmfs_graphdriver.client.administration.talk_socket import ask
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ClientError, TalkError
+from cvmfs_graphdriver.kernel.deadline import within
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
@@ -37,6 +38,8 @@ __all__ = ["FusePlane"]
 _EMPTY = ".empty"
 _PATIENCE = 2.0
 """Seconds that a repository's server may take to report its status."""
+_PATIENCE_OF_CALLERS = 10.0
+"""Seconds that a repository's server may take to answer the kernel before it is replaced."""
 _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -188,9 +191,9 @@ def _open_below(root: Path, path: bytes) -> int:
 
 
 def _answers(target: Path) -> bool:
-    """Whether a mounted repository has a running server."""
+    """Whether a mounted repository has a running server that answers in time."""
     try:
-        os.statvfs(target)
+        within(_PATIENCE_OF_CALLERS, lambda: os.statvfs(target))
     except OSError:
         return False
     return True

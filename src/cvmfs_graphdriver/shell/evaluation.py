@@ -38,14 +38,19 @@ _SIZE_LIMIT = 1024 * 1024
 _DEPTH_LIMIT = 10
 
 
-def evaluate(path: Path, environment: Environment) -> Environment:
+def evaluate(path: Path, environment: Environment, *, trusted: bool = True) -> Environment:
     """The environment after the fragment in ``path``; the given one is not modified.
 
-    Raises ShellError: the file cannot be read, is not shell, or needs bash, which is not installed.
+    Bash evaluates only a ``trusted`` fragment. Raises ShellError: the file cannot be read, is not shell, or
+    needs bash, which is not installed or must not be used.
     """
     try:
         return _Evaluation(path, environment.copy(), set(), _Budget()).run()
     except UnsupportedError as error:
+        if not trusted:
+            raise ShellError(
+                f"{path}:{error.line}: {error.what} is not supported in a file that comes over the network"
+            ) from error
         if bash := find_bash():
             return run_bash(bash, path, environment)
         raise ShellError(

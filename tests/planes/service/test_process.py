@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def test_a_server_does_as_the_configuration_says(repository: Published, tmp_path
         server = pids_serving(target)[-1]
         assert os.sched_getaffinity(server) == {core}
         assert Path(f"/proc/{server}/oom_score_adj").read_text() == "321\n"
+        assert resource.prlimit(server, resource.RLIMIT_DATA)[0] == process.MEMORY_LIMIT
         os.kill(server, signal.SIGKILL)
         wait_until(lambda: log.is_file() and "the server ended with -9" in log.read_text())
         assert f"]: ({FQRN}) {FQRN}: the server ended" in log.read_text()

@@ -76,6 +76,8 @@ def _check_files(configuration: Configuration, etc: Path) -> Iterator[Finding]:
         yield Finding(Level.WARNING, f"there are no configuration files in {etc}")
     for path in configuration.files:
         yield Finding(Level.OK, f"{path} is read")
+    for ignored in configuration.ignored:
+        yield Finding(Level.WARNING, str(ignored), f"set it in {etc}/default.local if you want it")
     for unknown in unknown_parameters(configuration):
         where = f"{unknown.name} ({unknown.setting.origin})"
         if unknown.elsewhere:

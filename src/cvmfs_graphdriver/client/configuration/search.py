@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cvmfs_graphdriver.client.configuration.parameters import PARAMETERS
+from cvmfs_graphdriver.client.configuration.shared import Ignored, restrict
 from cvmfs_graphdriver.client.errors import ConfigurationError
 from cvmfs_graphdriver.shell.environment import Environment, Setting
 from cvmfs_graphdriver.shell.errors import ShellError
@@ -34,7 +35,8 @@ _YES = frozenset({"YES", "ON", "TRUE", "1"})
 class Configuration(Mapping[str, Setting]):
     """All variables that are set, and the values of the exported ones; ``files`` in reading order.
 
-    ``shared`` is ``etc/cvmfs`` in the configuration repository, if there is one.
+    ``shared`` is ``etc/cvmfs`` in the configuration repository, if there is one; ``ignored`` are settings in
+    it that are left to the node.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Configuration(Mapping[str, Setting]):
         exported: Mapping[str, str],
         files: tuple[Path, ...],
         shared: Path | None,
+        ignored: tuple[Ignored, ...],
     ) -> None:
         self.fqrn = fqrn
         self.settings = settings
         self.exported = exported
         self.files = files
         self.shared = shared
+        self.ignored = ignored
 
     def __getitem__(self, name: str) -> Setting:
         return self.settings[name]
@@ -103,6 +107,7 @@ class _Search:
         self._config_repository = config_repository
         self._environment = Environment()
         self._files: list[Path] = []
+        self._ignored: list[Ignored] = []
         self._moved = ("", "")
 
     def run(self, overrides: Mapping[str, str]) -> Configuration:
@@ -111,28 +116,37 @@ class _Search:
             self._read(path)
         # Only the files read so far choose the configuration repository: it must not replace itself.
         shared = self._shared_directory()
-        self._read(shared / "default.conf" if shared else None)
+        self._read_shared(shared, "default")
         self._read(self._etc / "default.local")
         if "." not in self._fqrn and (domain := self._value("CVMFS_DEFAULT_DOMAIN")):
             self._fqrn += f".{domain}"
         domain = self._fqrn.partition(".")[2]
         for name in (f"domain.d/{domain}", f"config.d/{self._fqrn}"):
-            self._read(shared / f"{name}.conf" if shared else None)
+            self._read_shared(shared, name)
             self._read(self._etc / f"{name}.conf")
             self._read(self._etc / f"{name}.local")
         settings = {name: self._template(setting) for name, setting in self._environment.settings.items()}
         settings |= {name: Setting(value, "command line") for name, value in overrides.items()}
         exported = {name: settings[name].value for name in self._environment.exported & settings.keys()}
-        return Configuration(self._fqrn, settings, exported, tuple(self._files), shared)
+        return Configuration(self._fqrn, settings, exported, tuple(self._files), shared, tuple(self._ignored))
 
-    def _read(self, path: Path | None) -> None:
-        if path is None or not path.is_file():
+    def _read(self, path: Path, *, trusted: bool = True) -> None:
+        if not path.is_file():
             return
         try:
-            self._environment = evaluate(path, self._environment)
+            self._environment = evaluate(path, self._environment, trusted=trusted)
         except ShellError as error:
             raise ConfigurationError(str(error)) from error
         self._files.append(path)
+
+    def _read_shared(self, shared: Path | None, name: str) -> None:
+        """Read a file of the configuration repository."""
+        if shared is None:
+            return
+        before = self._environment
+        self._read(shared / f"{name}.conf", trusted=False)
+        places = (shared.parent.parent, Path(self._moved[0]))
+        self._ignored += restrict(before, self._environment, places)
 
     def _value(self, name: str) -> str:
         setting = self._environment.settings.get(name)

@@ -6,16 +6,19 @@ nevertheless. Must not know: what is served.
 
 import logging
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 from cvmfs_graphdriver.client.configuration.operation import OperationSettings
 from cvmfs_graphdriver.kernel.logline import LineFormatter
 
-__all__ = ["configure_logging", "configure_process"]
+__all__ = ["MEMORY_LIMIT", "configure_logging", "configure_process"]
 
 _SYSTEM_LOG = "/dev/log"
 _FILE_SIZE = 500_000
+MEMORY_LIMIT = 2 << 30
+"""Bytes that a server may allocate, stacks included: whatever a repository holds, the machine survives it."""
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +37,10 @@ def configure_logging(settings: OperationSettings) -> None:
 
 
 def configure_process(settings: OperationSettings) -> None:
-    """Set the CPU cores, and how early the kernel kills this process when memory runs out."""
+    """Set the CPU cores, the memory limit, and how early the kernel kills this process without memory."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MEMORY_LIMIT if most == resource.RLIM_INFINITY else min(MEMORY_LIMIT, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     try:
         if settings.cores:
             os.sched_setaffinity(0, settings.cores)

@@ -175,9 +175,11 @@ class DockerEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        _remove_cgroups(self._cgroup)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            self.stop()
+        finally:  # though a signal comes meanwhile
+            _remove_cgroups(self._cgroup)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, storage_driver: str, *options: str) -> None:
         """Start it and wait until it answers."""

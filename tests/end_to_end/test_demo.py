@@ -35,12 +35,17 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def sleeper(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Options for the demo: a small image that does not end."""
+    """Options for the demo: a small image that does not end by itself."""
     layout = tmp_path_factory.mktemp("layout")
-    write_layout(layout, [TestLayer(tar_of({"busybox": Path("/bin/busybox").read_bytes()}))])
+    write_layout(layout, [TestLayer(tar_of({"busybox": Path("/bin/busybox").read_bytes()}))], config={})
     image = f"{scene.stage.registry}/sleeper:1"
     push(layout, image)
-    return "--image", image, "--command", "/busybox sleep 600"
+    return (
+        "--image",
+        image,
+        "--command",
+        "/busybox sh -c 'trap exit INT TERM; while /busybox sleep 1; do :; done'",
+    )
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def test_a_thin_layer_is_its_layers_in_the_repository(plugin: Plugin, repository
     for identity in ("thin", "rw"):
         plugin.call("GraphDriver.Put", ID=identity)
     rows = dict(plugin.call("GraphDriver.Status")["Status"])
-    assert rows["Data Plane"].startswith("fuse (" if obstacle(plugin.home) else "erofs (Linux ")
+    assert rows["Data Plane"].startswith("fuse (" if obstacle(plugin.home) else "erofs (supported by Linux ")
     assert rows[f"Repository {FQRN}"].startswith("revision 2, ")
     assert " old, next check in " in rows[f"Repository {FQRN}"]
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
+from cvmfs_graphdriver.kernel.memory.garbage import look_for_garbage_seldom
 
 __all__ = ["LazyGroup", "run"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cvmfs_graphdriver.kernel.heap import keep_freed_memory
+from cvmfs_graphdriver.kernel.memory.heap import keep_freed_memory
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.ingest.worker import Form, Piece, Stored, Worker, store
 from cvmfs_graphdriver.publisher.options import RepositoryOptions

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
 
 from cvmfs_graphdriver.kernel.child import start
-from cvmfs_graphdriver.kernel.garbage import look_for_garbage_seldom
-from cvmfs_graphdriver.kernel.heap import keep_freed_memory
+from cvmfs_graphdriver.kernel.memory.garbage import look_for_garbage_seldom
+from cvmfs_graphdriver.kernel.memory.heap import keep_freed_memory
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.storage.interface import Storage
 from cvmfs_graphdriver.publisher.storage.upstream import open_storage

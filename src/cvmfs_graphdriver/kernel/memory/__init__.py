@@ -1,0 +1,1 @@
+"""The memory of a process: its heap, and how often garbage is looked for."""

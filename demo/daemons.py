@@ -90,6 +90,7 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=log.parent,  # dockerd, for a plugin whose root it does not know yet, makes a directory there
             env={**os.environ, "TMPDIR": str(log.parent)},  # containerd, killed, writes a file there
         )
     try:

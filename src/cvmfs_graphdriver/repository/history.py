@@ -18,6 +18,7 @@ from cvmfs_graphdriver.repository.database import (
 )
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
+from cvmfs_graphdriver.repository.manifest import REVISION_LIMIT, SIZE_LIMIT, TIMESTAMP_LIMIT
 
 __all__ = ["TRUNK", "TRUNK_PREVIOUS", "History", "Tag", "check_tag_name"]
 
@@ -35,8 +36,6 @@ _TABLES = (
     "CREATE TABLE recycle_bin (hash TEXT, flags INTEGER,   CONSTRAINT pk_hash PRIMARY KEY (hash));",
 )
 _NULL = "0" * 40
-_REVISION_LIMIT, _TIMESTAMP_LIMIT, _SIZE_LIMIT = 2**62, 253_402_300_799, 2**40
-"""As in a manifest."""
 _WHAT = "the history database"
 
 
@@ -57,7 +56,7 @@ def _tag(
 ) -> Tag:
     """The tag in a row. Raises FormatError: a number is out of its range."""
     if not (
-        0 <= revision <= _REVISION_LIMIT and 0 <= timestamp <= _TIMESTAMP_LIMIT and 0 <= size <= _SIZE_LIMIT
+        0 <= revision <= REVISION_LIMIT and 0 <= timestamp <= TIMESTAMP_LIMIT and 0 <= size <= SIZE_LIMIT
     ):
         raise FormatError(
             f"the tag {name[:80]!r} has revision {revision}, timestamp {timestamp}, size {size}: out of range"

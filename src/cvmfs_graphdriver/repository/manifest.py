@@ -8,16 +8,16 @@ from typing import NamedTuple, Self
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
-__all__ = ["Manifest"]
+__all__ = ["REVISION_LIMIT", "SIZE_LIMIT", "TIMESTAMP_LIMIT", "Manifest"]
 
 _ROOT_KEY = "d41d8cd98f00b204e9800998ecf8427e"
 
 # The greatest values that all users of a manifest can work with: waits of threads, integers of SQLite, dates
 # that have a calendar.
 _TTL_LIMIT = 2**31 - 1
-_REVISION_LIMIT = 2**62
-_SIZE_LIMIT = 2**40
-_TIMESTAMP_LIMIT = 253_402_300_799
+REVISION_LIMIT = 2**62
+SIZE_LIMIT = 2**40
+TIMESTAMP_LIMIT = 253_402_300_799
 
 
 class Manifest(NamedTuple):
@@ -56,15 +56,15 @@ class Manifest(NamedTuple):
         return cls(
             root=Digest.parse(fields["C"]),
             ttl=_number(fields, "D", _TTL_LIMIT),
-            revision=_number(fields, "S", _REVISION_LIMIT),
+            revision=_number(fields, "S", REVISION_LIMIT),
             fqrn=fields.get("N", ""),
-            root_size=_number(fields, "B", _SIZE_LIMIT),
+            root_size=_number(fields, "B", SIZE_LIMIT),
             certificate=_digest(fields, "X"),
             history=_digest(fields, "H"),
             metainfo=_digest(fields, "M"),
             reflog=_digest(fields, "Y"),
             micro_catalog=_digest(fields, "L"),
-            timestamp=_number(fields, "T", _TIMESTAMP_LIMIT),
+            timestamp=_number(fields, "T", TIMESTAMP_LIMIT),
             garbage_collectable=_yes(fields, "G"),
             alternative_paths=_yes(fields, "A"),
         )

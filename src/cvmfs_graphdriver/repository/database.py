@@ -160,14 +160,15 @@ def _connect_checked(path: str | os.PathLike[str], how: str) -> sqlite3.Connecti
 def _check(connection: sqlite3.Connection) -> None:
     """Raises FormatError: something in the schema computes, or a page is used twice; sqlite3.Error."""
     objects = connection.execute(
-        "SELECT CAST(type AS TEXT), CAST(name AS TEXT) FROM sqlite_master LIMIT ?", (_OBJECT_LIMIT + 1,)
+        "SELECT CAST(type AS TEXT), CAST(name AS TEXT), rootpage > 0 FROM sqlite_master LIMIT ?",
+        (_OBJECT_LIMIT + 1,),
     ).fetchall()
     if len(objects) > _OBJECT_LIMIT:
         raise FormatError(f"it has more than {_OBJECT_LIMIT} tables and indices")
-    for kind, name in objects:
+    for kind, name, stored in objects:
         if kind not in {"table", "index"}:
             raise FormatError(f"it has a {kind} in its schema")
-        if kind == "table" and not _is_plain(connection, name):
+        if kind == "table" and not (stored == 1 and _is_plain(connection, name)):
             raise FormatError(f"its table {name[:80]!r} is virtual or has computed columns")
     connection.execute("PRAGMA ignore_check_constraints = ON")
     ((verdict,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
@@ -176,12 +177,9 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _is_plain(connection: sqlite3.Connection, table: str) -> bool:
-    """Whether a table is neither virtual nor has columns that are computed."""
+    """Whether a table has no columns that are computed."""
     kinds = connection.execute("SELECT hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
-    stored = connection.execute(
-        "SELECT rootpage > 0 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
-    ).fetchone()
-    return stored == (1,) and all(kind == 0 for (kind,) in kinds)
+    return all(kind == 0 for (kind,) in kinds)
 
 
 def _begin(connection: sqlite3.Connection) -> None:

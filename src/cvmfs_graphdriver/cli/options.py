@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["etc_option", "json_option", "settings_option", "storage_option"]
+__all__ = ["etc_option", "json_option", "keys_option", "settings_option", "storage_option"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,7 +29,19 @@ def etc_option(function: Function) -> Function:
 
 def json_option(function: Function) -> Function:
     """``--json``: output for programs; passed as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def keys_option(help_text: str) -> Callable[[Function], Function]:
+    """``--keys``: the directory of a repository's keys; passed as ``keys``."""
+    return click.option(
+        "--keys",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        default=Path("/etc/cvmfs/keys"),
+        show_default=True,
+        help=help_text,
+    )
 
 
 storage_option = click.option(

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
-from cvmfs_graphdriver.cli.docker2cvmfs.options import json_option
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing, publishing_options
 from cvmfs_graphdriver.cli.docker2cvmfs.recipes import RecipePass, recipe_argument
+from cvmfs_graphdriver.cli.options import json_option
 
 __all__ = ["command"]
 

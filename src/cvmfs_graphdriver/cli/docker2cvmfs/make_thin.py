@@ -7,9 +7,9 @@ import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
 from cvmfs_graphdriver.cli.docker2cvmfs.account import account_of, tell, tell_outcome
-from cvmfs_graphdriver.cli.docker2cvmfs.options import json_option
 from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing, publishing_options
+from cvmfs_graphdriver.cli.options import json_option
 from cvmfs_graphdriver.conversion.batch import Batch, ConversionRequest
 from cvmfs_graphdriver.conversion.errors import RecipeIncompleteError
 from cvmfs_graphdriver.conversion.make_thin import ThinTarget

@@ -7,7 +7,7 @@ import click
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 from cvmfs_graphdriver.oci.image.platform import Platform
 
-__all__ = ["image_argument", "json_option", "platform_option"]
+__all__ = ["image_argument", "platform_option"]
 
 
 class _PlatformType(click.ParamType[Platform]):
@@ -29,4 +29,3 @@ platform_option = click.option(
     metavar="OS/ARCH",
     help="Take the image for this platform, e.g. linux/arm64 (default: this machine's).",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
-from cvmfs_graphdriver.cli.options import settings_option, storage_option
+from cvmfs_graphdriver.cli.options import keys_option, settings_option, storage_option
 from cvmfs_graphdriver.cli.repo.options import open_repository
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
 from cvmfs_graphdriver.oci.image.platform import Platform
@@ -48,14 +48,7 @@ _OPTIONS = (
         help="Use the layout of unpacked.cern.ch: /.layers/XX/DIGEST/layerfs.",
     ),
     storage_option,
-    click.option(
-        "--keys",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="DIR",
-        default=Path("/etc/cvmfs/keys"),
-        show_default=True,
-        help="The directory of its keys.",
-    ),
+    keys_option("The directory of its keys."),
     settings_option,
     click.option(
         "--format",

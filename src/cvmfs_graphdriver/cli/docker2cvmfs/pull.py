@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
-from cvmfs_graphdriver.cli.docker2cvmfs.options import image_argument, json_option, platform_option
+from cvmfs_graphdriver.cli.docker2cvmfs.options import image_argument, platform_option
 from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
+from cvmfs_graphdriver.cli.options import json_option
 from cvmfs_graphdriver.conversion.pull import pull_layers
 from cvmfs_graphdriver.oci.image.platform import Platform
 from cvmfs_graphdriver.oci.image.source import load_image

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.repo.options import json_option, repository_options
+from cvmfs_graphdriver.cli.options import json_option
+from cvmfs_graphdriver.cli.repo.options import repository_options
 from cvmfs_graphdriver.publisher.care.check import RepositoryCheck
 from cvmfs_graphdriver.publisher.errors import DamagedRepositoryError
 from cvmfs_graphdriver.publisher.keyring import load_master_public_keys

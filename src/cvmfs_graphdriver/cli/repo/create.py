@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.options import storage_option
+from cvmfs_graphdriver.cli.options import keys_option, storage_option
 from cvmfs_graphdriver.publisher.creation import check_fqrn, create_repository
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.storage.upstream import create_storage
@@ -16,14 +16,7 @@ __all__ = ["command"]
 @click.command("create")
 @click.argument("fqrn", metavar="REPO")
 @storage_option
-@click.option(
-    "--keys",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    default=Path("/etc/cvmfs/keys"),
-    show_default=True,
-    help="Where to store its keys.",
-)
+@keys_option("Where to store its keys.")
 def command(fqrn: str, storage: Path | None, keys: Path) -> None:
     """Create the empty repository REPO, e.g. images.example.org, with new keys.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.options import settings_option
-from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options, wait_option
+from cvmfs_graphdriver.cli.options import json_option, settings_option
+from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options, wait_option
 from cvmfs_graphdriver.publisher.care.gc import collect_garbage
 
 __all__ = ["command"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options
+from cvmfs_graphdriver.cli.options import json_option
+from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options
 from cvmfs_graphdriver.publisher.care.summary import summarise
 
 __all__ = ["command"]

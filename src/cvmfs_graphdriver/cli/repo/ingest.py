@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.options import settings_option
-from cvmfs_graphdriver.cli.repo.options import json_option, open_repository, repository_options, wait_option
+from cvmfs_graphdriver.cli.options import json_option, settings_option
+from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options, wait_option
 from cvmfs_graphdriver.conversion.tree import tree_entries
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.transaction import Transaction

@@ -6,26 +6,18 @@ from typing import Any
 
 import click
 
-from cvmfs_graphdriver.cli.options import storage_option
+from cvmfs_graphdriver.cli.options import keys_option, storage_option
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.server_settings import load_server_settings
 from cvmfs_graphdriver.publisher.stock_server import StockServer
 from cvmfs_graphdriver.publisher.storage.upstream import storage_at
 
-__all__ = ["json_option", "keys_option", "open_repository", "repository_options", "wait_option"]
+__all__ = ["open_repository", "repository_keys", "repository_options", "wait_option"]
 
 _Command = Callable[..., Any]
 
 fqrn_argument = click.argument("fqrn", metavar="REPO")
-keys_option = click.option(
-    "--keys",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    default=Path("/etc/cvmfs/keys"),
-    show_default=True,
-    help="Where its keys are.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+repository_keys = keys_option("Where its keys are.")
 wait_option = click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -37,7 +29,7 @@ wait_option = click.option(
 
 def repository_options(command: _Command) -> _Command:
     """REPO, --storage and --keys."""
-    return fqrn_argument(storage_option(keys_option(command)))
+    return fqrn_argument(storage_option(repository_keys(command)))
 
 
 def open_repository(fqrn: str, storage: Path | None, keys: Path, settings: Path | None = None) -> Repository:

@@ -12,28 +12,28 @@ __all__ = ["DirectoryTimes"]
 
 
 @dataclass(slots=True)
-class _Directory:
+class _Remembered:
     time: int | None = None
-    below: dict[bytes, "_Directory"] = field(default_factory=dict)
+    below: dict[bytes, "_Remembered"] = field(default_factory=dict)
 
 
 class DirectoryTimes:
     """Times in nanoseconds, by paths relative to the layer's root."""
 
     def __init__(self) -> None:
-        self._root = _Directory()
+        self._root = _Remembered()
 
     def put(self, path: bytes, time: int) -> None:
         """Remember the time of a directory, which replaces an earlier one."""
         at = self._root
         for name in path.split(b"/"):
-            at = at.below.get(name) or at.below.setdefault(name, _Directory())
+            at = at.below.get(name) or at.below.setdefault(name, _Remembered())
         at.time = time
 
     def forget(self, path: bytes) -> None:
         """Forget a directory and everything below it."""
         *parents, last = path.split(b"/")
-        at: _Directory | None = self._root
+        at: _Remembered | None = self._root
         for name in parents:
             at = at.below.get(name) if at else None
         if at is not None:

@@ -26,7 +26,8 @@ _BACKLOG = 128
 _HEAD_LIMIT = 1 << 16
 _GROWTH = 8
 """Threads that are started together."""
-_FOREVER = 1 << 30
+_FOREVER = 2_000_000
+"""Seconds, or 23 days: poll() takes no more than 2^31 milliseconds."""
 _STEP = 0.25
 
 

@@ -22,7 +22,14 @@ def test_there_are_units() -> None:
 @each_unit
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_a_unit_leaves_little_exposed(unit: Path) -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE}", unit]
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--no-pager",
+        f"--threshold={EXPOSURE}",
+        str(unit),
+    ]
     judged = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert judged.returncode == 0, judged.stdout + judged.stderr
 

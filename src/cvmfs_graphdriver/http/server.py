@@ -7,7 +7,9 @@ kept us waiting longest loses its own, so slow clients cannot keep others out. M
 nor which kind of socket it comes through.
 """
 
+import errno
 import logging
+import os
 import socket
 import threading
 import time
@@ -119,6 +121,7 @@ class _Connection(HTTPConnection):
 
     def hang_up(self) -> None:
         """Shut it down, from any thread; whoever reads from it closes it as a consequence."""
+        self.since = None  # once is enough
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 
@@ -250,13 +253,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def running(server: HttpServer) -> Iterator[None]:
-    """Run the server in threads of its own until the block ends; then all connections are shut down."""
+    """Run the server in threads of its own until the block ends; then all connections are shut down.
+
+    Raises OSError: there are no threads to be had.
+    """
     thread = threading.Thread(target=server.start, name="http", daemon=True)
     thread.start()
-    server.serving.wait()
+    while not server.serving.wait(_STEP):
+        if not thread.is_alive():
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     try:
         yield
     finally:
         end = threading.Thread(target=server.stop, name="http-end", daemon=True)
         end.start()
         end.join(server.grace)
+        thread.join(server.grace)

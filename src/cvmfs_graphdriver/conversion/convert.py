@@ -21,8 +21,9 @@ from cvmfs_graphdriver.oci.image.model import Image, ImageLayer
 from cvmfs_graphdriver.oci.image.source import ImageSource
 from cvmfs_graphdriver.oci.image.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
+from cvmfs_graphdriver.publisher.ingest.staged_tree import StagedTree
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.transaction import StagedTree, Transaction
+from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog.entry import CATALOG_MARKER
 
 __all__ = ["Conversion", "Intake", "convert", "describe", "distinct_layers"]

@@ -58,8 +58,10 @@ docs-cli: venv  ## Write docs/cli.md from the help of the commands
 	mv docs/cli.md.new docs/cli.md
 
 .PHONY: lint
-lint: venv  ## Run the hooks of pre-commit: ruff and mypy --strict
-	$(BIN)/pre-commit run --all-files
+lint: venv  ## Run ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .PHONY: test
 test: test-packages lint plugin  ## Run all tests

@@ -23,7 +23,6 @@ from cvmfs_graphdriver.oci.image.thin import THIN_FILE, LayerLocation, ThinImage
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.transaction import StagedTree, Transaction
-from cvmfs_graphdriver.repository.catalog.entry import CATALOG_MARKER
 
 __all__ = ["Conversion", "Intake", "convert", "describe", "distinct_layers"]
 
@@ -222,15 +221,10 @@ def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout
 
 
 def _make_catalogs(transaction: Transaction, layers: Sequence[ImageLayer], layout: LayerLayout) -> None:
-    """Give new directories above the layers catalogs of their own.
-
-    They also get the stock tools' marker, which no container sees, since it is outside of all layers.
-    """
+    """Give new directories above the layers catalogs of their own."""
     for layer in layers:
         for path in layout.catalogs(layer.descriptor.digest):
-            if transaction.lookup(path) is None:
-                transaction.ingest(path, ())
-                transaction.write_file(path + b"/" + CATALOG_MARKER, b"")
+            transaction.make_catalog(path)
 
 
 def _is_there(transaction: Transaction, path: bytes) -> bool:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.oci.digest import ContentDigest
@@ -62,30 +61,18 @@ class Name(NamedTuple):
 
 
 class ChainIndex:
-    """The layers of one repository, in one revision or in the one that is mounted now.
+    """The layers of one repository.
 
-    ``look`` returns what is at an absolute path, without following links, or None. What it raises (errors of
-    the client; OSError of a mount) passes through: the repository could not be asked.
+    ``look`` returns what is at an absolute path, without following links, or None. What it raises passes
+    through: the repository could not be asked.
     """
 
     def __init__(self, look: Callable[[bytes], Name | None]) -> None:
         self._look = look
 
     @classmethod
-    def of_revision(cls, revision: Revision) -> Self:
-        """The index of a revision that a client has mounted."""
-
-        def look(path: bytes) -> Name | None:
-            node = revision.lookup(path)
-            if node is None:
-                return None
-            return Name(node.entry.is_directory, node.entry.symlink if node.entry.is_symlink else None)
-
-        return cls(look)
-
-    @classmethod
     def of_mount(cls, root: int) -> Self:
-        """The index of the repository whose root is open with the descriptor ``root``, on either plane."""
+        """The index of the mounted repository whose root is open as ``root``; it raises OSError."""
         return cls(lambda path: _look_below(root, path))
 
     def by_chain(self, chain: ContentDigest, parent: ContentDigest | None) -> ChainRecord | Miss:

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 
 import pytest
@@ -96,16 +97,9 @@ def test_a_record_that_readers_would_refuse_cannot_be_made() -> None:
 
 @given(st.binary(max_size=300), st.binary(max_size=80))
 def test_any_links_are_a_record_or_an_error_of_ours(layer: bytes, diff: bytes) -> None:
-    for target in (
-        layer,
-        b"../../../" + layer,
-        _LAYER + layer,
-        b"../../../" + layer + b"/" + _A.hex.encode(),
-    ):
-        try:
-            record = ChainRecord.parse(target, diff or _DIFF)
-        except ThinImageFormatError as error:
-            assert str(error).isprintable()
-        else:
-            assert record.links() == (target, diff or _DIFF)
+    diff = diff or _DIFF
+    for target in (layer, b"../../../" + layer, _LAYER + layer, b"../../../%b/%b" % (layer, _A.hex.encode())):
+        with contextlib.suppress(ThinImageFormatError):
+            record = ChainRecord.parse(target, diff)
+            assert record.links() == (target, diff)
             assert b"/." not in record.directory.removeprefix(b"/.layers/")

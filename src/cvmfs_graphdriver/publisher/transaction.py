@@ -203,9 +203,8 @@ class Transaction:
 
         Those with at least ``least`` entries get one each, with a marker as ``make_catalog`` writes it.
         """
-        marker = self._small_file(CATALOG_MARKER, b"")
         with self._lock:
-            self._catalogs.split(path, most, least, marker)
+            self._catalogs.split(path, most, least, lambda: self._small_file(CATALOG_MARKER, b""))
 
     def _small_file(self, name: bytes, data: bytes) -> DirectoryEntry:
         return DirectoryEntry(

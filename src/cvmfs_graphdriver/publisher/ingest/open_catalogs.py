@@ -165,15 +165,15 @@ class OpenCatalogs:
                 changed = entry._replace(mtime=self._now, mtime_ns=None, linkcount=entry.linkcount + links)
                 writer.replace(path, changed)
 
-    def split(self, path: bytes, most: int, least: int, marker: DirectoryEntry) -> None:
+    def split(self, path: bytes, most: int, least: int, marker: Callable[[], DirectoryEntry]) -> None:
         """If the catalog at ``path`` has more than ``most`` entries, make catalogs of directories in it.
 
-        Those with at least ``least`` entries get one each, with a ``marker``.
+        Those with at least ``least`` entries get one each, with a marker as ``marker`` makes it.
         """
         owner = self._owner(path).writer
         if owner.mountpoint == path and owner.counters.self_.entries > most:
             weights = Weights(most=0, least=least)
-            for made in split_catalog(owner, CatalogLoader(owner), weights, self.new_catalog, marker):
+            for made in split_catalog(owner, CatalogLoader(owner), weights, self.new_catalog, marker()):
                 self.adopt(made)
 
     # Storing

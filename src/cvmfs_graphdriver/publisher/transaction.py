@@ -29,6 +29,7 @@ from cvmfs_graphdriver.publisher.staging import Staging
 from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.repository.catalog.entry import (
+    CATALOG_MARKER,
     CatalogReference,
     Compression,
     DirectoryEntry,
@@ -100,6 +101,11 @@ class Transaction:
         with self._lock:
             return self._catalogs.lookup(path)
 
+    def listing(self, path: bytes) -> list[DirectoryEntry]:
+        """The entries of a directory, as changed so far; empty if there is no such directory."""
+        with self._lock:
+            return self._catalogs.listing(path)
+
     def ingest(self, path: bytes, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
         """Replace what is at ``path`` with a directory of ``entries``, in a nested catalog of its own.
 
@@ -147,8 +153,45 @@ class Transaction:
         Raises StorageError; PublisherError: something on the way is not a directory.
         """
         check_place(path)
+        entry = self._small_file(path.rpartition(b"/")[2], data)
+        with self._lock:
+            self._catalogs.put(path, entry)
+
+    def write_link(self, path: bytes, target: bytes) -> None:
+        """Write a symbolic link, as ``write_file`` does. Raises PublisherError."""
+        check_place(path)
         entry = DirectoryEntry(
             path.rpartition(b"/")[2],
+            stat.S_IFLNK | 0o777,
+            len(target),
+            self._now,
+            flags=EntryFlag.FILE | EntryFlag.SYMLINK,
+            symlink=target,
+        )
+        with self._lock:
+            self._catalogs.put(path, entry)
+
+    def make_catalog(self, path: bytes) -> None:
+        """Make an empty directory with a catalog of its own, unless there is something at ``path``.
+
+        It also gets the stock tools' marker, visible, so it must not be a part of an image. Raises as
+        ``ingest`` does.
+        """
+        if self.lookup(path) is None:
+            self.ingest(path, ())
+            self.write_file(path + b"/" + CATALOG_MARKER, b"")
+
+    def split(self, path: bytes, *, most: int, least: int) -> None:
+        """If the catalog at ``path`` has more than ``most`` entries, make catalogs of directories in it.
+
+        Those with at least ``least`` entries get one each, with a marker as ``make_catalog`` writes it.
+        """
+        with self._lock:
+            self._catalogs.split(path, most, least, lambda: self._small_file(CATALOG_MARKER, b""))
+
+    def _small_file(self, name: bytes, data: bytes) -> DirectoryEntry:
+        return DirectoryEntry(
+            name,
             stat.S_IFREG | 0o644,
             len(data),
             self._now,
@@ -156,8 +199,6 @@ class Transaction:
             digest=self._objects.put(data, Suffix.NONE),
             hash_algorithm=self._repository.options.algorithm,
         )
-        with self._lock:
-            self._catalogs.put(path, entry)
 
     def read_file(self, path: bytes) -> bytes | None:
         """A small file, as changed so far; None if there is none.

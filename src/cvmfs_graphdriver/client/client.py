@@ -20,7 +20,7 @@ from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
-from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
+from cvmfs_graphdriver.client.configuration.unknown import warn_of_ineffective
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.manifests import Manifests
@@ -93,7 +93,7 @@ class Client:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        warn_of_unknown(settings.configuration)
+        warn_of_ineffective(settings.configuration)
         self.settings = settings
         self.counters = ClientCounters()
         self.log = RecentLog()

@@ -44,15 +44,17 @@ class Manifests:
         """
         return self._twice(lambda: self._prove(*self._begin(newest_timestamp)))
 
-    def newer_than(self, root: Digest, *, newest_timestamp: int) -> Manifest | None:
+    def newer_than(
+        self, root: Digest, *, newest_timestamp: int, past_caches: bool = False
+    ) -> Manifest | None:
         """The newest manifest; None if its root catalog is ``root``, which needs no further verification.
 
-        Raises what ``newest`` raises.
+        With ``past_caches``, no HTTP cache may answer. Raises what ``newest`` raises.
         """
 
         def find() -> Manifest | None:
-            chain, unproven = self._begin(newest_timestamp)
-            return None if unproven.root == root else self._prove(chain, unproven)
+            chain, unproven = self._begin(newest_timestamp, past_caches=past_caches)
+            return None if unproven.root == root else self._prove(chain, unproven, past_caches=past_caches)
 
         return self._twice(find)
 
@@ -80,14 +82,15 @@ class Manifests:
             self._transfer.leave(host)
             return find()
 
-    def _begin(self, newest_timestamp: int) -> tuple[TrustChain, Manifest]:
+    def _begin(self, newest_timestamp: int, *, past_caches: bool = False) -> tuple[TrustChain, Manifest]:
         chain = TrustChain(self._settings.fqrn, self.public_keys, blacklist=self.blacklist())
-        return chain, chain.manifest(self._get(".cvmfspublished"), newest_timestamp=newest_timestamp)
+        data = self._get(".cvmfspublished", past_caches=past_caches)
+        return chain, chain.manifest(data, newest_timestamp=newest_timestamp)
 
-    def _prove(self, chain: TrustChain, unproven: Manifest) -> Manifest:
+    def _prove(self, chain: TrustChain, unproven: Manifest, *, past_caches: bool = False) -> Manifest:
         alternative = self.alternative(unproven)
         chain.certificate(self._certificate(chain.certificate_name, alternative=alternative))
-        chain.whitelist(self._get(".cvmfswhitelist"), self._now())
+        chain.whitelist(self._get(".cvmfswhitelist", past_caches=past_caches), self._now())
         return chain.verified
 
     def alternative(self, manifest: Manifest) -> bool:
@@ -103,9 +106,9 @@ class Manifests:
                 self._certificates = {name.digest: known}
         return known
 
-    def _get(self, path: str) -> bytes:
+    def _get(self, path: str, *, past_caches: bool) -> bytes:
         try:
-            return self._transfer.get(path, _LIMIT)
+            return self._transfer.get(path, _LIMIT, past_caches=past_caches)
         except NotFoundError as error:
             raise NotFoundError(
                 f"no server has the repository {self._settings.fqrn}: {error}; check the repository name and "

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ _PATIENCE = 2.0
 """Seconds that a repository's server may take to report its status."""
 _PATIENCE_OF_CALLERS = 10.0
 """Seconds that a repository's server may take to answer the kernel before it is replaced."""
+_PAUSE = 3.0
+"""Seconds between two searches for a new revision, since images may name layers that never exist."""
 _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -68,6 +71,8 @@ class FusePlane:
         self._overrides = dict(overrides)
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._searches: dict[str, float] = {}
+        """When each repository was last asked for a new revision."""
 
     @contextmanager
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
@@ -123,10 +128,9 @@ class FusePlane:
         """A descriptor of the layer's directory, in the mounted revision or a newer one."""
         shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
         try:
-            for renew in (self._look_for_newer, self.release):
-                with suppress(FileNotFoundError):
-                    return _open_below(self.mount_point(layer.fqrn), layer.path)
-                renew(layer.fqrn)
+            with suppress(FileNotFoundError):
+                return _open_below(self.mount_point(layer.fqrn), layer.path)
+            self._look_for_newer(layer.fqrn, time.monotonic())
             return _open_below(self.mount_point(layer.fqrn), layer.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise LayerNotFoundError(
@@ -138,10 +142,19 @@ class FusePlane:
         except OSError as error:
             raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
 
-    def _look_for_newer(self, fqrn: str) -> None:
-        """Ask the repository's server, if it answers, to look for a new revision now."""
-        with suppress(TalkError):
-            ask(self.settings(fqrn).talk_socket, "remount sync")
+    def _look_for_newer(self, fqrn: str, since: float) -> None:
+        """Ask the repository's server, if it answers, to look for a new revision, unless it has ``since``.
+
+        An HTTP cache may not know for many minutes that there is one, so it is not believed.
+        """
+        with self._lock_of(f"{fqrn}/search"):
+            last = self._searches.get(fqrn, -_PAUSE)
+            if last >= since:
+                return
+            time.sleep(max(0.0, last + _PAUSE - time.monotonic()))
+            self._searches[fqrn] = time.monotonic()
+            with suppress(TalkError):
+                ask(self.settings(fqrn).talk_socket, "remount past caches")
 
     def mount_point(self, fqrn: str) -> Path:
         """The mount point of a repository, which is mounted now unless it is mounted and answers."""
@@ -177,9 +190,9 @@ class FusePlane:
             raise MountPointError(f"cannot create the directory {place}: {error.strerror}") from error
         return place
 
-    def _lock_of(self, fqrn: str) -> threading.Lock:
+    def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
-            return self._locks.setdefault(fqrn, threading.Lock())
+            return self._locks.setdefault(name, threading.Lock())
 
 
 def _open_below(root: Path, path: bytes) -> int:

@@ -5,6 +5,7 @@ trying another server when one of them fails verification. Must not know: which 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,8 @@ from typing import TypeVar
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError, NotFoundError
 from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.client.whitelist_watch import WhitelistWatch
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import RepositoryError
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -35,6 +38,7 @@ class Manifests:
         self._transfer = transfer
         self._now = now
         self._certificates: dict[Digest, bytes] = {}
+        self.whitelist = WhitelistWatch(now)
         self.public_keys = tuple(_public_keys(settings))
 
     def newest(self, *, newest_timestamp: int = 0) -> Manifest:
@@ -54,7 +58,10 @@ class Manifests:
 
         def find() -> Manifest | None:
             chain, unproven = self._begin(newest_timestamp, past_caches=past_caches)
-            return None if unproven.root == root else self._prove(chain, unproven, past_caches=past_caches)
+            if unproven.root != root:
+                return self._prove(chain, unproven, past_caches=past_caches)
+            self._watch_whitelist(chain, unproven)
+            return None
 
         return self._twice(find)
 
@@ -90,8 +97,20 @@ class Manifests:
     def _prove(self, chain: TrustChain, unproven: Manifest, *, past_caches: bool = False) -> Manifest:
         alternative = self.alternative(unproven)
         chain.certificate(self._certificate(chain.certificate_name, alternative=alternative))
-        chain.whitelist(self._get(".cvmfswhitelist", past_caches=past_caches), self._now())
+        data = self._get(".cvmfswhitelist", past_caches=past_caches)
+        try:
+            chain.whitelist(data, self._now())
+        finally:
+            if chain.signed_whitelist is not None:
+                self.whitelist.see(chain.signed_whitelist)
         return chain.verified
+
+    def _watch_whitelist(self, chain: TrustChain, unproven: Manifest) -> None:
+        """Whether the whitelist has been signed again; what is mounted stays, even if it has not."""
+        if self.whitelist.is_due:
+            with suppress(CvmfsGraphdriverError):
+                self._prove(chain, unproven)
+        self.whitelist.tell()
 
     def alternative(self, manifest: Manifest) -> bool:
         """Whether certificate, root catalog and history are at the bootstrap paths (section 1.3)."""

@@ -111,6 +111,8 @@ class LayerUploads:
             if new:
                 manifest = transaction.publish()
                 _log.info("published %d layers in revision %d", new, manifest.revision)
+                if problem := self._repository.whitelist_problem():
+                    _log.warning("%s", problem)
         self._bucket.delete(each.key for each in waiting)
         return new
 

@@ -28,7 +28,12 @@ from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
-from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
+from cvmfs_graphdriver.planes.errors import (
+    LayerNotFoundError,
+    MountPointError,
+    PlaneError,
+    ServerError,
+)
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
 from cvmfs_graphdriver.planes.service.request import MountRequest
@@ -73,6 +78,8 @@ class FusePlane:
         self._lock = threading.Lock()
         self._searches: dict[str, float] = {}
         """When each repository was last asked for a new revision."""
+        self._failures: dict[str, tuple[float, ServerError]] = {}
+        """When each repository could not be mounted last, and why."""
 
     @contextmanager
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
@@ -157,27 +164,40 @@ class FusePlane:
                 ask(self.settings(fqrn).talk_socket, "remount past caches")
 
     def mount_point(self, fqrn: str) -> Path:
-        """The mount point of a repository, which is mounted now unless it is mounted and answers."""
+        """The mount point of a repository, which is mounted now unless it is mounted and answers.
+
+        If mounting fails, those who have waited for it do not try once more, one after the other.
+        """
         if not _FQRN.fullmatch(fqrn):
             raise MountPointError(f"{fqrn!r} is not a valid name of a repository")
+        asked = time.monotonic()
         with self._lock_of(fqrn):
+            failed, error = self._failures.get(fqrn, (0.0, None))
+            if error is not None and failed > asked:
+                raise ServerError(str(error), error.reason_code)
             target = self._place(fqrn)
             if mount_at(target) is not None:
                 if _answers(target):
                     return target
                 umount(target, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
-            spawn(
-                MountRequest(
-                    fqrn,
-                    target,
-                    self._etc,
-                    overrides=self._overrides,
-                    whiteouts=True,
-                    triggers=self._triggers,
-                    suid=True,
-                )
-            )
+            self._mount(fqrn, target)
         return target
+
+    def _mount(self, fqrn: str, target: Path) -> None:
+        request = MountRequest(
+            fqrn,
+            target,
+            self._etc,
+            overrides=self._overrides,
+            whiteouts=True,
+            triggers=self._triggers,
+            suid=True,
+        )
+        try:
+            spawn(request)
+        except ServerError as error:
+            self._failures[fqrn] = time.monotonic(), error
+            raise
 
     def _place(self, name: str) -> Path:
         """A directory below ours, created if necessary. What is mounted there may be dead."""

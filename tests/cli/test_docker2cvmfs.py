@@ -77,8 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     site = Site(tmp_path)
-    site.clock = time.time()
-    site.open().resign()
+    site.sign_for_today()
     return site
 
 
@@ -354,6 +353,7 @@ class TestBadInput:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
         try:
             site = Site(disk)
+            site.sign_for_today()
             content = {f"file-{number}": os.urandom(1 << 20) for number in range(24)}
             write_layout(tmp_path / "big", [_LAYERS[0], TestLayer(tar_of(content))])
             push(tmp_path / "big", f"{server.host}/big:1")

@@ -59,7 +59,7 @@ def test_installing_again_as_the_message_says(
         engine.start("cvmfs")
         engine.docker("pull", "--quiet", scene.thin)
         assert engine.run(scene.thin, "echo", "well") == b"well\n"
-        engine.docker("rm", "old")
+        assert engine.docker("ps", "--all", "--quiet") == ""
 
 
 def info(engine: DockerEngine) -> dict[str, str]:

@@ -65,7 +65,8 @@ class GraphDriver:
 
     ``make_plane`` takes the driver's home and the owners of containers' files on this disk. ``uploader``
     publishes containers' layers. An unused repository is unmounted after ``idle`` seconds. Soon after the
-    start, Get waits ``boot_wait`` seconds for a repository. ``problems`` are shown by ``docker info``.
+    start, Get waits for repositories, ``boot_wait`` seconds in all. ``problems`` are shown by ``docker
+    info``.
     """
 
     def __init__(

@@ -45,8 +45,8 @@ def run_plugin(
     """Serve ``socket`` until SIGTERM or SIGINT, with layers below ``base``.
 
     Unused repositories are unmounted after ``idle`` seconds. Soon after the start, repositories that cannot
-    be reached are waited for, up to ``boot_wait`` seconds. ``problems`` of the settings are logged, and shown
-    by ``docker info``.
+    be reached are waited for, ``boot_wait`` seconds in all. ``problems`` of the settings are logged, and
+    shown by ``docker info``.
     """
     for problem in problems:
         _log.error("%s", problem)

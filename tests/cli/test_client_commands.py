@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
 from tests.client.tree.test_revision import mounted, read, walk
 from tests.support.fixtures import Server
 
@@ -279,6 +281,9 @@ def test_status(talking: Site) -> None:
     said = talking.run("status")
     assert "offline" in said.out
     assert f"{FQRN} is offline: the cable is out\n" in said.err
+    ending = Whitelist(FQRN, datetime.now(UTC), datetime.now(UTC) + timedelta(days=2), ())
+    talking.client.manifests.whitelist.see(ending)
+    assert f"warning: the whitelist of {FQRN} expires on 20" in talking.run("status").err
 
 
 def test_status_of_nothing(site: Site) -> None:

@@ -76,7 +76,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+    site = Site(tmp_path)
+    site.sign_for_today()
+    return site
 
 
 @pytest.fixture
@@ -152,6 +154,16 @@ def test_make_thin_again_does_nothing_and_says_so(server: RegistryServer, site: 
     assert (account["new_layers"], account["shared_layers"], account["fetched_bytes"]) == (0, 3, 0)
     assert account["saved_bytes"] == sum(len(layer.blob) for layer in _LAYERS)
     assert "3 shared" in again.complaint
+
+
+def test_make_thin_warns_of_a_whitelist_that_ends(server: RegistryServer, site: Site, image: str) -> None:
+    site.clock = time.time() - 31 * 86400
+    site.open().resign()
+    done = _run("make-thin", "-i", image, "-o", f"{server.host}/thin/late:1", *_places(site))
+    assert done.status == 0
+    warning = done.complaint.splitlines()[0]
+    assert warning.startswith(f"docker2cvmfs: warning: the whitelist of {FQRN} expired on 20")
+    assert warning.endswith(f"its owner must sign it again (cvmfs-graphdriver repo resign {FQRN})")
 
 
 def test_an_oci_thin_image_carries_annotations(server: RegistryServer, site: Site, image: str) -> None:
@@ -341,6 +353,7 @@ class TestBadInput:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
         try:
             site = Site(disk)
+            site.sign_for_today()
             content = {f"file-{number}": os.urandom(1 << 20) for number in range(24)}
             write_layout(tmp_path / "big", [_LAYERS[0], TestLayer(tar_of(content))])
             push(tmp_path / "big", f"{server.host}/big:1")

@@ -35,7 +35,9 @@ def server(tmp_path: Path) -> Iterator[RegistryServer]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+    site = Site(tmp_path)
+    site.sign_for_today()
+    return site
 
 
 def _recipe(tmp_path: Path, *inputs: str, **members: str) -> Path:

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,19 @@ def test_info(site: Site) -> None:
     assert document["published"] == "2027-01-15T08:00:01Z"
     text = on(site, "info").stdout
     assert f"root                 {document['root']}" in text
+
+
+def test_a_whitelist_that_has_expired_is_told(site: Site) -> None:
+    assert "whitelist" not in on(site, "info").stderr
+    site.clock = time.time() - 25 * 86400
+    site.open().resign()
+    told = f"whitelist of {FQRN} expires on 20"
+    assert told in on(site, "info").stderr
+    checked = on(site, "check")
+    assert checked.returncode == 0
+    assert told in checked.stderr
+    assert "whitelist" not in on(site, "resign").stderr
+    assert "whitelist" not in on(site, "info").stderr
 
 
 def test_resign(site: Site) -> None:

@@ -1,5 +1,6 @@
 """Whatever a server sends: refused with the object and the reason, and no wrong byte in the cache."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.client.administration.metrics import metrics_text
+from cvmfs_graphdriver.client.administration.status import status_of
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.errors import ClientError, RevisionError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
@@ -203,6 +206,50 @@ def test_whitelist_expires_by_the_clock(repository: ResignedRepository, server: 
     later = datetime.now(UTC) + timedelta(days=31)
     with closing(Client(settings, now=lambda: later)) as client, pytest.raises(TrustError, match="expired"):
         client.mount()
+
+
+def test_the_end_of_a_whitelist_is_seen_coming(
+    repository: ResignedRepository,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cvmfs_graphdriver.client.whitelist_watch._AGAIN", 0.0)
+    now = [datetime.now(UTC)]
+
+    def told() -> list[tuple[int, str]]:
+        records = [(each.levelno, each.getMessage()) for each in caplog.records]
+        caplog.clear()
+        return [record for record in records if "whitelist" in record[1]]
+
+    repository.whitelist(days=10)
+    settings = repository.unpacked.settings(server.url, repository.directory)
+    with closing(Client(settings, now=lambda: now[0])) as client:
+        client.mount()
+        expires = status_of(client, "/mnt").whitelist_expires
+        assert abs(expires - (now[0] + timedelta(days=10)).timestamp()) < 10
+        assert status_of(client, "/mnt").whitelist_problem == ""
+        assert told() == []
+        now[0] += timedelta(days=5)
+        client.refresh()
+        client.refresh()
+        ((level, text),) = told()  # once a day
+        assert level == logging.WARNING
+        assert text.startswith(f"the whitelist of {repository.fqrn} expires on 20")
+        assert status_of(client, "/mnt").whitelist_problem == text
+        now[0] += timedelta(days=6)
+        assert client.refresh() is None, "what is mounted stays"
+        ((level, text),) = told()
+        assert level == logging.ERROR
+        assert "expired on 20" in text
+        repository.whitelist(days=40)  # signed again, and nothing new is published
+        client.refresh()
+        assert told() == []
+        status = status_of(client, "/mnt")
+        assert status.whitelist_problem == ""
+        assert status.whitelist_expires > expires
+        gauge = f'whitelist_expires_timestamp_seconds{{repository="{repository.fqrn}"}} '
+        assert gauge in metrics_text([status]).decode()
 
 
 def test_wrong_keys(repository: ResignedRepository, server: Server) -> None:

@@ -1,6 +1,7 @@
 """A node's life through Docker: settings, what docker info says, release, a dead network, an upgrade."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -11,7 +12,9 @@ import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from demo.daemons import DaemonError, DockerEngine, free_port, plugin_tarball
+from demo.installation import Installation
 from tests.end_to_end.conftest import Scene
+from tests.support.engines import Plugins
 from tests.support.mounts import wait_until
 from tests.support.project import PROJECT
 
@@ -32,6 +35,31 @@ def engine(scene: Scene, etc: Path) -> Iterator[DockerEngine]:
     with DockerEngine(scene.stage.scratch, "life") as made:
         made.start_with_plugin(plugin_tarball(PROJECT), etc, settings=settings)
         yield made
+
+
+def test_installing_again_as_the_message_says(
+    scene: Scene, plugins: Plugins, installation: Installation
+) -> None:
+    with plugins.engine(scene.stage.scratch, "again", scene.stage.etc, installation=installation) as engine:
+        engine.docker("pull", "--quiet", scene.thin)
+        engine.docker("run", "--name", "old", "--network", "none", scene.thin, "true")
+        engine.stop()
+        engine.start("overlay2")
+        engine.docker("plugin", "disable", "--force", "cvmfs")
+        engine.docker("plugin", "rm", "cvmfs")
+        engine.install_plugin(plugin_tarball(PROJECT), scene.stage.etc)
+        engine.stop()
+        engine.start("cvmfs")
+        engine.docker("pull", "--quiet", scene.thin)  # it does nothing: Docker believes to have the layers
+        with pytest.raises(DaemonError, match="is not on this disk") as failed:
+            engine.run(scene.thin, "true")
+        (listed,) = re.findall(r"rm -r (/var/lib/docker/\S+)\)", str(failed.value))
+        engine.stop()
+        shutil.rmtree(engine.directory / "data" / Path(listed).relative_to("/var/lib/docker"))
+        engine.start("cvmfs")
+        engine.docker("pull", "--quiet", scene.thin)
+        assert engine.run(scene.thin, "echo", "well") == b"well\n"
+        assert engine.docker("ps", "--all", "--quiet") == ""
 
 
 def info(engine: DockerEngine) -> dict[str, str]:

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import stat
 import tarfile
 import tempfile
 import threading
@@ -16,17 +15,11 @@ import pytest
 
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.planes.choice import obstacle
-from cvmfs_graphdriver.publisher.creation import create_repository
-from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
-from cvmfs_graphdriver.publisher.server import serve
-from cvmfs_graphdriver.publisher.storage.local import LocalStorage
-from cvmfs_graphdriver.publisher.transaction import Transaction
+from tests.graphdriver.conftest import FQRN
 from tests.support.plugin_process import Plugin, RefusedError, running_plugin
 from tests.support.tars import tar_of
 
 pytestmark = pytest.mark.root
-
-FQRN = "thin.example.org"
 
 
 @pytest.fixture
@@ -37,44 +30,6 @@ def plugin() -> Iterator[Plugin]:
     ):
         running.init()
         yield running
-
-
-@pytest.fixture(scope="module")
-def repository() -> Iterator[tuple[str, Path]]:
-    """A repository with two layers; gives its server's URL and its public key."""
-
-    def entry(path: bytes, content: bytes | None) -> tuple[TreeEntry, io.BytesIO | None]:
-        mode = stat.S_IFDIR | 0o755 if content is None else stat.S_IFREG | 0o644
-        return TreeEntry(path, mode, mtime=1_700_000_000), None if content is None else io.BytesIO(content)
-
-    with tempfile.TemporaryDirectory(prefix="repository-") as name:
-        where = Path(name)
-        storage = LocalStorage.create(where / FQRN)
-        made = create_repository(FQRN, storage, where / "keys")
-        with Transaction(made) as transaction:
-            transaction.ingest(
-                b"/layers/aa",
-                [
-                    entry(b"", None),
-                    entry(b"/base", b"from the base\n"),
-                    entry(b"/gone", b"deleted above"),
-                    entry(b"/full", None),
-                    entry(b"/full/old", b""),
-                ],
-            )
-            transaction.ingest(
-                b"/layers/bb",
-                [
-                    entry(b"", None),
-                    entry(b"/.wh.gone", b""),
-                    entry(b"/full", None),
-                    entry(b"/full/.wh..wh..opq", b""),
-                    entry(b"/full/new", b"new\n"),
-                ],
-            )
-            transaction.publish()
-        with serve(where) as served:
-            yield served.url, where / "keys" / f"{FQRN}.pub"
 
 
 def thin(*layers: str) -> bytes:
@@ -274,7 +229,7 @@ def test_a_failed_stream_is_no_stream(plugin: Plugin) -> None:
     """Docker would take any reply with status 200 for a layer."""
     plugin.call("GraphDriver.Create", ID="base")
     for arguments, message in (
-        ({"ID": "absent"}, "no layer 'absent'"),
+        ({"ID": "absent"}, "the layer 'absent' is not on this disk"),
         ({"ID": "base", "Parent": "absent"}, "can only be compared with its parent"),
     ):
         status, body = plugin.exchange("GraphDriver.Diff", json.dumps(arguments).encode())
@@ -323,7 +278,7 @@ def test_sigterm_ends_it_at_once(plugin: Plugin) -> None:
 def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
     for method, arguments, message in (
         ("GraphDriver.Create", {"ID": "../x"}, "is not a valid layer id"),
-        ("GraphDriver.Create", {"ID": "x", "Parent": "absent"}, "no layer 'absent'"),
+        ("GraphDriver.Create", {"ID": "x", "Parent": "absent"}, "the layer 'absent' is not on this disk"),
         ("GraphDriver.Create", {}, "has no ID"),
         (
             "GraphDriver.CreateReadWrite",
@@ -346,7 +301,7 @@ def test_what_is_wrong_is_said_and_nothing_is_left(plugin: Plugin) -> None:
             {"Home": str(plugin.home), "Opts": ["overlay2.size=1G"]},
             "overlay2.size is not supported: .* is on ",
         ),
-        ("GraphDriver.Get", {"ID": "absent"}, "no layer 'absent'"),
+        ("GraphDriver.Get", {"ID": "absent"}, "the layer 'absent' is not on this disk"),
         ("GraphDriver.Nonsense", {}, "is not a call"),
         ("GraphDriver.Init", {"Home": "/etc"}, "not below"),
         (

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.graphdriver.boot_wait import BOOT_WAIT
 from cvmfs_graphdriver.graphdriver.settings import PluginSettings
 from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.choice import Choice
 from tests.support.plugin_process import running_plugin
 
-DEFAULTS = PluginSettings("info", Choice.AUTO, IDLE, None, ())
+DEFAULTS = PluginSettings("info", Choice.AUTO, IDLE, BOOT_WAIT, None, ())
 
 
 def test_settings_that_are_empty_or_absent_have_defaults() -> None:
@@ -23,9 +24,10 @@ def test_valid_settings_are_used() -> None:
         "LOG_LEVEL": "Debug",
         "DATA_PLANE": "FUSE",
         "IDLE_SECONDS": "5",
+        "BOOT_WAIT_SECONDS": "0",
         "CACHE_QUOTA_MB": "0",
     }
-    assert PluginSettings.parse(environment) == PluginSettings("debug", Choice.FUSE, 5.0, 0, ())
+    assert PluginSettings.parse(environment) == PluginSettings("debug", Choice.FUSE, 5.0, 0.0, 0, ())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import os
 import signal
 import stat
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_XATTR, mount_overlay
-from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError
+from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, ServerError
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
@@ -173,6 +175,21 @@ def test_a_layer_published_later_is_found(plane: Plane, repository: Published) -
     repository.publish({later.path: [file("/new", b"new")]})
     assert (plane.repository(later) / os.fsdecode(later.path[1:]) / "new").read_bytes() == b"new"
     assert pids_serving(mount) == serving, "it was asked, not mounted again"
+
+
+def test_who_waits_for_a_mount_that_fails_does_not_try_again(plane: Plane, repository: Published) -> None:
+    (repository.etc.parent / "www" / "cvmfs" / FQRN / ".cvmfspublished").unlink()
+    asked = repository.served.requests
+    start = threading.Barrier(8)
+
+    def look(_: int) -> None:
+        start.wait()
+        with pytest.raises(ServerError, match="no server has the repository"):
+            plane.repository(BASE)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(look, range(8)))
+    assert repository.served.requests == asked + 1
 
 
 def test_dead_mounts_are_replaced(plane: Plane) -> None:

@@ -55,6 +55,11 @@ def test_what_is_degraded() -> None:
     )
 
 
+def test_a_whitelist_that_ends_is_degraded() -> None:
+    ending = dataclasses.replace(FINE, whitelist_problem="the whitelist of a.org expires on Sunday")
+    assert degraded_row([ending], {})[1] == "the whitelist of a.org expires on Sunday"
+
+
 def test_a_full_disk_is_degraded() -> None:
     full = dataclasses.replace(FINE, cache_full=True, cache_directory="/cache")
     assert degraded_row([full], {})[1] == f"{FINE.fqrn}: the disk of the cache /cache is full"

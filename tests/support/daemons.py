@@ -21,8 +21,9 @@ http_port {address}:{port}
 pid_filename none
 access_log none
 cache_log {directory}/cache.log
-cache deny all
+cache {keeps} all
 cache_mem 8 MB
+refresh_pattern . 60 20% 4320
 coredump_dir {directory}
 acl all_of_loopback dst 127.0.0.0/8
 http_access allow all_of_loopback
@@ -87,13 +88,17 @@ def _below(process: int) -> Iterator[int]:
 
 
 @contextmanager
-def squid(directory: Path, *, address: str = "127.0.0.1", port: int = 0) -> Iterator[Daemon]:
-    """A proxy that keeps nothing, so that every request goes all the way."""
+def squid(
+    directory: Path, *, address: str = "127.0.0.1", port: int = 0, keeps: bool = False
+) -> Iterator[Daemon]:
+    """A proxy that keeps nothing, so that every request goes all the way, or everything in memory."""
     directory.mkdir(mode=0o777)
     directory.chmod(0o777)
     port = port or free_port()
     config = directory / "squid.conf"
-    config.write_text(_SQUID.format(address=address, port=port, directory=directory))
+    config.write_text(
+        _SQUID.format(address=address, port=port, directory=directory, keeps="allow" if keeps else "deny")
+    )
     name = f"test{address.replace('.', 'x')}x{port}"
     daemon = Daemon(["squid", "-N", "-f", str(config), "-n", name], port, address)
     try:

@@ -58,6 +58,7 @@ def command(socket: Path, base: Path, etc: Path, commit: Path) -> None:
         ),
         LayerUploader(commit),
         idle=settings.idle,
+        boot_wait=settings.boot_wait,
         problems=settings.problems,
     )
 

@@ -52,6 +52,8 @@ def _print(statuses: Sequence[Status]) -> None:
     for status in statuses:
         if status.offline:
             click.echo(f"{status.fqrn} is offline: {status.offline}", err=True)
+        if status.whitelist_problem:
+            click.echo(f"warning: {status.whitelist_problem}", err=True)
 
 
 def _row(status: Status) -> Sequence[str]:

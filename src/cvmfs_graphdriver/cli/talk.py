@@ -25,8 +25,9 @@ def command(repository: str, words: tuple[str, ...], socket: Path | None, etc: P
     """Send COMMAND to the client of REPOSITORY and print the answer, as cvmfs_talk does.
 
     Commands: cache size, cache list [pinned|catalogs], cache limit get|set MB, cleanup MB, evict PATH,
-    pin PATH, mountpoint, remount, revision, max ttl info|set MINUTES, [external] host info|switch|set LIST,
-    host probe geo, [external] proxy info|set LIST|fallback LIST|rebalance|group switch, timeout info|set P D,
+    pin PATH, mountpoint, remount [past caches], revision, max ttl info|set MINUTES,
+    [external] host info|switch|set LIST, host probe geo,
+    [external] proxy info|set LIST|fallback LIST|rebalance|group switch, timeout info|set P D,
     open catalogs, internal affairs, reset error counters, pid, parameters, version, latency,
     metrics prometheus, status json.
 

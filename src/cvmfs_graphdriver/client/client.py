@@ -20,7 +20,7 @@ from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.cache.eviction import Eviction
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
-from cvmfs_graphdriver.client.configuration.unknown import warn_of_unknown
+from cvmfs_graphdriver.client.configuration.unknown import warn_of_ineffective
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import CacheError, RevisionError
 from cvmfs_graphdriver.client.manifests import Manifests
@@ -93,7 +93,7 @@ class Client:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        warn_of_unknown(settings.configuration)
+        warn_of_ineffective(settings.configuration)
         self.settings = settings
         self.counters = ClientCounters()
         self.log = RecentLog()
@@ -185,8 +185,10 @@ class Client:
             self._current = self._mount_newest() if pinned is None else self._open(pinned)
             return self._current
 
-    def refresh(self) -> Revision | None:
+    def refresh(self, *, past_caches: bool = False) -> Revision | None:
         """The newest revision if it is newer than the current one, else None.
+
+        With ``past_caches``, no HTTP cache may answer.
 
         Raises what ``mount`` raises. The current revision stays in use then, unless the error is a
         RevisionError: it has been blacklisted since without a replacement, and must not be used any more.
@@ -197,7 +199,7 @@ class Client:
                 self._refuse_blacklisted(current.number)
                 return None
             try:
-                newer = self._newer_than(current)
+                newer = self._newer_than(current, past_caches=past_caches)
             except CvmfsGraphdriverError as error:
                 self._schedule(error)
                 self._refuse_blacklisted(current.number)
@@ -289,8 +291,10 @@ class Client:
         self._schedule(None, revision)
         return revision
 
-    def _newer_than(self, current: Revision) -> Revision | None:
-        manifest = self.manifests.newer_than(current.root, newest_timestamp=self._newest_timestamp)
+    def _newer_than(self, current: Revision, *, past_caches: bool) -> Revision | None:
+        manifest = self.manifests.newer_than(
+            current.root, newest_timestamp=self._newest_timestamp, past_caches=past_caches
+        )
         if manifest is None or manifest.revision <= current.number:
             self.confirmed_manifest = current.manifest
             return None

@@ -5,6 +5,7 @@ trying another server when one of them fails verification. Must not know: which 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,8 @@ from typing import TypeVar
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ConfigurationError, NotFoundError
 from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.client.whitelist_watch import WhitelistWatch
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 from cvmfs_graphdriver.repository.errors import RepositoryError
 from cvmfs_graphdriver.repository.manifest import Manifest
@@ -35,6 +38,7 @@ class Manifests:
         self._transfer = transfer
         self._now = now
         self._certificates: dict[Digest, bytes] = {}
+        self.whitelist = WhitelistWatch(now)
         self.public_keys = tuple(_public_keys(settings))
 
     def newest(self, *, newest_timestamp: int = 0) -> Manifest:
@@ -44,15 +48,20 @@ class Manifests:
         """
         return self._twice(lambda: self._prove(*self._begin(newest_timestamp)))
 
-    def newer_than(self, root: Digest, *, newest_timestamp: int) -> Manifest | None:
+    def newer_than(
+        self, root: Digest, *, newest_timestamp: int, past_caches: bool = False
+    ) -> Manifest | None:
         """The newest manifest; None if its root catalog is ``root``, which needs no further verification.
 
-        Raises what ``newest`` raises.
+        With ``past_caches``, no HTTP cache may answer. Raises what ``newest`` raises.
         """
 
         def find() -> Manifest | None:
-            chain, unproven = self._begin(newest_timestamp)
-            return None if unproven.root == root else self._prove(chain, unproven)
+            chain, unproven = self._begin(newest_timestamp, past_caches=past_caches)
+            if unproven.root != root:
+                return self._prove(chain, unproven, past_caches=past_caches)
+            self._watch_whitelist(chain, unproven)
+            return None
 
         return self._twice(find)
 
@@ -80,15 +89,28 @@ class Manifests:
             self._transfer.leave(host)
             return find()
 
-    def _begin(self, newest_timestamp: int) -> tuple[TrustChain, Manifest]:
+    def _begin(self, newest_timestamp: int, *, past_caches: bool = False) -> tuple[TrustChain, Manifest]:
         chain = TrustChain(self._settings.fqrn, self.public_keys, blacklist=self.blacklist())
-        return chain, chain.manifest(self._get(".cvmfspublished"), newest_timestamp=newest_timestamp)
+        data = self._get(".cvmfspublished", past_caches=past_caches)
+        return chain, chain.manifest(data, newest_timestamp=newest_timestamp)
 
-    def _prove(self, chain: TrustChain, unproven: Manifest) -> Manifest:
+    def _prove(self, chain: TrustChain, unproven: Manifest, *, past_caches: bool = False) -> Manifest:
         alternative = self.alternative(unproven)
         chain.certificate(self._certificate(chain.certificate_name, alternative=alternative))
-        chain.whitelist(self._get(".cvmfswhitelist"), self._now())
+        data = self._get(".cvmfswhitelist", past_caches=past_caches)
+        try:
+            chain.whitelist(data, self._now())
+        finally:
+            if chain.signed_whitelist is not None:
+                self.whitelist.see(chain.signed_whitelist)
         return chain.verified
+
+    def _watch_whitelist(self, chain: TrustChain, unproven: Manifest) -> None:
+        """Whether the whitelist has been signed again; what is mounted stays, even if it has not."""
+        if self.whitelist.is_due:
+            with suppress(CvmfsGraphdriverError):
+                self._prove(chain, unproven)
+        self.whitelist.tell()
 
     def alternative(self, manifest: Manifest) -> bool:
         """Whether certificate, root catalog and history are at the bootstrap paths (section 1.3)."""
@@ -103,9 +125,9 @@ class Manifests:
                 self._certificates = {name.digest: known}
         return known
 
-    def _get(self, path: str) -> bytes:
+    def _get(self, path: str, *, past_caches: bool) -> bytes:
         try:
-            return self._transfer.get(path, _LIMIT)
+            return self._transfer.get(path, _LIMIT, past_caches=past_caches)
         except NotFoundError as error:
             raise NotFoundError(
                 f"no server has the repository {self._settings.fqrn}: {error}; check the repository name and "

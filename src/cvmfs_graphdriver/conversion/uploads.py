@@ -123,6 +123,8 @@ class LayerUploads:
                     transaction.mount(tree)
                 manifest = transaction.publish()
                 _log.info("published %d layers in revision %d", len(missing), manifest.revision)
+                if problem := self._repository.whitelist_problem():
+                    _log.warning("%s", problem)
         return len(missing)
 
     def _stage(self, upload: BucketObject, staging: Staging) -> StagedTree:

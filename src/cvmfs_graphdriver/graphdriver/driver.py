@@ -18,6 +18,7 @@ from shutil import copyfileobj
 from typing import Any
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.graphdriver.boot_wait import BOOT_WAIT, BootWait
 from cvmfs_graphdriver.graphdriver.errors import NotInitialisedError, RequestError
 from cvmfs_graphdriver.graphdriver.host import Backing, check_host
 from cvmfs_graphdriver.graphdriver.init_layers import is_init_layer, orphaned_init_layers
@@ -63,8 +64,9 @@ class GraphDriver:
     """The driver below ``base``, the plugin's propagated mount.
 
     ``make_plane`` takes the driver's home and the owners of containers' files on this disk. ``uploader``
-    publishes containers' layers. An unused repository is unmounted after ``idle`` seconds. ``problems`` are
-    shown by ``docker info``.
+    publishes containers' layers. An unused repository is unmounted after ``idle`` seconds. Soon after the
+    start, Get waits for repositories, ``boot_wait`` seconds in all. ``problems`` are shown by ``docker
+    info``.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class GraphDriver:
         uploader: LayerUploader,
         *,
         idle: float = IDLE,
+        boot_wait: float = BOOT_WAIT,
         problems: Sequence[str] = (),
     ) -> None:
         self._idle = idle
+        self._boot = BootWait(boot_wait)
         self._problems = tuple(problems)
         self._base = base
         self._uploader = uploader
@@ -227,7 +231,9 @@ class GraphDriver:
         now, identity = self._now(), _text(arguments, "ID")
         try:
             with self._at_risk(identity):
-                path = now.mounts.get(identity, arguments.get("MountLabel") or "")
+                path = self._boot.until_reachable(
+                    lambda: now.mounts.get(identity, arguments.get("MountLabel") or "")
+                )
         except CvmfsGraphdriverError:
             if identity in self._new and is_init_layer(identity):
                 now.store.remove(identity)  # Docker abandons the container, and forgets this layer

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.graphdriver.boot_wait import BOOT_WAIT
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
@@ -40,11 +41,13 @@ def run_plugin(
     uploader: LayerUploader,
     *,
     idle: float = IDLE,
+    boot_wait: float = BOOT_WAIT,
     problems: Sequence[str] = (),
 ) -> None:
     """Serve ``socket`` until SIGTERM or SIGINT, with layers below ``base``.
 
-    Unused repositories are unmounted after ``idle`` seconds. ``problems`` of the settings are logged, and
+    Unused repositories are unmounted after ``idle`` seconds. Soon after the start, repositories that cannot
+    be reached are waited for, ``boot_wait`` seconds in all. ``problems`` of the settings are logged, and
     shown by ``docker info``.
     """
     for problem in problems:
@@ -53,7 +56,7 @@ def run_plugin(
     alone = os.getpid() == 1
     if alone:
         _become_init()
-    driver = GraphDriver(base, make_plane, uploader, idle=idle, problems=problems)
+    driver = GraphDriver(base, make_plane, uploader, idle=idle, boot_wait=boot_wait, problems=problems)
     failure = _guard(driver.recover)
     if failure:
         _log.error("cannot recover the layers: %s", failure["Err"])

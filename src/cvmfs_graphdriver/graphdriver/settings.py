@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from cvmfs_graphdriver.graphdriver.boot_wait import BOOT_WAIT
 from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.choice import Choice
 
@@ -25,6 +26,7 @@ class PluginSettings:
     level: str
     plane: Choice
     idle: float
+    boot_wait: float
     quota: int | None
     problems: tuple[str, ...]
 
@@ -35,8 +37,15 @@ class PluginSettings:
         level = values.one_of("LOG_LEVEL", _LEVELS, "info")
         plane = Choice(values.one_of("DATA_PLANE", tuple(Choice), Choice.AUTO))
         idle = values.number("IDLE_SECONDS")
-        quota = values.number("CACHE_QUOTA_MB")
-        return cls(level, plane, IDLE if idle is None else float(idle), quota, tuple(values.problems))
+        boot_wait = values.number("BOOT_WAIT_SECONDS")
+        return cls(
+            level,
+            plane,
+            idle=IDLE if idle is None else float(idle),
+            boot_wait=BOOT_WAIT if boot_wait is None else float(boot_wait),
+            quota=values.number("CACHE_QUOTA_MB"),
+            problems=tuple(values.problems),
+        )
 
 
 class _Values:

@@ -140,7 +140,12 @@ class LayerStore:
     def get(self, identity: str) -> StoredLayer:
         """Raises NoSuchLayerError."""
         if not self.exists(identity):
-            raise NoSuchLayerError(f"no layer {identity[:80]!r} in {self.home}")
+            raise NoSuchLayerError(
+                f"the layer {identity[:80]!r} is not on this disk. If the plugin was removed and installed "
+                "again, Docker still lists the layers that went with it: stop Docker, remove the list "
+                f"(rm -r /var/lib/docker/image/{self.home.name}), start Docker, and pull the images again. "
+                "Otherwise remove the image (docker rmi --force) and pull it again"
+            )
         return StoredLayer(identity, self.home / identity)
 
     def ancestry(self, identity: str) -> list[StoredLayer]:

@@ -5,6 +5,7 @@ Only this room raises them, with codes from 56 on; failures of system calls are 
 
 from typing import ClassVar
 
+from cvmfs_graphdriver.client.errors import UnreachableError
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
 __all__ = ["LayerNotFoundError", "MountPointError", "PlaneError", "ServerError"]
@@ -33,6 +34,11 @@ class ServerError(PlaneError):
     def __init__(self, message: str, reason_code: int = 0) -> None:
         super().__init__(message)
         self.reason_code = reason_code or self.exit_code
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether the reason is that no server or proxy could be reached, which may be different soon."""
+        return self.reason_code == UnreachableError.exit_code
 
 
 class LayerNotFoundError(PlaneError):

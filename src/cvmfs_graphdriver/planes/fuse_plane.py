@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,12 @@ from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
-from cvmfs_graphdriver.planes.errors import LayerNotFoundError, MountPointError, PlaneError
+from cvmfs_graphdriver.planes.errors import (
+    LayerNotFoundError,
+    MountPointError,
+    PlaneError,
+    ServerError,
+)
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
 from cvmfs_graphdriver.planes.service.request import MountRequest
@@ -40,6 +46,8 @@ _PATIENCE = 2.0
 """Seconds that a repository's server may take to report its status."""
 _PATIENCE_OF_CALLERS = 10.0
 """Seconds that a repository's server may take to answer the kernel before it is replaced."""
+_PAUSE = 3.0
+"""Seconds between two searches for a new revision, since images may name layers that never exist."""
 _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -68,6 +76,10 @@ class FusePlane:
         self._overrides = dict(overrides)
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._searches: dict[str, float] = {}
+        """When each repository was last asked for a new revision."""
+        self._failures: dict[str, tuple[float, ServerError]] = {}
+        """When each repository could not be mounted last, and why."""
 
     @contextmanager
     def lower(self, layers: Sequence[LayerPath], *, bottom: bool = True) -> Iterator[Lower]:
@@ -123,10 +135,9 @@ class FusePlane:
         """A descriptor of the layer's directory, in the mounted revision or a newer one."""
         shown = f"cvmfs://{layer.fqrn}{os.fsdecode(layer.path)}"
         try:
-            for renew in (self._look_for_newer, self.release):
-                with suppress(FileNotFoundError):
-                    return _open_below(self.mount_point(layer.fqrn), layer.path)
-                renew(layer.fqrn)
+            with suppress(FileNotFoundError):
+                return _open_below(self.mount_point(layer.fqrn), layer.path)
+            self._look_for_newer(layer.fqrn, time.monotonic())
             return _open_below(self.mount_point(layer.fqrn), layer.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise LayerNotFoundError(
@@ -138,33 +149,55 @@ class FusePlane:
         except OSError as error:
             raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
 
-    def _look_for_newer(self, fqrn: str) -> None:
-        """Ask the repository's server, if it answers, to look for a new revision now."""
-        with suppress(TalkError):
-            ask(self.settings(fqrn).talk_socket, "remount sync")
+    def _look_for_newer(self, fqrn: str, since: float) -> None:
+        """Ask the repository's server, if it answers, to look for a new revision, unless it has ``since``.
+
+        An HTTP cache may not know for many minutes that there is one, so it is not believed.
+        """
+        with self._lock_of(f"{fqrn}/search"):
+            last = self._searches.get(fqrn, -_PAUSE)
+            if last >= since:
+                return
+            time.sleep(max(0.0, last + _PAUSE - time.monotonic()))
+            self._searches[fqrn] = time.monotonic()
+            with suppress(TalkError):
+                ask(self.settings(fqrn).talk_socket, "remount past caches")
 
     def mount_point(self, fqrn: str) -> Path:
-        """The mount point of a repository, which is mounted now unless it is mounted and answers."""
+        """The mount point of a repository, which is mounted now unless it is mounted and answers.
+
+        If mounting fails, those who have waited for it do not try once more, one after the other.
+        """
         if not _FQRN.fullmatch(fqrn):
             raise MountPointError(f"{fqrn!r} is not a valid name of a repository")
+        asked = time.monotonic()
         with self._lock_of(fqrn):
+            failed, error = self._failures.get(fqrn, (0.0, None))
+            if error is not None and failed > asked:
+                raise ServerError(str(error), error.reason_code)
             target = self._place(fqrn)
             if mount_at(target) is not None:
                 if _answers(target):
                     return target
                 umount(target, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
-            spawn(
-                MountRequest(
-                    fqrn,
-                    target,
-                    self._etc,
-                    overrides=self._overrides,
-                    whiteouts=True,
-                    triggers=self._triggers,
-                    suid=True,
-                )
-            )
+            self._mount(fqrn, target)
         return target
+
+    def _mount(self, fqrn: str, target: Path) -> None:
+        request = MountRequest(
+            fqrn,
+            target,
+            self._etc,
+            overrides=self._overrides,
+            whiteouts=True,
+            triggers=self._triggers,
+            suid=True,
+        )
+        try:
+            spawn(request)
+        except ServerError as error:
+            self._failures[fqrn] = time.monotonic(), error
+            raise
 
     def _place(self, name: str) -> Path:
         """A directory below ours, created if necessary. What is mounted there may be dead."""
@@ -177,9 +210,9 @@ class FusePlane:
             raise MountPointError(f"cannot create the directory {place}: {error.strerror}") from error
         return place
 
-    def _lock_of(self, fqrn: str) -> threading.Lock:
+    def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
-            return self._locks.setdefault(fqrn, threading.Lock())
+            return self._locks.setdefault(name, threading.Lock())
 
 
 def _open_below(root: Path, path: bytes) -> int:

@@ -43,6 +43,8 @@ def degraded_row(
     for status in statuses:
         if status.offline:
             found.append(f"{status.fqrn}: served from the cache alone: {status.offline}")
+        if status.whitelist_problem:
+            found.append(status.whitelist_problem)
         if status.cache_full:
             found.append(f"{status.fqrn}: the disk of the cache {status.cache_directory} is full")
         if status.burned_proxies:

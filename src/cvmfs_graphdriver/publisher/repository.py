@@ -19,7 +19,7 @@ from cvmfs_graphdriver.publisher.keyring import Keyring
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage.interface import Storage
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
-from cvmfs_graphdriver.repository.errors import TrustError
+from cvmfs_graphdriver.repository.errors import FormatError, TrustError
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter, encode_letter
 from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
@@ -133,6 +133,24 @@ class Repository:
         """Sign a manifest and store it as the newest: at this moment a revision becomes visible."""
         data = encode_letter(manifest.export(), self.options.algorithm, self.keys.key.sign_manifest)
         self.storage.put(MANIFEST, data)
+
+    def whitelist(self) -> Whitelist:
+        """The whitelist; its signature is for clients to verify.
+
+        Raises PublisherError: there is none; FormatError.
+        """
+        data = self.storage.get(WHITELIST, limit=_SMALL)
+        if data is None:
+            raise PublisherError(f"{self.fqrn} has no whitelist: sign one (cvmfs-graphdriver repo resign)")
+        return Whitelist.parse(Letter.parse(data).body)
+
+    def whitelist_problem(self) -> str:
+        """What to tell its owner if clients refuse the whitelist, or will soon; else empty."""
+        try:
+            problem = self.whitelist().problem(datetime.fromtimestamp(self.clock(), UTC))
+        except (PublisherError, FormatError) as error:
+            return str(error)
+        return f"{problem} (cvmfs-graphdriver repo resign {self.fqrn})" if problem else ""
 
     def resign(self) -> Whitelist:
         """Sign the whitelist for another ``whitelist_days``. Raises PublisherError: no master key."""

@@ -2,7 +2,8 @@
 
 Owns: what the commands of a fragment do (POSIX.1-2017, Shell Command Language: 2.6 word expansions, 2.14
 special built-ins; ``test``). Fragments beyond the syntax in ``syntax``, or beyond the commands here, are
-passed to a real bash in an empty environment, if it is installed. Must not know: what variables mean.
+passed to a real bash in an empty environment, if it is installed. Bash never reads a file that came over the
+network. Must not know: what variables mean.
 
 Nothing here runs a program or writes a file; ``test`` and ``source`` examine files.
 """
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cvmfs_graphdriver.shell.bash import find_bash, run_bash
+from cvmfs_graphdriver.shell.bash import find_bash, is_below, run_bash
 from cvmfs_graphdriver.shell.conditions import evaluate_test
 from cvmfs_graphdriver.shell.environment import Environment, Setting
 from cvmfs_graphdriver.shell.errors import ShellError
@@ -38,21 +39,18 @@ _SIZE_LIMIT = 1024 * 1024
 _DEPTH_LIMIT = 10
 
 
-def evaluate(path: Path, environment: Environment, *, trusted: bool = True) -> Environment:
+def evaluate(path: Path, environment: Environment, foreign: Sequence[Path] = ()) -> Environment:
     """The environment after the fragment in ``path``; the given one is not modified.
 
-    Bash evaluates only a ``trusted`` fragment. Raises ShellError: the file cannot be read, is not shell, or
-    needs bash, which is not installed or must not be used.
+    What is below the directories ``foreign`` came over the network: bash does not see it, whoever sources it.
+    Raises ShellError: the file cannot be read, is not shell, or needs bash, which is not installed or must
+    not be used.
     """
     try:
-        return _Evaluation(path, environment.copy(), set(), _Budget()).run()
+        return _Evaluation(path, environment.copy(), set(), _Shared(foreign)).run()
     except UnsupportedError as error:
-        if not trusted:
-            raise ShellError(
-                f"{path}:{error.line}: {error.what} is not supported in a file that comes over the network"
-            ) from error
         if bash := find_bash():
-            return run_bash(bash, path, environment)
+            return run_bash(bash, path, environment, foreign)
         raise ShellError(
             f"{path}:{error.line}: {error.what} is not supported without bash; install bash or simplify it"
         ) from error
@@ -77,10 +75,14 @@ class _Segment(NamedTuple):
     splits: bool
 
 
-class _Budget:
-    """The remaining limits for all files together: a few lines can multiply values or commands endlessly."""
+class _Shared:
+    """What holds for all files together: which are ``foreign``, and the remaining limits.
 
-    def __init__(self) -> None:
+    There are limits because a few lines can multiply values or commands endlessly.
+    """
+
+    def __init__(self, foreign: Sequence[Path]) -> None:
+        self.foreign = foreign
         self.commands = 20_000
         self.characters = 16 * 1024 * 1024
 
@@ -89,12 +91,12 @@ class _Evaluation:
     """One file being evaluated; ``source`` starts another one with the same environment."""
 
     def __init__(
-        self, path: Path, environment: Environment, readonly: set[str], budget: _Budget, depth: int = 0
+        self, path: Path, environment: Environment, readonly: set[str], shared: _Shared, depth: int = 0
     ) -> None:
         self.path = path
         self.environment = environment
         self.readonly = readonly
-        self.budget = budget
+        self.shared = shared
         self.depth = depth
         self.line = 0
 
@@ -102,8 +104,13 @@ class _Evaluation:
         text = _read(self.path)
         try:
             self._script(parse(text))
-        except UnsupportedError:
-            raise
+        except UnsupportedError as error:
+            if not is_below(self.path, self.shared.foreign):
+                raise
+            raise ShellError(
+                f"{self.path}:{error.line}: {error.what} is not supported in a file that comes over the "
+                "network"
+            ) from error
         except SyntaxFaultError as error:
             raise ShellError(f"{self.path}:{error.line}: {error.what}") from error
         return self.environment
@@ -136,8 +143,8 @@ class _Evaluation:
 
     def _simple(self, command: Simple) -> int:
         self.line = command.line
-        self.budget.commands -= 1
-        if self.budget.commands < 0:
+        self.shared.commands -= 1
+        if self.shared.commands < 0:
             raise self._endless()
         if not command.words:
             for assignment in command.assignments:
@@ -161,8 +168,8 @@ class _Evaluation:
         value = self._text(assignment.value)
         if assignment.append and assignment.name in self.environment.settings:
             before = self.environment.settings[assignment.name].value
-            self.budget.characters -= len(before)
-            if self.budget.characters < 0:
+            self.shared.characters -= len(before)
+            if self.shared.characters < 0:
                 raise self._endless()
             value = before + value
         self._set(assignment.name, value, assignment.line)
@@ -212,7 +219,7 @@ class _Evaluation:
             return 1
         if self.depth == _DEPTH_LIMIT:
             raise ShellError(f"{self.path}:{self.line}: files source each other too deeply")
-        _Evaluation(path, self.environment, self.readonly, self.budget, self.depth + 1).run()
+        _Evaluation(path, self.environment, self.readonly, self.shared, self.depth + 1).run()
         return 0
 
     def _path(self, name: str) -> Path:
@@ -285,8 +292,8 @@ class _Evaluation:
                 yield from self._segments(expansion.word, splits=splits)
         elif given or not operator:
             value = known.value if known else ""
-            self.budget.characters -= len(value)
-            if self.budget.characters < 0:
+            self.shared.characters -= len(value)
+            if self.shared.characters < 0:
                 raise self._endless()
             yield _Segment(value, expansion.quoted, splits)
         elif operator == "-":

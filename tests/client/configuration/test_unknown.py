@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.client.configuration.parameters import KNOWN_WITHOUT_MEANING, PARAMETERS
-from cvmfs_graphdriver.client.configuration.unknown import unknown_parameters, warn_of_unknown
+from cvmfs_graphdriver.client.configuration.search import load_configuration
+from cvmfs_graphdriver.client.configuration.unknown import unknown_parameters, warn_of_ineffective
 from cvmfs_graphdriver.shell.environment import Setting
 from tests.support.project import PROJECT
 
@@ -31,11 +32,18 @@ def test_every_parameter_with_a_meaning_is_read_somewhere() -> None:
     assert not KNOWN_WITHOUT_MEANING & PARAMETERS.keys()
 
 
-def test_each_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    settings = {"CVMFS_ONLY_ONCE": Setting("x", "file", 3)}
+def test_each_is_told_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    (tmp_path / "default.conf").write_text(
+        f"CVMFS_CONFIG_REPOSITORY=config.org\nCVMFS_MOUNT_DIR={tmp_path}/cvmfs\nCVMFS_ONLY_ONCE=x\n"
+    )
+    shared = tmp_path / "cvmfs/config.org/etc/cvmfs/default.conf"
+    shared.parent.mkdir(parents=True)
+    shared.write_text("CVMFS_DEBUGLOG=/tmp/evil\n")
+    configuration = load_configuration("a.org", tmp_path, {})
     with caplog.at_level(logging.WARNING):
-        warn_of_unknown(settings)
-        warn_of_unknown(settings)
+        warn_of_ineffective(configuration)
+        warn_of_ineffective(configuration)
     assert [record.getMessage() for record in caplog.records] == [
-        "CVMFS_ONLY_ONCE has no effect here (file:3)"
+        f"CVMFS_DEBUGLOG ({shared}:1) is ignored: it decides where this node writes as root",
+        f"CVMFS_ONLY_ONCE has no effect here ({tmp_path}/default.conf:3)",
     ]

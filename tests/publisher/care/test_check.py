@@ -220,6 +220,14 @@ def test_an_expired_whitelist_is_found(site: Site) -> None:
     assert any("expired" in finding for finding in site.findings())
 
 
+def test_a_whitelist_that_ends_soon_is_a_warning(site: Site) -> None:
+    site.clock += 25 * 86400
+    check = site.check()
+    assert list(check.run()) == []
+    (warning,) = check.warnings
+    assert f"the whitelist of {FQRN} expires on 20" in warning
+
+
 def test_another_master_key_s_whitelist_is_found(site: Site) -> None:
     check = RepositoryCheck(
         LocalStorage(site.storage),

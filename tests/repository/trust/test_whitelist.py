@@ -36,6 +36,15 @@ def test_hours_count_in_any_time_zone() -> None:
     assert not LIST.expired(end.astimezone(timezone(timedelta(hours=-11))))
 
 
+def test_people_are_told_a_week_before() -> None:
+    week = LIST.expires - timedelta(days=7)
+    assert LIST.problem(week) == ""
+    assert LIST.problem(week + timedelta(seconds=1)) == (
+        "the whitelist of x.example.org expires on 2026-12-23 18:31 UTC: its owner must sign it again"
+    )
+    assert "x.example.org expired on 2026-12-23 18:31 UTC" in LIST.problem(LIST.expires + timedelta(hours=1))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

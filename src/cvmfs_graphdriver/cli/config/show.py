@@ -22,9 +22,13 @@ __all__ = ["command"]
 def command(repository: str, etc: Path, *, everything: bool, as_json: bool) -> None:
     """Print the configuration of REPOSITORY, with the file and line that set each value.
 
+    What a configuration repository sets and must not set is said on standard error.
+
     Example: cvmfs-graphdriver config show unpacked.cern.ch
     """
     configuration = load_configuration(repository, etc, {}, kept_config_repository(etc, {}))
+    for ignored in configuration.ignored:
+        click.echo(f"warning: {ignored}", err=True)
     names = sorted({*configuration, *(PARAMETERS if everything or as_json else ())})
     rows = []
     for name in names:

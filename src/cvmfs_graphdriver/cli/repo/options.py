@@ -32,13 +32,21 @@ def repository_options(command: _Command) -> _Command:
     return fqrn_argument(storage_option(repository_keys(command)))
 
 
-def open_repository(fqrn: str, storage: Path | None, keys: Path, settings: Path | None = None) -> Repository:
-    """The repository that the options name. Raises PublisherError, TrustError."""
-    if settings is None:
-        return Repository.open(fqrn, storage_at(storage, fqrn), keys)
-    repository = Repository.open(fqrn, storage_at(storage, fqrn), keys, load_server_settings(settings))
-    repository.stock = StockServer.load(settings, fqrn)
-    click.get_current_context().call_on_close(lambda: _tell_of_mount(repository))
+def open_repository(
+    fqrn: str, storage: Path | None, keys: Path, settings: Path | None = None, *, warn: bool = True
+) -> Repository:
+    """The repository that the options name; ``warn`` if clients refuse its whitelist, or will soon.
+
+    Raises PublisherError, TrustError.
+    """
+    options = load_server_settings(settings) if settings else None
+    repository = Repository.open(fqrn, storage_at(storage, fqrn), keys, options)
+    if settings is not None:
+        repository.stock = StockServer.load(settings, fqrn)
+        click.get_current_context().call_on_close(lambda: _tell_of_mount(repository))
+    if warn and (problem := repository.whitelist_problem()):
+        program = click.get_current_context().find_root().info_name
+        click.echo(f"{program}: warning: {problem}", err=True)
     return repository
 
 

@@ -22,5 +22,5 @@ def command(fqrn: str, storage: Path | None, keys: Path, settings: Path | None, 
     metainfo in a form that stratum 1 servers cannot copy, both are stored anew, and the manifest is signed
     as well.
     """
-    whitelist = renew(open_repository(fqrn, storage, keys, settings), wait=wait)
+    whitelist = renew(open_repository(fqrn, storage, keys, settings, warn=False), wait=wait)
     click.echo(f"{whitelist.expires:%Y-%m-%dT%H:%M:%SZ}")

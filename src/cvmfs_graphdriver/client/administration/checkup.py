@@ -33,7 +33,6 @@ from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
 __all__ = ["Finding", "Level", "check_repository"]
 
 _LIMIT = 1024 * 1024
-_SOON = timedelta(days=7)
 _SKEW = timedelta(hours=1)
 _MEGABYTE = 1024 * 1024
 
@@ -179,18 +178,9 @@ def _check_dates(server: str, published: datetime, whitelist: Whitelist, now: da
             f"the content of {server} was published in the future: the clock of this machine is wrong",
             "set the clock (NTP)",
         )
-    if whitelist.expired(now):
-        yield Finding(
-            Level.ERROR,
-            f"the whitelist at {server} expired on {whitelist.expires:%Y-%m-%d}",
-            "notify the owner of the repository",
-        )
-    elif whitelist.expires < now + _SOON:
-        yield Finding(
-            Level.WARNING,
-            f"the whitelist at {server} expires on {whitelist.expires:%Y-%m-%d}",
-            "notify the owner of the repository",
-        )
+    if problem := whitelist.problem(now):
+        level = Level.ERROR if whitelist.expired(now) else Level.WARNING
+        yield Finding(level, f"{server}: {problem}", "notify the owner of the repository")
 
 
 def _check_trust(settings: RepositorySettings) -> Iterator[Finding]:

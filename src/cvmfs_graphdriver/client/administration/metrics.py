@@ -36,6 +36,10 @@ _GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
         "Seconds since that revision was published",
         lambda status: max(0.0, time.time() - status.published) if status.published else math.nan,
     ),
+    "whitelist_expires_timestamp_seconds": (
+        "When the repository's whitelist expires",
+        lambda status: status.whitelist_expires or math.nan,
+    ),
     "cache_hit_ratio": ("Share of requested objects that were in the cache", _ratio),
     "uptime_seconds": ("Seconds since the client started", lambda status: status.uptime),
     "offline": ("Whether the last check for a new revision failed", lambda status: bool(status.offline)),

@@ -41,6 +41,10 @@ class Status:
     published: int
     offline: str
     """Why the last check for a new revision failed; empty if it succeeded."""
+    whitelist_expires: int
+    """When the whitelist expires, as a Unix time; 0 if it has not been seen yet."""
+    whitelist_problem: str
+    """What to tell people if it has expired or will soon; else empty."""
     next_refresh: float
     """Seconds until the next check for a new revision; -1 if there is none."""
     host: str
@@ -93,6 +97,7 @@ def status_of(client: Client, mountpoint: str) -> Status:
     failover = client.transfer.failover
     groups = failover.groups
     quota = client.cache.eviction
+    whitelist = client.manifests.whitelist
     used, pinned = quota.usage() if quota else (0, 0)
     return Status(
         fqrn=client.settings.fqrn,
@@ -104,6 +109,8 @@ def status_of(client: Client, mountpoint: str) -> Status:
         root_hash=str(revision.root) if revision else "",
         published=manifest.timestamp if manifest else 0,
         offline=str(client.offline_because or ""),
+        whitelist_expires=int(whitelist.expires.timestamp()) if whitelist.expires else 0,
+        whitelist_problem=whitelist.problem,
         next_refresh=round(max(0.0, client.next_refresh - time.monotonic()), 3) if client.follows else -1,
         host=shown_url(failover.hosts[failover.current_host]),
         hosts=tuple(map(shown_url, failover.hosts)),

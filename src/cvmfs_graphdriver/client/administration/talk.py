@@ -38,15 +38,16 @@ Handler = Callable[[str], str | None]
 class Talk:
     """Answers commands to one client that is mounted at ``mountpoint``.
 
-    ``refresh`` checks for a new revision and makes it visible, which the client alone cannot do.
+    ``refresh`` checks for a new revision, if its argument is true past HTTP caches, and makes it visible,
+    which the client alone cannot do.
     """
 
     def __init__(
-        self, client: Client, mountpoint: Path, refresh: Callable[[], Revision | None] | None = None
+        self, client: Client, mountpoint: Path, refresh: Callable[[bool], Revision | None] | None = None
     ) -> None:
         self._client = client
         self._mountpoint = mountpoint
-        self._refresh = refresh or client.refresh
+        self._refresh = refresh or (lambda past_caches: client.refresh(past_caches=past_caches))
         # The longest matching prefix decides; the rest of the line is the argument.
         self._commands: Mapping[str, Handler] = {
             "cache size": self._cache_size,
@@ -62,8 +63,9 @@ class Talk:
             "pin": self._pin,
             "mountpoint": lambda _: f"{self._mountpoint}\n",
             "device id": self._device,
-            "remount": self._remount,
-            "remount sync": self._remount,
+            "remount": lambda _: self._remount(past_caches=False),
+            "remount sync": lambda _: self._remount(past_caches=False),
+            "remount past caches": lambda _: self._remount(past_caches=True),
             "detach nested catalogs": lambda _: client.catalogs.detach(),
             "revision": lambda _: f"{self._revision().number}\n",
             "max ttl info": self._max_ttl_info,
@@ -155,8 +157,8 @@ class Talk:
             raise _UsageError("nothing is mounted")
         return revision
 
-    def _remount(self, _: str) -> str:
-        return "Catalog up to date\n" if self._refresh() is None else "New revision applied\n"
+    def _remount(self, *, past_caches: bool) -> str:
+        return "Catalog up to date\n" if self._refresh(past_caches) is None else "New revision applied\n"
 
     def _open_catalogs(self, _: str) -> str:
         mounts = sorted(self._client.catalogs.open_mounts(), key=lambda mount: mount.mountpoint)

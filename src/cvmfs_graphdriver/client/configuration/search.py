@@ -109,6 +109,7 @@ class _Search:
         self._files: list[Path] = []
         self._ignored: list[Ignored] = []
         self._moved = ("", "")
+        self._foreign: dict[Path, None] = {}
 
     def run(self, overrides: Mapping[str, str]) -> Configuration:
         self._read(self._etc / "default.conf")
@@ -130,11 +131,13 @@ class _Search:
         exported = {name: settings[name].value for name in self._environment.exported & settings.keys()}
         return Configuration(self._fqrn, settings, exported, tuple(self._files), shared, tuple(self._ignored))
 
-    def _read(self, path: Path, *, trusted: bool = True) -> None:
+    def _read(self, path: Path) -> None:
         if not path.is_file():
             return
+        if (mounts := self._value("CVMFS_MOUNT_DIR")).startswith("/"):
+            self._foreign[Path(mounts)] = None  # earlier ones stay: the configuration repository may set it
         try:
-            self._environment = evaluate(path, self._environment, trusted=trusted)
+            self._environment = evaluate(path, self._environment, tuple(self._foreign))
         except ShellError as error:
             raise ConfigurationError(str(error)) from error
         self._files.append(path)
@@ -144,7 +147,7 @@ class _Search:
         if shared is None:
             return
         before = self._environment
-        self._read(shared / f"{name}.conf", trusted=False)
+        self._read(shared / f"{name}.conf")
         places = (shared.parent.parent, Path(self._moved[0]))
         self._ignored += restrict(before, self._environment, places)
 
@@ -166,6 +169,7 @@ class _Search:
         directory = self._config_repository(name, mounted)
         if directory is not None:
             self._moved = (f"{mounted}/", f"{directory}/")
+            self._foreign[directory] = None
             return directory / "etc" / "cvmfs"
         if self._value("CVMFS_CONFIG_REPO_REQUIRED").upper() in _YES:
             raise ConfigurationError(

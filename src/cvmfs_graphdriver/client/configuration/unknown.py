@@ -1,6 +1,8 @@
-"""Parameters that have no effect: misspelt ones, and those that only the reference client supports.
+"""Parameters that have no effect.
 
-Owns: finding them, and warning of each only once. Must not know: what other parameters mean.
+There are misspelt ones, those that only the reference client supports, and those that a configuration
+repository must not set. Owns: finding the first two kinds, and warning of each parameter only once. Must not
+know: what other parameters mean.
 """
 
 import logging
@@ -8,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.configuration.parameters import KNOWN_WITHOUT_MEANING, PARAMETERS
+from cvmfs_graphdriver.client.configuration.search import Configuration
 from cvmfs_graphdriver.shell.environment import Setting
 
-__all__ = ["Unknown", "unknown_parameters", "warn_of_unknown"]
+__all__ = ["Unknown", "unknown_parameters", "warn_of_ineffective"]
 
 _INSTANCES = "CVMFS_CACHE_"
 """The prefix of parameters of cache instances, which administrators name freely."""
@@ -42,10 +45,13 @@ def unknown_parameters(settings: Mapping[str, Setting]) -> Iterator[Unknown]:
             yield Unknown(name, setting, elsewhere, near[0] if near else "")
 
 
-def warn_of_unknown(settings: Mapping[str, Setting]) -> None:
-    """Log each of them once in the lifetime of this process."""
-    for unknown in unknown_parameters(settings):
-        if unknown.name not in _told:
-            _told.add(unknown.name)
-            hint = f"; did you mean {unknown.meant}?" if unknown.meant else ""
-            _log.warning("%s has no effect here (%s)%s", unknown.name, unknown.setting.origin, hint)
+def warn_of_ineffective(configuration: Configuration) -> None:
+    """Log each parameter of all three kinds once in the lifetime of this process."""
+    texts = [str(ignored) for ignored in configuration.ignored]
+    for unknown in unknown_parameters(configuration):
+        hint = f"; did you mean {unknown.meant}?" if unknown.meant else ""
+        texts.append(f"{unknown.name} has no effect here ({unknown.setting.origin}){hint}")
+    for text in texts:
+        if text not in _told:
+            _told.add(text)
+            _log.warning("%s", text)

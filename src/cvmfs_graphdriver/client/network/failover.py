@@ -19,7 +19,7 @@ and gets the next one, or None if there is nothing left to try. What a failure l
 
 =================  =============================================================================
 bad data           once more from the same place, past all HTTP caches; then as "host: HTTP"
-transfer failures  pause and repeat, ``max_retries`` times; then as below (never past HTTP caches)
+transfer failures  pause and repeat, ``max_retries`` times; then as below (not after bad data)
 host failures      next server, if this job has not tried all of them
 proxy failures     burn that proxy; if this job has tried as many as there are, the next server,
                    beginning with the first proxy group again
@@ -126,9 +126,12 @@ class Failover:
         self.set_hosts(hosts)
         self.set_proxies(proxies)
 
-    def job(self, key: int = 0) -> "Job":
-        """Begin a request; ``key``, the first 32 bits of a digest, selects the proxy when sharding."""
-        return Job(self, key)
+    def job(self, key: int = 0, *, past_caches: bool = False) -> "Job":
+        """Begin a request; ``key``, the first 32 bits of a digest, selects the proxy when sharding.
+
+        With ``past_caches``, no HTTP cache may answer it.
+        """
+        return Job(self, key, past_caches=past_caches)
 
     # For administrators
 
@@ -272,17 +275,18 @@ class Failover:
 
 
 class Job:
-    """One request, for one thread; ``key`` as in ``Failover.job``."""
+    """One request, for one thread; the parameters are those of ``Failover.job``."""
 
-    def __init__(self, failover: Failover, key: int) -> None:
+    def __init__(self, failover: Failover, key: int, *, past_caches: bool) -> None:
         self._failover = failover
         self._policy = failover.policy
         self._key = key
+        self._past_caches = past_caches
         self._hosts_used = 1
         self._proxies_used = 1
         self._retries = 0
         self._backoff = 0.0
-        self._no_cache = False
+        self._had_bad_data = False
 
     def first(self, now: float) -> Attempt:
         """What to try first."""
@@ -291,11 +295,11 @@ class Job:
     def failed(self, attempt: Attempt, failure: Failure, now: float) -> Attempt | None:
         """What to try after ``attempt`` failed, None if there is nothing left."""
         if failure is Failure.BAD_DATA:
-            if not self._no_cache:
-                self._no_cache = True
+            if not self._had_bad_data:
+                self._had_bad_data = True
                 return self._next(now)
             failure = Failure.HOST_HTTP
-        if failure in _TRANSFER and not self._no_cache and self._retries < self._policy.max_retries:
+        if failure in _TRANSFER and not self._had_bad_data and self._retries < self._policy.max_retries:
             self._retries += 1
             return self._next(now, self._pause())
         moved = self._leave_proxy(attempt, now) if failure in _PROXY else self._leave_host(attempt, now)
@@ -303,7 +307,7 @@ class Job:
 
     def _next(self, now: float, delay: float = 0.0) -> Attempt:
         host, proxy = self._failover.choose(self._key, now)
-        return Attempt(host, proxy, self._no_cache, delay)
+        return Attempt(host, proxy, self._past_caches or self._had_bad_data, delay)
 
     def _pause(self) -> float:
         first = self._failover.random.uniform(0, self._policy.backoff_init)

@@ -96,10 +96,13 @@ class Transfer:
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
-    def get(self, path: str, limit: int) -> bytes:
-        """Fetch at most ``limit`` bytes into memory. Raises as ``fetch`` does."""
+    def get(self, path: str, limit: int, *, past_caches: bool = False) -> bytes:
+        """Fetch at most ``limit`` bytes into memory, from no HTTP cache if it is to be ``past_caches``.
+
+        Raises as ``fetch`` does.
+        """
         sink = Memory(limit)
-        self.fetch(path, sink)
+        self.finish(PendingTransfer(path, None, self.failover.job(past_caches=past_caches)), sink)
         return sink.getvalue()
 
     def fetch(self, path: str, sink: Sink, *, key: int = 0, span: tuple[int, int] | None = None) -> None:

@@ -117,7 +117,7 @@ class _Service:
     def _talk(self, server: Server) -> Iterator[None]:
         """Answer administrators meanwhile; a mount without the talk socket is better than none."""
         settings = self._client.settings
-        talk = Talk(self._client, self._request.target, lambda: self._show_newest(server))
+        talk = Talk(self._client, self._request.target, lambda past: self._show_newest(server, past))
         with ExitStack() as stack:
             try:
                 stack.enter_context(serve_talk(settings.talk_socket, talk.answer, settings.talk_owner))
@@ -204,9 +204,9 @@ class _Service:
                 for inode in self._filesystem.to_be_asked_for():
                     server.invalidate_inode(inode)
 
-    def _show_newest(self, server: Server) -> Revision | None:
+    def _show_newest(self, server: Server, past_caches: bool = False) -> Revision | None:  # noqa: FBT001, FBT002
         """Look for a new revision and show it; None if there is none. Raises as ``Client.refresh``."""
-        revision = self._client.refresh()
+        revision = self._client.refresh(past_caches=past_caches)
         if revision is not None:
             if revision.membership is not None and self._everybody and not self._request.shows_layers:
                 raise no_longer_for_everybody(revision.fqrn)

@@ -124,6 +124,8 @@ class RepositoryCheck:
             chain.certificate(self._get(name.path))
             yield from self._check_form("certificate", name)
             chain.whitelist(self._get(WHITELIST), self._now)
+            if chain.signed_whitelist and (problem := chain.signed_whitelist.problem(self._now)):
+                self.warnings.append(problem)
         except CvmfsGraphdriverError as error:
             yield str(error)
 

@@ -9,19 +9,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmfs_graphdriver.publisher.errors import PublisherError
-from cvmfs_graphdriver.publisher.repository import WHITELIST, Repository
+from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.tags import list_tags
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
 from cvmfs_graphdriver.repository.catalog.counters import Tally
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.manifest import Manifest
-from cvmfs_graphdriver.repository.trust.letter import Letter
 from cvmfs_graphdriver.repository.trust.whitelist import Whitelist
 
 __all__ = ["Summary", "summarise"]
-
-_SMALL = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +34,6 @@ class Summary:
 def summarise(repository: Repository) -> Summary:
     """Summarise the newest revision. Raises PublisherError and whatever reading the repository raises."""
     manifest = repository.manifest()
-    stored = repository.storage.get(WHITELIST, limit=_SMALL)
-    if stored is None:
-        raise PublisherError(f"{repository.fqrn} has no whitelist: sign one (cvmfs-graphdriver repo resign)")
     with tempfile.TemporaryDirectory(prefix="summary-") as scratch:
         root = repository.unpack(ObjectName(manifest.root, Suffix.CATALOG), Path(scratch))
         with closing(Catalog.open(root, mountpoint=b"")) as catalog:
@@ -48,7 +41,7 @@ def summarise(repository: Repository) -> Summary:
     return Summary(
         location=repository.storage.location,
         manifest=manifest,
-        whitelist=Whitelist.parse(Letter.parse(stored).body),
+        whitelist=repository.whitelist(),
         tags=len(list_tags(repository)),
         contents=contents,
     )

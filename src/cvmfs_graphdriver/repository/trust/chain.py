@@ -46,6 +46,8 @@ class TrustChain:
         self._manifest: Manifest | None = None
         self._certificate: Certificate | None = None
         self._proven = False
+        self.signed_whitelist: Whitelist | None = None
+        """The whitelist as soon as its signature and name are right; it may have expired."""
 
     def manifest(self, data: bytes, *, newest_timestamp: int = 0) -> Manifest:
         """Step 1; ``newest_timestamp`` is the publish time of the newest manifest ever seen.
@@ -123,11 +125,9 @@ class TrustChain:
             raise TrustError(
                 f"the whitelist of {self._fqrn} belongs to another repository, {whitelist.fqrn!r}"
             )
+        self.signed_whitelist = whitelist
         if whitelist.expired(now):
-            raise TrustError(
-                f"the whitelist of {self._fqrn} expired on {whitelist.expires:%Y-%m-%d %H:%M} UTC: its "
-                "owner must sign it again (or this machine's clock is wrong)"
-            )
+            raise TrustError(f"{whitelist.problem(now)} (or this machine's clock is wrong)")
         listed = {*whitelist.fingerprints, *self._blacklist.fingerprints}
         marks = {certificate.fingerprint(other.digest.algorithm) for other in listed}
         if marks.isdisjoint(whitelist.fingerprints):

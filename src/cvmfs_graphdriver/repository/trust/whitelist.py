@@ -3,7 +3,7 @@
 Owns: the fields and their text form. Must not know: signatures, which ``chain`` verifies.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.errors import FormatError
@@ -12,6 +12,8 @@ from cvmfs_graphdriver.repository.trust.keys import Fingerprint
 __all__ = ["Whitelist"]
 
 _STAMP = "%Y%m%d%H%M%S"
+_SOON = timedelta(days=7)
+"""How long before its end people are told of it."""
 
 
 class Whitelist(NamedTuple):
@@ -48,6 +50,18 @@ class Whitelist(NamedTuple):
         """Whether it has expired; minutes do not count."""
         hour = {"minute": 0, "second": 0, "microsecond": 0}
         return self.expires.replace(**hour) < now.astimezone(UTC).replace(**hour)  # type: ignore[arg-type]
+
+    def ends_soon(self, now: datetime) -> bool:
+        """Whether it has expired, or will within 7 days."""
+        return self.expires < now + _SOON
+
+    def problem(self, now: datetime) -> str:
+        """What to tell people if it has expired or will soon; else empty."""
+        if not self.ends_soon(now):
+            return ""
+        verb = "expired" if self.expired(now) else "expires"
+        when = f"{verb} on {self.expires:%Y-%m-%d %H:%M} UTC"
+        return f"the whitelist of {self.fqrn} {when}: its owner must sign it again"
 
 
 def _time(text: str) -> datetime:

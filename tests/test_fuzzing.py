@@ -1,6 +1,7 @@
 """The harness of the fuzz tests: it finds each thing that it exists for, and names the input."""
 
 import ctypes
+import logging
 import subprocess
 import time
 
@@ -35,6 +36,13 @@ def _fail(number: int) -> None:
         raise ZeroDivisionError
 
 
+def _log(number: int) -> None:
+    try:
+        _fail(number)
+    except ZeroDivisionError:
+        logging.getLogger(__name__).exception("a defect")
+
+
 def test_what_became_of_the_inputs_is_counted() -> None:
     def use(number: int) -> str | None:
         if number % 5 == 0:
@@ -52,12 +60,13 @@ def test_what_became_of_the_inputs_is_counted() -> None:
         (_crash, "the process ended with -11"),
         (_grow, "it made the process grow"),
         (_fail, "ZeroDivisionError"),
+        (_log, "AssertionError"),
     ],
 )
 def test_limits(use, verdict, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(fuzzing, "SECONDS", 1.0)
     monkeypatch.setattr(fuzzing, "GROWTH", 20 << 20)
     began = time.monotonic()
-    with pytest.raises(AssertionError, match=rf"(?s)input 1: .*{verdict}.*: 3\n.*in {use.__name__}\n"):
+    with pytest.raises(AssertionError, match=rf"(?s)input 1: .*{verdict}.*: 3\n.*{use.__name__}\n"):
         fuzz(use, [2, 3, 4])
     assert time.monotonic() - began < 10

@@ -1,13 +1,14 @@
 """Runs code on many inputs, in a process of its own, within limits that are the same for all fuzz tests.
 
-An input may end in an error of ours. It may not end in another exception, kill the process, take more than
-``SECONDS``, or make the process grow by more than ``GROWTH`` bytes since the first input.
+An input may end in an error of ours. It may not end in another exception, log one, kill the process, take more
+than ``SECONDS``, or make the process grow by more than ``GROWTH`` bytes since the first input.
 
 The process is watched from outside, so that an endless loop in a library is found, and ended, like any other.
 """
 
 import faulthandler
 import itertools
+import logging
 import mmap
 import os
 import pickle
@@ -89,6 +90,8 @@ def _work(
 ) -> None:
     """What the new process does, until it ends."""
     faulthandler.enable(trace)
+    errors = _Errors(logging.ERROR)
+    logging.getLogger().handlers[:] = [errors]  # instead of pytest's, which keep everything
     counts: Counter[str] = Counter()
     base, longest, growth, verdict = _most_memory(), 0.0, 0, ""
     begun = began = time.monotonic()
@@ -99,6 +102,7 @@ def _work(
                 counts[use(each) or "used"] += 1
             except own:
                 counts[REFUSED] += 1
+            errors.raise_first()
             now = time.monotonic()
             longest, began = max(longest, now - began), now
             growth = _most_memory() - base
@@ -130,6 +134,23 @@ def _watch(pid: int, progress: mmap.mmap, receiver: int) -> tuple[bytes, str]:
             waiting.poll(_LAST_WORDS * 1000)
             return b"", verdict
     return os.read(receiver, select.PIPE_BUF), ""
+
+
+class _Errors(logging.Handler):
+    """What threads log as a defect."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._first: logging.LogRecord | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._first = self._first or record
+
+    def raise_first(self) -> None:
+        """Raises AssertionError: an error has been logged."""
+        if self._first is not None:
+            error = self._first.exc_info[1] if self._first.exc_info else None
+            raise AssertionError(f"logged: {self._first.getMessage()}") from error
 
 
 def _kill_group(pid: int) -> None:

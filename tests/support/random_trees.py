@@ -109,7 +109,7 @@ def _xattrs(chance: random.Random, kind: int) -> dict[bytes, bytes] | None:
     prefixes = (*_PREFIXES, b"user.") if kind in {stat.S_IFREG, stat.S_IFDIR} else _PREFIXES
     found = {
         (chance.choice(prefixes) + _name(chance))[:255]: chance.randbytes(chance.choice(_VALUES))
-        for _ in range(chance.choice((0, 1, 1, 2, 5, 30)))
+        for _ in range(chance.choice((0, 1, 1, 2, 5, 12)))
     }
     if kind != stat.S_IFLNK and chance.random() < 0.1:
         found[b"system.posix_acl_access"] = _ACL

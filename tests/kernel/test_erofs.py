@@ -16,7 +16,7 @@ from cvmfs_graphdriver.kernel.erofs import Directory, Inode, write_image
 from cvmfs_graphdriver.kernel.errors import ErofsError
 from cvmfs_graphdriver.planes.erofs_plane import mount_image
 from tests.support.fuzzing import REFUSED, fuzz
-from tests.support.mutations import INPUTS, SEED
+from tests.support.mutations import COSTLY_INPUTS, SEED
 from tests.support.random_trees import random_forest, spoil
 
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # VFS_CAP_REVISION_2, CAP_NET_RAW
@@ -174,7 +174,7 @@ def test_any_tree_comes_back(tmp_path: Path) -> None:
             compare(tree, root, {})
         file.unlink()
 
-    images = max(1, INPUTS // TREES)
+    images = max(1, COSTLY_INPUTS // TREES)
     assert fuzz(use, range(SEED, SEED + images))[REFUSED] < images * 0.2
 
 

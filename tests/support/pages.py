@@ -28,7 +28,13 @@ _ODD_VALUES = (
     *(b"ff" * 20 + b"-rmd160", b"2.5", b"1.0", b"table", b"tag\x1b[2J", b"\x7f" * 8, b"\xff" * 8),
 )
 _SCHEMA_WORDS = (
-    *((b"INTEGER", b"AS (1)"), (b"TEXT", b"BLOB"), (b"TEXT", b"REAL"), (b"TABLE", b"VIEW"), (b"key", b"k\xe9y")),
+    *(
+        (b"INTEGER", b"AS (1)"),
+        (b"TEXT", b"BLOB"),
+        (b"TEXT", b"REAL"),
+        (b"TABLE", b"VIEW"),
+        (b"key", b"k\xe9y"),
+    ),
     *((b"PRIMARY KEY", b"CHECK"), (b"CREATE TABLE", b"CREATE VIEW"), (b"INDEX", b"TRIGGER"), (b"(", b"AS(")),
     *((b"value", b"v"), (b"hash", b"rowid"), (b"CONSTRAINT", b""), (b"name TEXT", b"name TEXT COLLATE x")),
     *((b"CREATE TABLE", b"CREATE VIRTUAL TABLE"), (b"size INTEGER", b"size INTEGER DEFAULT (zeroblob(1e9))")),

@@ -117,7 +117,9 @@ def _xattrs(chance: random.Random, kind: int) -> dict[bytes, bytes] | None:
 
 
 def _directory(chance: random.Random) -> Directory:
-    return Directory(stat.S_IFDIR | chance.randrange(0o10000), xattrs=_xattrs(chance, stat.S_IFDIR), **_shared(chance))
+    return Directory(
+        stat.S_IFDIR | chance.randrange(0o10000), xattrs=_xattrs(chance, stat.S_IFDIR), **_shared(chance)
+    )
 
 
 def _file(chance: random.Random) -> Inode:

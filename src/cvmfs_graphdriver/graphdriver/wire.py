@@ -15,7 +15,7 @@ from http import HTTPStatus
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from cvmfs_graphdriver.graphdriver.errors import RequestError
 from cvmfs_graphdriver.http.server import Handler, HttpServer
@@ -153,7 +153,7 @@ class _DriverHandler(Handler):
     server: "PluginServer"
 
     def do_POST(self) -> None:
-        url = urlsplit(self.path)
+        url = self.target()
         body = BodyReader(
             self.rfile,
             length=self.content_length(_LENGTH_LIMIT) or 0,

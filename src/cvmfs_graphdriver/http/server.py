@@ -17,6 +17,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, ClassVar
+from urllib.parse import SplitResult, urlsplit
 
 __all__ = ["Handler", "HttpServer", "listen", "running"]
 
@@ -58,6 +59,13 @@ class Handler(BaseHTTPRequestHandler):
         """Send a whole response."""
         self.begin(status, {**headers, "Content-Length": str(len(content))})
         self.wfile.write(content)
+
+    def target(self) -> SplitResult:
+        """The request's path and query; both are empty if the client's address is invalid."""
+        try:
+            return urlsplit(self.path)
+        except ValueError:
+            return SplitResult("", "", "", "", "")
 
     def content_length(self, limit: int) -> int | None:
         """The body's declared length, by default 0; None if it is invalid or above ``limit``."""

@@ -1,4 +1,4 @@
-"""Whatever our HTTP servers for publishers are sent: an answer or a hang-up, soon, and a server that goes on."""
+"""Whatever the HTTP servers of publishers are sent: they answer or hang up soon, and go on."""
 
 import os
 import socket

@@ -160,7 +160,7 @@ def compare(tree: Directory, path: bytes, numbers: dict[int, Inode]) -> None:
 @pytest.mark.root
 @pytest.mark.fuzz
 def test_any_tree_comes_back(tmp_path: Path) -> None:
-    """Many trees in each image, since to check and to mount one takes as long as to write and to compare it."""
+    """Many trees in each image, since each image is checked by a process, and mounted."""
 
     def use(seed: int) -> None:
         chance = random.Random(seed)

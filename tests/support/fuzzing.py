@@ -1,7 +1,7 @@
 """Runs code on many inputs, in a process of its own, within limits that are the same for all fuzz tests.
 
-An input may end in an error of ours. It may not end in another exception, log one, kill the process, take more
-than ``SECONDS``, or make the process grow by more than ``GROWTH`` bytes since the first input.
+An input may end in an error of ours. It may not end in another exception, log one, kill the process, take
+more than ``SECONDS``, or make the process grow by more than ``GROWTH`` bytes since the first input.
 
 The process is watched from outside, so that an endless loop in a library is found, and ended, like any other.
 """

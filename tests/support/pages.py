@@ -50,7 +50,7 @@ _SCHEMA_TEXTS = (
 
 
 class Cell(NamedTuple):
-    """Where the parts of a cell are; ``spans`` has for each value its serial type's place, its place and size."""
+    """Where the parts of a cell are; ``spans``: of each value its serial type's place, its own, its size."""
 
     page: int
     start: int

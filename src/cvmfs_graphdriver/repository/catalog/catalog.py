@@ -240,7 +240,8 @@ class Catalog:
             "SELECT CAST(counter AS BLOB), ifnull(CAST(value AS INTEGER), 0) FROM statistics "
             "WHERE counter IS NOT NULL"
         )
-        return Counters.parse({name.decode("utf-8", "replace"): value for name, value in rows})
+        with self._mapped:
+            return Counters.parse({name.decode("utf-8", "replace"): value for name, value in rows})
 
     @property
     def entries(self) -> int:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.fuzzing import fuzz
 from tests.support.hostile_uploads import hostile_uploads
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.mutations import COSTLY_INPUTS
+from tests.support.project import FAST
 from tests.support.storage_site import Site
 from tests.support.tars import tar_of
 
@@ -96,19 +98,19 @@ def _batches(count: int) -> Iterator[list[bytes]]:
 
 
 @pytest.mark.fuzz
-def test_any_upload_is_published_or_refused(tmp_path: Path) -> None:
+def test_any_upload_is_published_or_refused() -> None:
     """In batches, since a transaction costs more than an upload; now and then in a new repository."""
-    number, site = 0, Site(tmp_path / "0")
-    repository = site.open()
+    number, site, repository = 0, None, None
 
     def use(batch: list[bytes]) -> str:
         nonlocal number, site, repository
-        number += 1
-        if number % BATCHES == 0:
-            assert site.findings() == []
-            shutil.rmtree(site.place)
-            site = Site(tmp_path / str(number))
+        if site is None or repository is None or number % BATCHES == 0:
+            if site is not None:
+                assert site.findings() == []
+                shutil.rmtree(site.place)
+            site = Site(place / str(number))
             repository = site.open()
+        number += 1
         before = set(site.at().objects())
         bucket = MemoryBucket(*batch)
         names = list(bucket.content)
@@ -120,4 +122,6 @@ def test_any_upload_is_published_or_refused(tmp_path: Path) -> None:
             assert set(site.at().objects()) == before
         return f"{new} of {len(names)} published"
 
-    fuzz(use, _batches(COSTLY_INPUTS))
+    with tempfile.TemporaryDirectory(dir=FAST) as directory:
+        place = Path(directory)
+        fuzz(use, _batches(COSTLY_INPUTS))

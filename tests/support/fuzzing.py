@@ -34,7 +34,7 @@ REFUSED = "refused"
 """What became of inputs that ended in an error of ours."""
 
 _LOOK, _LAST_WORDS = 0.1, 1.0
-_TRACE_LIMIT = 64 << 10
+_TRACE_LIMIT, _SHOWN = 64 << 10, 500
 _progress = struct.Struct("<Qd")  # the input's number, and when it began
 _Input = TypeVar("_Input")
 
@@ -68,11 +68,12 @@ def fuzz(
     number, _ = _progress.unpack(progress)
     if not verdict and not data:
         verdict = f"the process ended with {os.waitstatus_to_exitcode(status)}"
+    counts: Counter[str] = Counter()
     if not verdict:
         verdict, counts, seconds, longest, growth = pickle.loads(data)  # noqa: S301  our own
     if verdict:
         bad = next(itertools.islice(inputs, number, None), None)
-        raise AssertionError(f"input {number}: {verdict}: {repr(bad)[:2000]}\n{told}")
+        raise AssertionError(f"input {number}: {verdict}: {repr(bad)[:_SHOWN]}\n{told}")
     print(
         f"{sum(counts.values())} inputs in {seconds:.0f} s, the longest took {longest:.2f} s, "
         f"growth {growth >> 20} MiB: {dict(counts.most_common())}"

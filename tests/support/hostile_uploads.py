@@ -79,12 +79,12 @@ def hostile_uploads(count: int, *, limit: int) -> Iterator[bytes]:
     blobs = [pack(tar) for tar in good for pack in _PACKERS]
     damaged = mutations(blobs, count)
     for _ in range(count):
-        match chance.randrange(10):
-            case 0:
+        match chance.randrange(30):
+            case 0 | 1 | 2:
                 yield next(damaged)
-            case 1:
+            case 3:
                 yield _bomb(chance, limit)
-            case 2:
+            case 4 | 5:
                 yield _numbered(chance)
             case _:
                 tar = bytearray(chance.choice(good))

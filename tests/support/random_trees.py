@@ -4,6 +4,7 @@ import os
 import random
 import stat
 import struct
+from typing import Any
 
 from cvmfs_graphdriver.kernel.erofs import Directory, Inode
 
@@ -36,9 +37,9 @@ def spoil(root: Directory, chance: random.Random) -> None:
         chance.random() < 0.7
     ):
         directory = chance.choice(below)
-    bad: Inode | Directory = chance.choice((_file(chance), Directory()))
+    bad = _file(chance)
     directory.children[b"spoilt"] = bad
-    match chance.randrange(7 if isinstance(bad, Inode) else 4):
+    match chance.randrange(7):
         case 0:
             bad.uid = chance.choice((-1, 2**32))
         case 1:
@@ -54,25 +55,24 @@ def spoil(root: Directory, chance: random.Random) -> None:
         case 5:
             bad.links = 2**32
         case _:
-            bad.size, bad.target = chance.choice((((4096 << 31) + 1, b""), (0, b"t" * 4096), (2**70, b"")))
+            bad.size, bad.target = chance.choice((((4096 << 31) + 1, b""), (0, b"t" * 4097), (2**70, b"")))
 
 
 def _tree(chance: random.Random) -> Directory:
     root = _directory(chance)
-    directories, files = [root], []
+    directories, files = [root], list[Inode]()
     for _ in range(chance.choice(_MANY) if chance.random() < 0.02 else chance.choice(_COUNTS)):
         parent = directories[-1] if chance.random() < 0.3 else chance.choice(directories)
-        child: Directory | Inode
+        name = _name(chance)
         if chance.random() < 0.3:
-            child = _directory(chance)
-            directories.append(child)
+            directories.append(_directory(chance))
+            parent.children[name] = directories[-1]
         elif files and chance.random() < 0.15:
-            child = chance.choice(files)
-            child.links = min(child.links + 1, 2**32 - 1)
+            parent.children[name] = linked = chance.choice(files)
+            linked.links = chance.choice((2, 3, 65536, 2**32 - 1))
         else:
-            child = chance.choice((_file, _file, _symlink, _special))(chance)
-            files.append(child)
-        parent.children[_name(chance)] = child
+            files.append(chance.choice((_file, _file, _symlink, _special))(chance))
+            parent.children[name] = files[-1]
     if chance.random() < 0.05:
         _deepen(directories[-1], chance)
     return root
@@ -93,7 +93,7 @@ def _name(chance: random.Random) -> bytes:
     return name if name not in {b".", b".."} else b"..."
 
 
-def _shared(chance: random.Random) -> dict[str, int]:
+def _shared(chance: random.Random) -> dict[str, Any]:
     return {
         "uid": chance.choice(_IDS),
         "gid": chance.choice(_IDS),

@@ -259,10 +259,12 @@ def test_catalogs_of_others_are_not_believed(tmp_path: Path, statement: str) -> 
     with sqlite3.connect(tmp_path / "c") as connection:
         connection.execute(statement)
     connection.close()
-    with (
-        CatalogWriter.open(tmp_path / "c", mountpoint=b"") as writer,
-        pytest.raises(CatalogError, match="the catalog of / cannot be used: "),
-    ):
-        writer.nested()
-        writer.chunks(b"", DIRECTORY)
-        writer.advance(now=6, previous=None)
+
+    def use() -> None:
+        with CatalogWriter.open(tmp_path / "c", mountpoint=b"") as writer:
+            writer.nested()
+            writer.chunks(b"", DIRECTORY)
+            writer.advance(now=6, previous=None)
+
+    with pytest.raises(CatalogError, match="the catalog of / cannot be used: "):
+        use()

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -19,15 +20,16 @@ from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, Chunk, 
 from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.catalog.xattr import encode_xattrs, parse_xattrs
-from cvmfs_graphdriver.repository.digest import Digest
+from cvmfs_graphdriver.repository.compression import compress
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName, Suffix
 from cvmfs_graphdriver.repository.history import History, Tag
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 from tests.support.fuzzing import REFUSED, fuzz
-from tests.support.mutations import INPUTS
+from tests.support.mutations import COSTLY_INPUTS, INPUTS
 from tests.support.pages import damaged_databases
 from tests.support.project import FAST
+from tests.support.storage_site import FQRN, Site
 
-FQRN = "hostile.example.org"
 DIRECTORY = DirectoryEntry(b"", stat.S_IFDIR | 0o755, 4096, 5, flags=EntryFlag.DIRECTORY, linkcount=2)
 FILE = DirectoryEntry(b"", stat.S_IFREG | 0o644, 9, 5, 7, flags=EntryFlag.FILE, digest=Digest.of(b"f"))
 LINK = DirectoryEntry(b"", stat.S_IFLNK | 0o777, flags=EntryFlag.FILE | EntryFlag.SYMLINK, symlink=b"t" * 600)
@@ -198,3 +200,30 @@ def test_damaged_databases_are_read_or_refused(  # type: ignore[no-untyped-def]
     finally:
         path.unlink()
     assert INPUTS * 0.1 < outcomes[REFUSED] < INPUTS * 0.9
+
+
+@pytest.mark.fuzz
+def test_repo_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    for table in ("catalog", "tags"):
+        (tmp_path / table).mkdir()
+    catalogs = variants(new_catalog, tmp_path / "catalog", "catalog")
+    histories = variants(new_history, tmp_path / "tags", "tags")
+    pairs = zip(damaged_databases(catalogs, COSTLY_INPUTS), damaged_databases(histories), strict=False)
+
+    with tempfile.TemporaryDirectory(dir=FAST) as place:
+        site = Site(Path(place))
+        repository = site.open()
+        sound = repository.manifest()
+
+        def use(pair: tuple[bytes, bytes]) -> None:
+            names = []
+            for content, suffix in zip(pair, (Suffix.CATALOG, Suffix.HISTORY), strict=True):
+                stored = compress(content)
+                names.append(ObjectName(Digest.of(stored), suffix))
+                repository.storage.put(names[-1].path, stored)
+            root, history = (name.digest for name in names)
+            repository.put_manifest(sound._replace(root=root, root_size=len(pair[0]), history=history))
+            assert site.findings(contents=False)
+            repository.storage.delete(name.path for name in names)
+
+        fuzz(use, pairs)

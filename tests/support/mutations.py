@@ -14,7 +14,7 @@ __all__ = ["COSTLY_INPUTS", "INPUTS", "SEED", "generated", "mutations", "survive
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "5000"))
 """Inputs of each fuzz test; ``make fuzz`` sets 100 000."""
-COSTLY_INPUTS = int(os.environ.get("FUZZ_INPUTS", "1000"))
+COSTLY_INPUTS = int(os.environ.get("FUZZ_INPUTS", "500"))
 """Inputs of those for which something is published, mounted or started; ``make fuzz`` makes no difference."""
 SEED = int(os.environ.get("FUZZ_SEED", "20261123"))
 """The inputs are always the same, unless this changes."""

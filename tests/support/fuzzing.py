@@ -34,7 +34,7 @@ REFUSED = "refused"
 """What became of inputs that ended in an error of ours."""
 
 _LOOK, _LAST_WORDS = 0.1, 1.0
-_TRACE_LIMIT, _SHOWN = 64 << 10, 500
+_TRACE_LIMIT, _REPORT_LIMIT, _SHOWN = 64 << 10, 64 << 10, 500
 _progress = struct.Struct("<Qd")  # the input's number, and when it began
 _Input = TypeVar("_Input")
 
@@ -134,7 +134,7 @@ def _watch(pid: int, progress: mmap.mmap, receiver: int) -> tuple[bytes, str]:
             os.kill(pid, signal.SIGABRT)
             waiting.poll(_LAST_WORDS * 1000)
             return b"", verdict
-    return os.read(receiver, select.PIPE_BUF), ""
+    return os.read(receiver, _REPORT_LIMIT), ""
 
 
 class _Errors(logging.Handler):

@@ -55,7 +55,7 @@ def spoil(root: Directory, chance: random.Random) -> None:
         case 5:
             bad.links = 2**32
         case _:
-            bad.size, bad.target = chance.choice((((4096 << 31) + 1, b""), (0, b"t" * 4097), (2**70, b"")))
+            bad.size, bad.target = chance.choice((((4096 << 31) + 1, b""), (0, b"t" * 4096), (2**70, b"")))
 
 
 def _tree(chance: random.Random) -> Directory:

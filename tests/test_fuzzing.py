@@ -64,7 +64,8 @@ def test_what_became_of_the_inputs_is_counted() -> None:
     ],
 )
 def test_limits(use, verdict, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(fuzzing, "SECONDS", 1.0)
+    if "took" in verdict:
+        monkeypatch.setattr(fuzzing, "SECONDS", 1.0)
     monkeypatch.setattr(fuzzing, "GROWTH", 20 << 20)
     began = time.monotonic()
     with pytest.raises(AssertionError, match=rf"(?s)input 1: .*{verdict}.*: 3\n.*{use.__name__}\n"):

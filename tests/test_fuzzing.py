@@ -70,4 +70,4 @@ def test_limits(use, verdict, monkeypatch: pytest.MonkeyPatch) -> None:  # type:
     began = time.monotonic()
     with pytest.raises(AssertionError, match=rf"(?s)input 1: .*{verdict}.*: 3\n.*{use.__name__}\n"):
         fuzz(use, [2, 3, 4])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30

@@ -210,6 +210,14 @@ class Anatomy:
     def _child(self, data: bytearray, chance: random.Random) -> None:
         _poke(data, chance.choice(self._children or [self._heads[0] + 8]), self._page_number(chance))
 
+    def _fan_out(self, data: bytearray, chance: random.Random) -> None:
+        """One page, maybe the parent, in the place of all children of a page."""
+        page = chance.choice(self._children or [0]) // self._page_size
+        number = (page + 1).to_bytes(4) if chance.random() < 0.5 else self._page_number(chance)
+        for place in self._children:
+            if place // self._page_size == page:
+                _poke(data, place, number)
+
     def _cell_number(self, data: bytearray, chance: random.Random) -> None:
         place = chance.choice(chance.choice(self._cells).numbers)
         _poke(data, place, chance.choice((bytes((chance.choice(_ODD_BYTES),)), b"\xff" * 9, b"\x81\x00")))
@@ -307,6 +315,7 @@ _WAYS: tuple[Callable[[Anatomy, bytearray, random.Random], None], ...] = (
     Anatomy._page_header,
     Anatomy._cell_pointer,
     Anatomy._child,
+    Anatomy._fan_out,
     Anatomy._cell_number,
     Anatomy._serial_type,
     Anatomy._overflow,

@@ -6,6 +6,7 @@ more than ``SECONDS``, or make the process grow by more than ``GROWTH`` bytes si
 The process is watched from outside, so that an endless loop in a library is found, and ended, like any other.
 """
 
+import ctypes
 import faulthandler
 import itertools
 import logging
@@ -33,6 +34,7 @@ GROWTH = 200 << 20
 REFUSED = "refused"
 """What became of inputs that ended in an error of ours."""
 
+_PR_SET_PDEATHSIG = 1
 _LOOK, _LAST_WORDS = 0.1, 1.0
 _TRACE_LIMIT, _REPORT_LIMIT, _SHOWN = 64 << 10, 64 << 10, 500
 _progress = struct.Struct("<Qd")  # the input's number, and when it began
@@ -90,6 +92,7 @@ def _work(
     sender: int,
 ) -> None:
     """What the new process does, until it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever kills pytest ends this, too
     faulthandler.enable(trace)
     errors = _Errors(logging.ERROR)
     logging.getLogger().handlers[:] = [errors]  # instead of pytest's, which keep everything

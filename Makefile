@@ -69,7 +69,7 @@ test: test-packages lint plugin  ## Run all tests
 
 .PHONY: fuzz
 fuzz: venv  ## Run the fuzz tests with 100 000 inputs each instead of 5 000
-	FUZZ_INPUTS=100000 $(BIN)/python -m pytest --timeout 0 --durations 10 -m fuzz
+	FUZZ_INPUTS=100000 $(BIN)/python -m pytest --timeout 0 --durations 10 -rP -m fuzz
 
 NEWER_DOCKER := build/docker-26.1
 ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_end/test_truth.py \

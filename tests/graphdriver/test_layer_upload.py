@@ -209,6 +209,7 @@ def test_a_publisher_that_never_answers_is_not_waited_for(
         "{}",
         '{"AccessKey": 1}',
         '{"AccessKey":"a","AccessSecret":"b","Host":"h","CvmfsRepo":"a.b","PublishStatusURL":"file:///etc"}',
+        '{"AccessKey":"a","AccessSecret":"b","Host":"h","CvmfsRepo":"a.b","PublishStatusURL":"http://[::1"}',
         '{"AccessKey":"a","AccessSecret":"b","Host":"h","CvmfsRepo":"a.b","PublishStatusURL":"http://h","SSL":1}',
     ],
 )

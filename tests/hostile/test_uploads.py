@@ -4,10 +4,13 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,32 +19,18 @@ from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
 from cvmfs_graphdriver.publisher.care.gc import Collection, collect_garbage
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.storage.bucket import BucketObject
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
+from tests.support.fuzzing import fuzz
+from tests.support.hostile_uploads import hostile_uploads
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.mutations import COSTLY_INPUTS
+from tests.support.project import FAST
 from tests.support.storage_site import Site
 from tests.support.tars import tar_of
 
 MIB = 1 << 20
+BATCH, BATCHES = 32, 30
 LIMITS = UploadLimits(size=MIB, unpacked=2 * MIB, entries=100, seconds=30)
-
-
-class MemoryBucket:
-    def __init__(self, *uploads: bytes) -> None:
-        self.content = {hashlib.sha256(data).hexdigest(): data for data in uploads}
-
-    def objects(self, prefix: str) -> Iterator[BucketObject]:
-        assert not prefix
-        return (BucketObject(name, len(data), name) for name, data in self.content.items())
-
-    def open(self, key: str) -> io.BytesIO:
-        return io.BytesIO(self.content[key])
-
-    def etag(self, key: str) -> str | None:
-        return key if key in self.content else None
-
-    def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            del self.content[key]
 
 
 def _repository(place: Path) -> Repository:
@@ -161,3 +150,39 @@ def test_what_is_within_the_limits_is_published(tmp_path: Path) -> None:
     good = gzip.compress(tar_of({"file": bytes(2 * MIB - 100_000)}, {str(n): None for n in range(99)}))
     layers = LayerUploads(MemoryBucket(good), _repository(tmp_path), LIMITS)  # type: ignore[arg-type]
     assert layers.publish() == 1
+
+
+def _batches(count: int) -> Iterator[list[bytes]]:
+    uploads = hostile_uploads(count, limit=2 * MIB)
+    while batch := list(islice(uploads, BATCH)):
+        yield batch
+
+
+@pytest.mark.fuzz
+def test_any_upload_is_published_or_refused() -> None:
+    """In batches, since a transaction costs more than an upload; now and then in a new repository."""
+    number, site, repository = 0, None, None
+
+    def use(batch: list[bytes]) -> str:
+        nonlocal number, site, repository
+        if site is None or repository is None or number % BATCHES == 0:
+            if site is not None:
+                assert site.findings() == []
+                shutil.rmtree(site.place)
+            site = Site(place / str(number))
+            repository = site.open()
+        number += 1
+        before = set(site.at().objects())
+        bucket = MemoryBucket(*batch)
+        names = list(bucket.content)
+        layers = LayerUploads(bucket, repository, LIMITS)  # type: ignore[arg-type]
+        new = layers.publish()
+        assert bucket.content == {}
+        assert layers.status(names[0]).startswith(("done", "failed: "))
+        if not new:
+            assert set(site.at().objects()) == before
+        return f"{new} of {len(names)} published"
+
+    with tempfile.TemporaryDirectory(dir=FAST) as directory:
+        place = Path(directory)
+        fuzz(use, _batches(COSTLY_INPUTS))

@@ -21,7 +21,7 @@ class Echo(Handler):
     def do_GET(self) -> None:
         if self.path == "/defect":
             raise ValueError("a defect")
-        self.answer(HTTPStatus.OK, self.path.encode(), {"Content-Type": "text/plain"})
+        self.answer(HTTPStatus.OK, self.target().path.encode(), {"Content-Type": "text/plain"})
 
     def do_POST(self) -> None:
         self.answer(HTTPStatus.OK, self.body, {})
@@ -59,6 +59,14 @@ def test_a_request_is_answered(port: int) -> None:
         b"/hello",
     )
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("/a?b=c", b"/a"), ("http://host/a", b"/a"), ("http://[::1", b""), ("*", b"*")],
+)
+def test_any_target_has_a_path(port: int, target: str, path: bytes) -> None:
+    assert get(port, target).partition(b"\r\n\r\n")[2] == path
 
 
 @pytest.mark.parametrize("length", ["1001", "-1", "+1", "1e3", "\xb2", "9" * 5000, "one"])

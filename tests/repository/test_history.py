@@ -12,9 +12,7 @@ from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.trust.letter import Letter
-from tests.support.damage import damaged
 from tests.support.fixtures import NAMES, UnpackedRepository, unpack
-from tests.support.mutations import INPUTS
 from tests.support.project import FIXTURES
 
 FQRN = "x.example.org"
@@ -138,19 +136,3 @@ def test_names_that_no_tag_may_have(name: str) -> None:
     with pytest.raises(FormatError, match="cannot name a tag"):
         check_tag_name(name)
     check_tag_name("v1.2-ä_generic")
-
-
-@pytest.mark.fuzz
-def test_damaged_histories_give_nothing_but_catalog_errors(file: Path) -> None:
-    refused = 0
-    for number, bad in enumerate(damaged(file.read_bytes())):
-        try:
-            with closing(History.read(bad, fqrn=FQRN)) as history:
-                history.tags()
-            if number % 10 == 0:
-                with closing(History.open(bad, fqrn=FQRN)) as history:
-                    history.put(TAGS[0])
-                    history.finish(previous=None)
-        except CatalogError:
-            refused += 1
-    assert refused > INPUTS * 0.2

@@ -12,9 +12,7 @@ from cvmfs_graphdriver.repository.manifest import Manifest
 from cvmfs_graphdriver.repository.reflog import Reference, ReferenceKind, Reflog
 from cvmfs_graphdriver.repository.trust.letter import Letter
 from tests.repository.test_history import everything
-from tests.support.damage import damaged
 from tests.support.fixtures import NAMES, unpack
-from tests.support.mutations import INPUTS
 
 FQRN = "x.example.org"
 ROWS = [Reference(Digest.of(kind.name.encode()), kind, 100 + kind.value) for kind in ReferenceKind]
@@ -73,17 +71,3 @@ def test_rows_that_are_no_references_are_refused(file: Path, row: str) -> None:
         connection.commit()
     with closing(Reflog.open(file, fqrn=FQRN)) as reflog, pytest.raises(CatalogError, match="reflog"):
         reflog.references()
-
-
-@pytest.mark.fuzz
-def test_damaged_reflogs_give_nothing_but_catalog_errors(file: Path) -> None:
-    refused = 0
-    for bad in damaged(file.read_bytes()):
-        try:
-            with closing(Reflog.open(bad, fqrn=FQRN)) as reflog:
-                reflog.references()
-                reflog.add(ROWS[0])
-                reflog.finish()
-        except CatalogError:
-            refused += 1
-    assert refused > INPUTS * 0.2

@@ -13,8 +13,8 @@ from cvmfs_graphdriver.shell.bash import find_bash, run_bash
 from cvmfs_graphdriver.shell.environment import Environment, Setting
 from cvmfs_graphdriver.shell.errors import ShellError
 from cvmfs_graphdriver.shell.evaluation import evaluate
-from tests.support.damage import FAST
 from tests.support.mutations import INPUTS, mutations
+from tests.support.project import FAST
 
 
 def _values(environment: Environment) -> tuple[dict[str, str], set[str]]:

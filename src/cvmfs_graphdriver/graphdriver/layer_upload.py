@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Self
-from urllib.parse import urlsplit
 
 import urllib3
 
+from cvmfs_graphdriver.client.addresses import is_address
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.thin import REPOSITORY_NAME, LayerLocation, ThinLayer
@@ -67,7 +67,7 @@ class UploadSettings:
         key, secret, host, repository, status_url = texts
         if not REPOSITORY_NAME.fullmatch(repository):
             raise UploadError(f"{file}: CvmfsRepo {repository!r} is not a valid repository name")
-        if urlsplit(status_url).scheme not in {"http", "https"}:
+        if not (is_address(status_url) and status_url.startswith(("http://", "https://"))):
             raise UploadError(f"{file}: PublishStatusURL {status_url!r} is not a valid URL")
         store = S3Settings(host, _BUCKET, key, secret, https=https, acl="", timeout=30.0)
         return cls(store, repository, status_url.rstrip("/"))

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from io import BufferedIOBase, BufferedWriter, RawIOBase
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from cvmfs_graphdriver.graphdriver.errors import RequestError
 from cvmfs_graphdriver.http.server import Handler, HttpServer
@@ -153,7 +153,7 @@ class _DriverHandler(Handler):
     body_limit: ClassVar[int | None] = None
 
     def do_POST(self) -> None:
-        url = urlsplit(self.path)
+        url = self.target()
         chunked = self.req.chunked_read
         source = self.req.conn.rfile if chunked else self.req.rfile
         body = BodyReader(source, length=int(self.header("Content-Length") or "0"), chunked=chunked)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, ClassVar
+from urllib.parse import SplitResult, urlsplit
 
 from cheroot.server import Gateway, HTTPConnection, HTTPServer
 
@@ -100,6 +101,13 @@ class Handler(Gateway):
         """Send a response without content, and hang up."""
         self.req.close_connection = True
         self.answer(status, b"", {})
+
+    def target(self) -> SplitResult:
+        """The request's path and query; both are empty if the client's address is invalid."""
+        try:
+            return urlsplit(self.path)
+        except ValueError:
+            return SplitResult("", "", "", "", "")
 
 
 class _Connection(HTTPConnection):

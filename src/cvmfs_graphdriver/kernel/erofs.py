@@ -24,6 +24,7 @@ __all__ = ["Directory", "Inode", "write_image"]
 
 _BLOCK = 4096
 _SLOT = 32
+_TARGET_LIMIT = 4095  # of a longer one, Linux would show so much
 _SUPERBLOCK_AT = 1024
 _MAGIC = 0xE0F5E1E2
 _CHUNKED_FILES = 0x4  # feature_incompat
@@ -231,9 +232,9 @@ class _Writer:
         fixed = _inode.size + len(attributes)
         if inode.size:
             inode.place = self._reserve(fixed + _u32.size, 0)
-        elif len(inode.target) > _BLOCK:
+        elif len(inode.target) > _TARGET_LIMIT:
             raise ErofsError(
-                f"a symlink target of {len(inode.target)} bytes is too long: the limit is {_BLOCK}"
+                f"a symlink target of {len(inode.target)} bytes is too long: the limit is {_TARGET_LIMIT}"
             )
         elif fixed + len(inode.target) > _BLOCK:
             inode.place = self._reserve(fixed, 0)

@@ -56,7 +56,7 @@ class _StorageHandler(Handler):
         self._answer(with_content=False)
 
     def _answer(self, *, with_content: bool) -> None:
-        name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).lstrip("/")
+        name = urllib.parse.unquote(self.target().path).lstrip("/")
         try:
             descriptor = _open_regular(self.directory, name)
         except OSError:

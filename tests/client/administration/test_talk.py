@@ -24,10 +24,10 @@ from cvmfs_graphdriver.client.errors import ConfigurationError, TalkError, Unrea
 from cvmfs_graphdriver.client.network.dns import Resolver
 from cvmfs_graphdriver.client.tree.revision import Revision
 from tests.client.tree.test_revision import mounted, read, walk
-from tests.support.damage import FAST
 from tests.support.fixtures import Server
 from tests.support.mutations import INPUTS, mutations
 from tests.support.nameserver import name_server, records
+from tests.support.project import FAST
 
 
 @pytest.fixture

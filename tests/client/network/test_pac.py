@@ -1,13 +1,18 @@
 """Proxy configuration files: what they say, and that none of them can harm us."""
 
+import json
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.client.network import pac
+from cvmfs_graphdriver.client.network import pac, pac_worker
 from cvmfs_graphdriver.client.network.pac import find_proxies, parse_answer
-from tests.support.mutations import INPUTS, mutations
+from cvmfs_graphdriver.kernel.child import interpreter
+from tests.support.fuzzing import fuzz
+from tests.support.hostile_scripts import hostile_scripts
+from tests.support.mutations import COSTLY_INPUTS, INPUTS, mutations
 
 URL, HOST = "http://s1.example.org/cvmfs/a.b", "s1.example.org"
 
@@ -194,17 +199,51 @@ def test_scripts_reach_no_files(tmp_path: Path) -> None:
     assert _find(source) == f"http://{'undefined' * 7}:1"
 
 
+@pytest.mark.parametrize("source", ["", "no script", _body("throw 1;"), _body("return '\\ud800';")])
+def test_the_worker_ends_in_order(source: str) -> None:
+    command, environment = interpreter()
+    process = subprocess.run(
+        [*command, "-m", pac_worker.__name__],
+        env=environment,
+        input=json.dumps([source, URL, HOST]).encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (1, b"")
+    assert b"Traceback" not in process.stderr
+
+
+@pytest.mark.root
 @pytest.mark.fuzz
 def test_any_script_is_evaluated_or_refused() -> None:
+    """In workers that are forked, not started; they have no network, since scripts look up any name."""
     good = [
-        b"if (host.length > 3 && !isPlainHostName(host)) return 'PROXY b:1; DIRECT'; else return 'DIRECT';",
-        b"return isInNet('127.0.0.1', '127.0.0.0', '255.0.0.0') ? 'PROXY a:1' : url.substring(0, 4);",
+        _body("if (host.length > 3 && !isPlainHostName(host)) return 'PROXY b:1; DIRECT'; else return '';"),
+        _body("return isInNet('127.0.0.1', '127.0.0.0', '255.0.0.0') ? 'PROXY a:1' : url.substring(0, 4);"),
     ]
-    answered = 0
-    for data in mutations([_body(text.decode()).encode() for text in good], INPUTS // 80):
+    command, environment = interpreter()
+    nursery: subprocess.Popen[bytes] | None = None
+
+    def use(source: str) -> str:
+        nonlocal nursery
+        if nursery is None:
+            nursery = subprocess.Popen(
+                ["unshare", "--net", *command, "-m", "tests.support.pac_nursery"],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        nursery.stdin.write(json.dumps([source, URL, HOST]).encode() + b"\n")
+        nursery.stdin.flush()
+        code, answer, mistakes = json.loads(nursery.stdout.readline())
+        assert "Traceback" not in mistakes, mistakes
         try:
-            assert _find(data.decode("utf-8", "replace"))
-            answered += 1
-        except ValueError:
-            continue
-    assert answered
+            assert parse_answer(pac._understood(code, answer.encode("latin-1"), mistakes.encode("latin-1")))
+        except ValueError as error:
+            return str(error).partition(":")[0][:40]
+        return "answered"
+
+    outcomes = fuzz(use, hostile_scripts(good, COSTLY_INPUTS))
+    assert outcomes["answered"] > COSTLY_INPUTS * 0.1

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.repository.catalog.catalog import Catalog
-from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import CatalogError
-from tests.support.damage import damaged
-from tests.support.mutations import INPUTS
 
 FILE = DirectoryEntry(b"f", stat.S_IFREG | 0o644, 9, 5, flags=EntryFlag.FILE, digest=Digest.of(b"f"))
 ROOT = DirectoryEntry(b"", stat.S_IFDIR | 0o755, 4096, 5, flags=EntryFlag.DIRECTORY)
@@ -66,25 +64,6 @@ def test_a_catalog_bound_elsewhere_is_read_by_its_own_paths(tmp_path: Path) -> N
     assert catalog.lookup(b"/.cvmfs/snapshots/v1/f") is not None
     assert [reference.path for reference in catalog.nested()] == [b"/.cvmfs/snapshots/v1/n"]
     catalog.close()
-
-
-@pytest.mark.fuzz
-def test_damaged_files_give_nothing_but_catalog_errors(tmp_path: Path) -> None:
-    writer = CatalogWriter.create(tmp_path / "small", mountpoint=b"", now=5)
-    writer.add(b"", ROOT)
-    writer.add(b"/f", FILE)
-    pieces = [Chunk(0, 4, Digest.of(b"0")), Chunk(4, 5, Digest.of(b"1"))]
-    chunked = EntryFlag.FILE | EntryFlag.CHUNKED
-    writer.add(b"/g", FILE._replace(name=b"g", digest=None, flags=chunked, xattr=b"\1\0"), pieces)
-    writer.put_nested(CatalogReference(b"/a", Digest.of(b"1"), 3))
-    writer.finish()
-    refused = 0
-    for bad in damaged((tmp_path / "small").read_bytes()):
-        try:
-            use(bad)
-        except CatalogError:
-            refused += 1
-    assert refused > INPUTS * 0.2
 
 
 def test_a_file_that_makes_sqlite_run_out_of_memory_is_refused(

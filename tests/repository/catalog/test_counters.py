@@ -6,6 +6,7 @@ import pytest
 
 from cvmfs_graphdriver.repository.catalog.counters import Counters, Tally
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.errors import FormatError
 
 FILE = DirectoryEntry(b"f", stat.S_IFREG | 0o644, 10, flags=EntryFlag.FILE)
 LINK = DirectoryEntry(
@@ -49,4 +50,15 @@ def test_table() -> None:
     assert (rows["self_regular"], rows["subtree_regular"], rows["subtree_dir"]) == (1, 10, 4)
     assert Counters.parse(rows) == counters
     assert counters.total == Tally(regular=11, chunks=2, dir=4)
+    assert counters.total.entries == 15
     assert Counters.parse({"self_regular": 1, "self_nonsense": 3}) == Counters(Tally(regular=1), Tally())
+
+
+@pytest.mark.parametrize("value", [2**60 + 1, -(2**63)])
+def test_what_nobody_can_have_counted_is_refused(value: int) -> None:
+    with pytest.raises(FormatError, match="'subtree_dir' = "):
+        Counters.parse({"self_dir": 5, "subtree_dir": value})
+
+
+def test_wrong_counters_do_not_make_entries_negative() -> None:
+    assert Counters.parse({"self_dir": 5, "subtree_dir": -9}).total.entries == 0

@@ -240,3 +240,31 @@ def test_one_path_twice_is_refused(tmp_path: Path) -> None:
         writer.add(b"", DIRECTORY)
         with pytest.raises(CatalogError, match="UNIQUE"):
             writer.flush()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE properties SET value = 'ff' WHERE key = 'revision'",
+        "UPDATE properties SET value = x'e9' WHERE key = 'revision'",
+        "INSERT INTO nested_catalogs VALUES ('/n', NULL, 5)",
+        "INSERT INTO nested_catalogs VALUES ('/n', '\u00e9', 5)",
+        "INSERT INTO chunks SELECT md5path_1, md5path_2, NULL, 'x', NULL FROM catalog",
+    ],
+)
+def test_catalogs_of_others_are_not_believed(tmp_path: Path, statement: str) -> None:
+    with CatalogWriter.create(tmp_path / "c", mountpoint=b"", now=5) as writer:
+        writer.add(b"", DIRECTORY)
+        writer.finish()
+    with sqlite3.connect(tmp_path / "c") as connection:
+        connection.execute(statement)
+    connection.close()
+
+    def use() -> None:
+        with CatalogWriter.open(tmp_path / "c", mountpoint=b"") as writer:
+            writer.nested()
+            writer.chunks(b"", DIRECTORY)
+            writer.advance(now=6, previous=None)
+
+    with pytest.raises(CatalogError, match="the catalog of / cannot be used: "):
+        use()

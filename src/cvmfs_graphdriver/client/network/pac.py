@@ -77,9 +77,8 @@ def _evaluate(question: bytes) -> str:
             check=False,
             timeout=_SECONDS,
         )
-        if process.returncode:
-            raise ValueError(_reason(process.returncode, os.pread(mistakes, OUTPUT_LIMIT, 0)))
-        found = os.pread(answer, OUTPUT_LIMIT, 0)
+        told = (os.pread(file, OUTPUT_LIMIT, 0) for file in (answer, mistakes))
+        return _understood(process.returncode, *told)
     except subprocess.TimeoutExpired:
         raise ValueError(f"evaluation exceeded its limit of {_SECONDS:g} seconds") from None
     except OSError as error:
@@ -87,9 +86,15 @@ def _evaluate(question: bytes) -> str:
     finally:
         os.close(answer)
         os.close(mistakes)
-    if len(found) == OUTPUT_LIMIT:
+
+
+def _understood(code: int, answer: bytes, mistakes: bytes) -> str:
+    """The answer of a worker that ended with ``code``. Raises ValueError: it has none."""
+    if code:
+        raise ValueError(_reason(code, mistakes))
+    if len(answer) == OUTPUT_LIMIT:
         raise ValueError("its answer is too long")
-    return found.decode("utf-8", "replace")
+    return answer.decode("utf-8", "replace")
 
 
 def _reason(code: int, mistakes: bytes) -> str:

@@ -23,6 +23,7 @@ _CPU_SECONDS = 2
 _MEMORY = 256 << 20
 _LOOKUPS = 100
 _NOBODY = 65534
+_EngineError: type[Exception] = pacparser._pacparser.error  # has no public name
 
 _PRELUDE = f"""
 alert = function () {{}};
@@ -63,7 +64,7 @@ def main() -> None:
         pacparser.parse_pac_string(_PRELUDE)
         pacparser.parse_pac_string(source)
         answer = pacparser.find_proxy(url, host).encode()
-    except (pacparser.error, ValueError, MemoryError):  # the engine has told why
+    except (_EngineError, ValueError, MemoryError):  # the engine has told why
         sys.exit(1)
     os.write(sys.stdout.fileno(), answer)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, Chunk, DirectoryEntry, EntryFlag
-from cvmfs_graphdriver.repository.catalog.schema import Schema, entry_of
+from cvmfs_graphdriver.repository.catalog.schema import CHUNK_COLUMNS, Schema, entry_of, number_of
 from cvmfs_graphdriver.repository.database import mapped, open_immutable
 from cvmfs_graphdriver.repository.digest import Digest, PathKey, Suffix
 from cvmfs_graphdriver.repository.errors import CatalogError
@@ -153,9 +153,7 @@ class Catalog:
         if entry is None or not entry.is_chunked:
             return ()
         rows = self._select(
-            "SELECT ifnull(CAST(offset AS INTEGER), 0), ifnull(CAST(size AS INTEGER), 0), "
-            "ifnull(CAST(hash AS BLOB), x'') FROM chunks "
-            "WHERE md5path_1 = ? AND md5path_2 = ? ORDER BY 1",
+            f"SELECT {CHUNK_COLUMNS} FROM chunks WHERE md5path_1 = ? AND md5path_2 = ? ORDER BY 1",
             self.key_of(path),
         )
         with self._mapped:
@@ -211,7 +209,7 @@ class Catalog:
             self._references = references
         return self._references
 
-    def _reference(self, path: bytes | None, text: bytes | None, size: int) -> CatalogReference:
+    def _reference(self, path: bytes, text: bytes, size: int) -> CatalogReference:
         if not path or not text or not path.startswith(self.root_prefix + b"/"):
             raise CatalogError(f"{self._what} refers to a catalog at {path!r}, which is not below it")
         with self._mapped:
@@ -240,7 +238,8 @@ class Catalog:
             "SELECT CAST(counter AS BLOB), ifnull(CAST(value AS INTEGER), 0) FROM statistics "
             "WHERE counter IS NOT NULL"
         )
-        return Counters.parse({name.decode("utf-8", "replace"): value for name, value in rows})
+        with self._mapped:
+            return Counters.parse({name.decode("utf-8", "replace"): value for name, value in rows})
 
     @property
     def entries(self) -> int:
@@ -277,10 +276,8 @@ class Catalog:
             return self._sql.execute(statement, arguments).fetchall()
 
     def _number(self, key: str) -> int:
-        text = self.properties.get(key, "0")
-        if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise CatalogError(f"{self._what} has the property {key} = {text[:40]!r}, which is not a number")
-        return int(text)
+        with self._mapped:
+            return number_of(key, self.properties.get(key, "0"))
 
     def _schema_number(self) -> float:
         """The schema as a number; the oldest catalogs do not state it."""

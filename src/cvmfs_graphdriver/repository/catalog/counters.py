@@ -8,8 +8,12 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.errors import FormatError
 
 __all__ = ["Counters", "Tally"]
+
+_LIMIT = 1 << 60
+"""Sums of all counters still fit into 64 bits."""
 
 
 @dataclass(slots=True)
@@ -28,11 +32,6 @@ class Tally:
     xattr: int = 0
     external: int = 0
     external_file_size: int = 0
-
-    @property
-    def entries(self) -> int:
-        """How many entries of all kinds there are."""
-        return self.regular + self.symlink + self.special + self.dir
 
     def count(self, entry: DirectoryEntry, chunks: int, sign: int = 1) -> None:
         """Count one entry in (``sign`` 1) or out (-1)."""
@@ -55,6 +54,11 @@ class Tally:
         if entry.xattr:
             self.xattr += sign
 
+    @property
+    def entries(self) -> int:
+        """Files, directories, links and all others; never negative."""
+        return max(0, self.regular + self.symlink + self.special + self.dir)
+
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))
 
@@ -67,7 +71,13 @@ class Counters(NamedTuple):
 
     @classmethod
     def parse(cls, rows: Mapping[str, int]) -> Self:
-        """From the ``statistics`` table; counters that an older schema lacks are 0."""
+        """From the ``statistics`` table; counters that an older schema lacks are 0.
+
+        A wrong one may be negative; ``repo check`` says so. Raises FormatError: one counts more than can be.
+        """
+        for name, value in rows.items():
+            if abs(value) > _LIMIT:
+                raise FormatError(f"its statistics say {name[:80]!r} = {value}, which cannot be")
         names = [f.name for f in fields(Tally)]
         return cls(
             Tally(*(rows.get(f"self_{name}", 0) for name in names)),

@@ -9,15 +9,17 @@ from typing import Any, Final, NamedTuple
 
 from cvmfs_graphdriver.repository.catalog.entry import Compression, DirectoryEntry, EntryFlag
 from cvmfs_graphdriver.repository.digest import DIGEST_SIZE, Algorithm, Digest, PathKey
-from cvmfs_graphdriver.repository.errors import CatalogError
+from cvmfs_graphdriver.repository.errors import CatalogError, FormatError
 
 __all__ = [
+    "CHUNK_COLUMNS",
     "INSERT_ENTRY",
     "LATEST",
     "TABLES",
     "UPDATE_ENTRY",
     "Schema",
     "entry_of",
+    "number_of",
     "row_of",
 ]
 
@@ -93,11 +95,24 @@ class Schema(NamedTuple):
     def reference_columns(self) -> str:
         """What to select from ``nested_catalogs`` and ``bind_mountpoints``: path, digest, size."""
         size = "ifnull(CAST(size AS INTEGER), 0)" if self >= (2.5, 1) else "0"
-        return f"CAST(path AS BLOB), CAST(sha1 AS BLOB), {size}"
+        return f"ifnull(CAST(path AS BLOB), x''), ifnull(CAST(sha1 AS BLOB), x''), {size}"
 
 
 LATEST: Final = Schema(2.5, 7)
 """The schema of ``TABLES``."""
+
+
+CHUNK_COLUMNS: Final = (
+    "ifnull(CAST(offset AS INTEGER), 0), ifnull(CAST(size AS INTEGER), 0), ifnull(CAST(hash AS BLOB), x'')"
+)
+"""What to select from ``chunks``: offset, size, digest."""
+
+
+def number_of(key: str, text: str) -> int:
+    """The value of a property that is a number. Raises FormatError: it is not."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise FormatError(f"its property {key} = {text[:40]!r} is not a number")
+    return int(text)
 
 
 _DECODED_LIMIT = 10_000

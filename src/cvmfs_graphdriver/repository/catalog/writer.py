@@ -19,11 +19,13 @@ from typing import Any, Self
 from cvmfs_graphdriver.repository.catalog.counters import Counters, Tally
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, Chunk, DirectoryEntry
 from cvmfs_graphdriver.repository.catalog.schema import (
+    CHUNK_COLUMNS,
     INSERT_ENTRY,
     LATEST,
     TABLES,
     UPDATE_ENTRY,
     entry_of,
+    number_of,
     row_of,
 )
 from cvmfs_graphdriver.repository.database import create_database, mapped, open_private
@@ -179,7 +181,7 @@ class CatalogWriter:
         self.flush()
         with mapped(self._what):
             rows = self._sql.execute(
-                "SELECT offset, size, hash FROM chunks WHERE md5path_1 = ? AND md5path_2 = ? ORDER BY offset",
+                f"SELECT {CHUNK_COLUMNS} FROM chunks WHERE md5path_1 = ? AND md5path_2 = ? ORDER BY 1",
                 PathKey.of(path),
             ).fetchall()
             return [Chunk(offset, size, Digest(entry.hash_algorithm, raw)) for offset, size, raw in rows]
@@ -195,12 +197,9 @@ class CatalogWriter:
     def nested(self) -> list[CatalogReference]:
         """All nested catalogs."""
         with mapped(self._what):
-            rows = self._sql.execute(
-                "SELECT CAST(path AS BLOB), CAST(sha1 AS BLOB), size FROM nested_catalogs"
-            )
+            rows = self._sql.execute(f"SELECT {LATEST.reference_columns} FROM nested_catalogs")
             return [
-                CatalogReference(path, Digest.parse(text.decode("ascii")), size or 0)
-                for path, text, size in rows
+                CatalogReference(path, Digest.parse(text.decode("ascii")), size) for path, text, size in rows
             ]
 
     def put_nested(self, reference: CatalogReference) -> None:
@@ -251,7 +250,9 @@ class CatalogWriter:
 
     def advance(self, *, now: int, previous: Digest | None, revision: int | None = None) -> None:
         """Make it the revision that follows ``previous`` (None: it is the first to be published)."""
-        number = int(self.property("revision") or 0) + 1 if revision is None else revision
+        with mapped(self._what):
+            known = number_of("revision", self.property("revision") or "0")
+        number = known + 1 if revision is None else revision
         self.set_property("last_modified", str(now))
         self.set_property("revision", str(number))
         self.set_property("previous_revision", previous.text if previous else "0" * 40)

@@ -2,6 +2,7 @@
 
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ class Kernel:
         self.directory = directory
         self.top = Node(b"", 1, 1, DirectoryEntry(b"", stat.S_IFDIR | 0o755, 0), NOWHERE)
         self.files = [
-            Node(b"/%d" % number, number + 2, 1, DirectoryEntry(b"%d" % number, mode, 100), NOWHERE)
-            for number in range(COUNT)
+            Node(b"/%d" % row, row + 1, 1, DirectoryEntry(b"%d" % row, mode, 100, row=row), NOWHERE)
+            for row in range(1, COUNT + 1)
         ]
         self.knows = True
         self.given: dict[int, bytes] = {}
@@ -33,8 +34,8 @@ class Kernel:
     def node(self, inode: int) -> Node:
         return self.top if inode == 1 else self.files[inode - 2]
 
-    def children(self, _: Node) -> list[Node]:
-        return self.files
+    def children(self, _: Node, after: int = 0) -> Iterator[Node]:
+        return iter(self.files[after:])
 
     def prefetch(self, nodes: Any, arrived: Any) -> int:
         for node in nodes:

@@ -22,6 +22,7 @@ class Forest:
         self.nodes: dict[int, Node] = {}
         self.listings: dict[int, list[Node]] = {}
         self.asked: list[int] = []
+        self.listed = 0
         self.root = self._grow(b"", 0, shape)
         self.ahead = ReadAhead(self._children, self.nodes.__getitem__)
         self.fetched: list[Node] = []
@@ -30,7 +31,7 @@ class Forest:
         inode = len(self.nodes) + 1
         is_file = isinstance(shape, int)
         mode = stat.S_IFREG | 0o644 if is_file else stat.S_IFDIR | 0o755
-        entry = DirectoryEntry(path.rpartition(b"/")[2], mode, shape if is_file else 4096)
+        entry = DirectoryEntry(path.rpartition(b"/")[2], mode, shape if is_file else 4096, row=inode)
         node = self.nodes[inode] = Node(path, inode, parent or inode, entry, NOWHERE)
         if not is_file:
             self.listings[inode] = [
@@ -38,9 +39,12 @@ class Forest:
             ]
         return node
 
-    def _children(self, node: Node) -> Sequence[Node]:
-        self.asked.append(node.inode)
-        return self.listings[node.inode]
+    def _children(self, directory: Node, after: int = 0) -> Iterator[Node]:
+        self.asked.append(directory.inode)
+        for node in self.listings[directory.inode]:
+            if node.entry.row > after:
+                self.listed += 1
+                yield node
 
     def walk(self, node: Node | None = None) -> Iterator[Node]:
         """Files in the order in which tar reads them."""

@@ -7,7 +7,7 @@ reader is. Must not know: how files are fetched, how the kernel is given content
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from cvmfs_graphdriver.client.objects.background import Background
@@ -91,8 +91,8 @@ class Feeder:
         self._guesser.close()
         self._pages.close()
 
-    def _children(self, node: Node) -> Sequence[Node]:
-        return self._tree().children(node)
+    def _children(self, directory: Node, after: int = 0) -> Iterator[Node]:
+        return self._tree().children(directory, after)
 
     def _follow(self, node: Node) -> None:
         self._hand_over(node.parent_inode)  # a reader of one of its files has looked up the others, too

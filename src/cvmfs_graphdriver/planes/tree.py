@@ -56,6 +56,10 @@ class Tree(Protocol):
         """
         ...
 
+    def cached_path(self, node: Node) -> str | None:
+        """Where the content of a regular file is in the cache, or would be; None if not in one piece."""
+        ...
+
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link as users see it."""
         ...

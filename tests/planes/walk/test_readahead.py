@@ -134,7 +134,25 @@ def test_who_stops_reading_gets_no_more() -> None:
     assert len(forest.fetched) <= 1000 + 512
 
 
-def test_guessing_stops_where_all_is_there() -> None:
+def test_a_directory_is_listed_once_however_large_it_is() -> None:
+    forest = Forest(*[100] * 20_000)
+    files = list(forest.walk())
+    for node in files[:5000]:
+        forest.read(node)
+    assert len(forest.fetched) > 4900
+    assert forest.listed < 5600, "one listing, as far as the guess has come"
+    assert len(forest.asked) < 10
+
+
+def test_reading_here_and_there_in_a_large_directory_lists_little() -> None:
+    forest = Forest(*[100] * 20_000)
+    files = list(forest.walk())
+    for step in range(200):
+        forest.read(files[step * 7919 % len(files)])
+    assert forest.listed <= 200, "one entry for each file"
+
+
+def test_guessing_stops_where_nothing_can_be_fetched() -> None:
     forest = Forest(*[100] * 300)
     files = list(forest.walk())
     for node in files[:6]:

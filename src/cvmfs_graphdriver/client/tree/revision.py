@@ -222,6 +222,10 @@ class Revision:
             volatile=self._volatile,
         )
 
+    def cached_path(self, node: Node) -> str | None:
+        """Where the content of a regular file is in the cache, or would be; None if not in one piece."""
+        return self._services.contents.cached_path(node.entry)
+
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, with variables expanded."""
         return expand_variables(node.entry.symlink, self._services.variables)

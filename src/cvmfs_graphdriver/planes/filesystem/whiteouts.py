@@ -90,6 +90,10 @@ class OverlayTree:
         """Begin to fetch regular files' content."""
         return self._tree.prefetch(nodes, arrived)
 
+    def cached_path(self, node: Node) -> str | None:
+        """Where a regular file's content is in the cache."""
+        return self._tree.cached_path(node)
+
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link as stored: an image must not see the node's configuration."""
         return node.entry.symlink

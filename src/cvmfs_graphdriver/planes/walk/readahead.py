@@ -114,7 +114,7 @@ class ReadAhead:
         return files
 
     def missed(self) -> None:
-        """None of the returned files had to be fetched: stop guessing for a while."""
+        """The returned files cannot be fetched: stop guessing for a while."""
         self._streak = 0
         self._expected.clear()
 

@@ -91,7 +91,7 @@ def test_what_is_in_the_clients_cache_is_given_without_fetching(tmp_path: Path) 
     kernel: Any = Kernel(tmp_path)
     for node in kernel.files:
         _file(tmp_path, node.inode)
-    missing = {node.inode for node in kernel.files[100:110]}
+    missing = {node.inode for node in kernel.files[180:190]}
     for inode in missing:
         (tmp_path / str(inode)).unlink()
     feeder = Feeder(lambda: kernel, kernel)

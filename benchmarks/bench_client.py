@@ -17,7 +17,7 @@ from random import Random
 
 from benchmarks.memory import memory
 from benchmarks.pairs import Figure, Pair, Result
-from benchmarks.tree import FQRN, copy_tree, publish_tree
+from benchmarks.tree import FQRN, copy_tree, fill_directory, publish_tree
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.planes.service.request import MountRequest
@@ -27,7 +27,9 @@ _PORT = 18_127
 _BIG = 500 << 20
 _BIGGEST = 48_000_000
 _MILLION = 1_000_000
+_MANY = 100_000
 _RANDOM = 1000
+_TAR = "tar cf - --exclude=./big -C {} . | cat > /dev/null"
 _SMALL = 64 << 10
 
 
@@ -38,7 +40,14 @@ def run() -> list[Result]:
         with (home / "tree" / "big").open("wb") as file:
             for _ in range(_BIG >> 20):
                 file.write(os.urandom(1 << 20))
-        publish_tree(tree.path, home / "www" / "cvmfs" / FQRN, home / "keys", links=_MILLION)
+        fill_directory(home / "many", _MANY)
+        publish_tree(
+            tree.path,
+            home / "www" / "cvmfs" / FQRN,
+            home / "keys",
+            links=_MILLION,
+            beside={b"/many": home / "many"},
+        )
         os.link(home / "tree" / "big", home / "www" / "big")
         print(f"{tree.entries} entries, {tree.size >> 20} MiB, and one file of {_BIG >> 20} MiB")
         with _nginx(home):
@@ -57,7 +66,9 @@ class _Bench:
 
     def run(self) -> list[Result]:
         self.walk("find -ls", "find {} -ls > /dev/null", first=3, again=2)
-        self.walk("tar c", "tar cf - --exclude=./big -C {} . | cat > /dev/null", first=2.2, again=1.5)
+        self.walk("tar c", _TAR, first=2.2, again=1.5)
+        self.on_a_new_mount("tar c, warm client cache on a new mount, cold", _TAR, self.ours, self.local)
+        self.many()
         self.at_random()
         self.chunked()
         self.sequential()
@@ -80,6 +91,28 @@ class _Bench:
                     120,
                 )
             )
+
+    def on_a_new_mount(
+        self, what: str, command: str, ours: Path, peer: Path, *, goal: float | None = None
+    ) -> None:
+        """With everything in the last client cache, and nothing in the kernel's."""
+        with self.mounted(new=False):
+            seconds = self.timed(command, ours, cold=True)
+            self.note(what, seconds, self.timed(command, peer, cold=True), goal)
+
+    def many(self) -> None:
+        """One directory with more files than a client remembers, read in the order of its listing."""
+        what = f"a directory of {_MANY} files"
+        command = "find {} -type f -print0 | xargs -0 cat > /dev/null"
+        ours, peer = self.mount / "many", self.home / "many"
+        with self.mounted(new=True):
+            times = [
+                (self.timed(command, ours, cold=cold), self.timed(command, peer, cold=cold))
+                for cold in (True, False)
+            ]
+        self.note(f"{what}, empty client cache, cold", *times[0])
+        self.note(f"{what}, again", *times[1])
+        self.on_a_new_mount(f"{what}, cached, on a new mount, cold", command, ours, peer, goal=3)
 
     def at_random(self) -> None:
         """Random small files: nothing may be fetched that is not read."""
@@ -143,7 +176,7 @@ class _Bench:
         seconds = sorted(times)[2]
         self.results.append(Figure("mount of a known repository", seconds, "s", 0.15))
 
-    def note(self, what: str, ours: float, peer: float, goal: float) -> None:
+    def note(self, what: str, ours: float, peer: float, goal: float | None = None) -> None:
         self.results.append(Pair(what, ours, peer, ours / peer, goal=goal))
 
     def timed(self, command: str, place: Path, *, cold: bool) -> float:

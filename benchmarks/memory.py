@@ -20,7 +20,8 @@ def memory(pid: int) -> int:
         place = Path(f"/proc/{process}")
         try:
             lines = (place / "smaps_rollup").read_text().splitlines()
-            pending += map(int, (place / f"task/{process}/children").read_text().split())
+            for thread in (place / "task").iterdir():  # each has the children that it started
+                pending += map(int, (thread / "children").read_text().split())
         except OSError:
             continue
         total += next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)

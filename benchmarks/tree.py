@@ -9,9 +9,11 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from types import MappingProxyType
 
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
@@ -19,7 +21,7 @@ from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.transaction import Transaction
 
-__all__ = ["FQRN", "Tree", "copy_tree", "pack_tree", "publish_tree"]
+__all__ = ["FQRN", "Tree", "copy_tree", "fill_directory", "pack_tree", "publish_tree"]
 
 FQRN = "benchmark.example.org"
 _SOURCE = Path("/usr")
@@ -89,15 +91,31 @@ def pack_tree(target: Path, *, entries: int = 50_000, size: int = 1_400_000_000)
     return Tree(target, len(names), total)
 
 
-def publish_tree(tree: Path, storage: Path, keys: Path, *, links: int = 0) -> None:
-    """Make a repository in ``storage`` whose directory ``/tree`` is the tree.
+def fill_directory(target: Path, files: int) -> None:
+    """Make a directory of so many small files, no two alike."""
+    random = Random(1)
+    target.mkdir()
+    for number in range(files):
+        (target / f"file{number:06}").write_bytes(random.randbytes(random.randint(100, 4000)))
+
+
+def publish_tree(
+    tree: Path,
+    storage: Path,
+    keys: Path,
+    *,
+    links: int = 0,
+    beside: Mapping[bytes, Path] = MappingProxyType({}),
+) -> None:
+    """Make a repository in ``storage`` whose directory ``/tree`` is the tree; ``beside`` has others.
 
     ``/links`` has symbolic links, a thousand per directory, in one catalog.
     """
     one_catalog_each = RepositoryOptions(catalog_weights=None)
     repository = create_repository(FQRN, LocalStorage.create(storage), keys, one_catalog_each)
     with Transaction(repository) as transaction:
-        transaction.ingest(b"/tree", _entries(os.fsencode(tree)))
+        for path, local in {b"/tree": tree, **beside}.items():
+            transaction.ingest(path, _entries(os.fsencode(local)))
         if links:
             transaction.ingest(b"/links", _links_only(links))
         transaction.publish()

@@ -4,7 +4,7 @@ Owns: the interface between the file system and a revision, or a translation of 
 know: FUSE. Nodes and open files are those of the client.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
@@ -33,8 +33,11 @@ class Tree(Protocol):
         """The node called ``name`` in a directory, hidden ones included; None if there is none."""
         ...
 
-    def children(self, parent: Node) -> Sequence[Node]:
-        """All nodes of a directory except hidden ones, always in the same order."""
+    def children(self, parent: Node, after: int = 0) -> Iterator[Node]:
+        """The nodes of a directory except hidden ones, in the order of their rows in the catalog.
+
+        Only those behind the row ``after``. They are read as they are asked for.
+        """
         ...
 
     def has_names(self, parent: Node, prefix: bytes) -> bool:
@@ -51,6 +54,10 @@ class Tree(Protocol):
 
         ``arrived`` is called with a node and the path of its content in the cache, when it is there.
         """
+        ...
+
+    def cached_path(self, node: Node) -> str | None:
+        """Where the content of a regular file is in the cache, or would be; None if not in one piece."""
         ...
 
     def readlink(self, node: Node) -> bytes:

@@ -126,7 +126,7 @@ def _compare(revision: Revision, root: Node, expected: list[dict[str, Any]], url
         if node.entry.linkcount > 1 and not node.entry.is_directory:
             description["hardlink_group"] = groups.setdefault(node.inode, len(groups) + 1)
         if node.entry.is_directory:
-            description["entries"] = len(revision.children(node))
+            description["entries"] = len(list(revision.children(node)))
         seen.append(description)
     wanted = []
     for entry in expected:

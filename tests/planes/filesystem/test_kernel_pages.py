@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.kernel.fuse.wire import StatFs
 from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
+from cvmfs_graphdriver.planes.walk.page_cache import Offer
 from tests.support.entries import file
 from tests.support.memory_filesystem import serving
 from tests.support.published import Published, published
@@ -39,8 +40,10 @@ def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 class NoPages:
     """Takes nothing unasked."""
 
-    def offer(self, inode: int, size: int, path: str) -> None:
-        del inode, size, path
+    absent: Callable[[Collection[int]], None]
+
+    def offer(self, files: Sequence[Offer]) -> None:
+        del files
 
     def settle(self, seconds: float) -> None:
         del seconds

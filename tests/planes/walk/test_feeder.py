@@ -2,11 +2,13 @@
 
 import stat
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cvmfs_graphdriver.client.tree.revision import Node
 from cvmfs_graphdriver.planes.walk.feeder import Feeder
+from cvmfs_graphdriver.planes.walk.page_cache import Offer
 from cvmfs_graphdriver.repository.catalog.entry import DirectoryEntry
 
 NOWHERE: Any = None
@@ -21,10 +23,11 @@ class Kernel:
         self.directory = directory
         self.top = Node(b"", 1, 1, DirectoryEntry(b"", stat.S_IFDIR | 0o755, 0), NOWHERE)
         self.files = [
-            Node(b"/%d" % number, number + 2, 1, DirectoryEntry(b"%d" % number, mode, 100), NOWHERE)
-            for number in range(COUNT)
+            Node(b"/%d" % row, row + 1, 1, DirectoryEntry(b"%d" % row, mode, 100, row=row), NOWHERE)
+            for row in range(1, COUNT + 1)
         ]
         self.knows = True
+        self.absent: Any = None
         self.given: dict[int, bytes] = {}
         self.fetched: set[int] = set()
         self.settled = 0
@@ -33,22 +36,31 @@ class Kernel:
     def node(self, inode: int) -> Node:
         return self.top if inode == 1 else self.files[inode - 2]
 
-    def children(self, _: Node) -> list[Node]:
-        return self.files
+    def children(self, _: Node, after: int = 0) -> Iterator[Node]:
+        return iter(self.files[after:])
 
     def prefetch(self, nodes: Any, arrived: Any) -> int:
+        missing = 0
         for node in nodes:
             path = self.directory / str(node.inode)
-            path.write_bytes(b"%100d" % node.inode)
+            if not path.exists():
+                missing += 1
+                path.write_bytes(b"%100d" % node.inode)
             self.fetched.add(node.inode)
             arrived(node, str(path))
-        return len(nodes)
+        return missing
 
-    def offer(self, inode: int, size: int, path: str) -> None:
-        content = Path(path).read_bytes()
-        assert len(content) == size
-        if self.knows:
-            self.given[inode] = content
+    def cached_path(self, node: Node) -> str:
+        return str(self.directory / str(node.inode))
+
+    def offer(self, files: Sequence[Offer]) -> None:
+        for file in files:
+            if not Path(file.path).exists():
+                assert file.is_sought
+                self.absent([file.inode])
+            elif self.knows and file.is_given:
+                self.given[file.inode] = Path(file.path).read_bytes()
+                assert len(self.given[file.inode]) == file.size
 
     def settle(self, seconds: float) -> None:
         assert 0 < seconds < 1
@@ -73,6 +85,22 @@ def test_most_files_are_given_to_the_kernel(tmp_path: Path) -> None:
     feeder.close()
     assert len(kernel.given) > COUNT * 0.8
     assert all(content == b"%100d" % inode for inode, content in kernel.given.items())
+
+
+def test_what_is_in_the_clients_cache_is_given_without_fetching(tmp_path: Path) -> None:
+    kernel: Any = Kernel(tmp_path)
+    for node in kernel.files:
+        _file(tmp_path, node.inode)
+    missing = {node.inode for node in kernel.files[180:190]}
+    for inode in missing:
+        (tmp_path / str(inode)).unlink()
+    feeder = Feeder(lambda: kernel, kernel)
+    _read(kernel, feeder)
+    feeder.close()
+    assert len(kernel.given) > COUNT * 0.8
+    assert all(content == b"%100d" % inode for inode, content in kernel.given.items())
+    assert missing <= kernel.fetched
+    assert len(kernel.fetched) < COUNT / 2, "the feeder looks where the content is only if it must fetch it"
 
 
 def test_files_are_kept_until_their_directory_has_been_listed(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ class Forest:
         self.nodes: dict[int, Node] = {}
         self.listings: dict[int, list[Node]] = {}
         self.asked: list[int] = []
+        self.listed = 0
         self.root = self._grow(b"", 0, shape)
         self.ahead = ReadAhead(self._children, self.nodes.__getitem__)
         self.fetched: list[Node] = []
@@ -30,7 +31,7 @@ class Forest:
         inode = len(self.nodes) + 1
         is_file = isinstance(shape, int)
         mode = stat.S_IFREG | 0o644 if is_file else stat.S_IFDIR | 0o755
-        entry = DirectoryEntry(path.rpartition(b"/")[2], mode, shape if is_file else 4096)
+        entry = DirectoryEntry(path.rpartition(b"/")[2], mode, shape if is_file else 4096, row=inode)
         node = self.nodes[inode] = Node(path, inode, parent or inode, entry, NOWHERE)
         if not is_file:
             self.listings[inode] = [
@@ -38,9 +39,12 @@ class Forest:
             ]
         return node
 
-    def _children(self, node: Node) -> Sequence[Node]:
-        self.asked.append(node.inode)
-        return self.listings[node.inode]
+    def _children(self, directory: Node, after: int = 0) -> Iterator[Node]:
+        self.asked.append(directory.inode)
+        for node in self.listings[directory.inode]:
+            if node.entry.row > after:
+                self.listed += 1
+                yield node
 
     def walk(self, node: Node | None = None) -> Iterator[Node]:
         """Files in the order in which tar reads them."""
@@ -130,7 +134,25 @@ def test_who_stops_reading_gets_no_more() -> None:
     assert len(forest.fetched) <= 1000 + 512
 
 
-def test_guessing_stops_where_all_is_there() -> None:
+def test_a_directory_is_listed_once_however_large_it_is() -> None:
+    forest = Forest(*[100] * 20_000)
+    files = list(forest.walk())
+    for node in files[:5000]:
+        forest.read(node)
+    assert len(forest.fetched) > 4900
+    assert forest.listed < 5600, "one listing, as far as the guess has come"
+    assert len(forest.asked) < 10
+
+
+def test_reading_here_and_there_in_a_large_directory_lists_little() -> None:
+    forest = Forest(*[100] * 20_000)
+    files = list(forest.walk())
+    for step in range(200):
+        forest.read(files[step * 7919 % len(files)])
+    assert forest.listed <= 200, "one entry for each file"
+
+
+def test_guessing_stops_where_nothing_can_be_fetched() -> None:
     forest = Forest(*[100] * 300)
     files = list(forest.walk())
     for node in files[:6]:

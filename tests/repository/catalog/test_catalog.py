@@ -53,6 +53,23 @@ def test_nested_for_finds_the_deepest(file: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_listing_can_be_continued_behind_any_row(tmp_path: Path) -> None:
+    writer = CatalogWriter.create(tmp_path / "c", mountpoint=b"", now=5)
+    writer.add(b"", ROOT)
+    for number in range(50):
+        writer.add(b"/%d" % number, ROOT._replace(name=b"%d" % number))
+        writer.add(b"/%d/below" % number, ROOT._replace(name=b"below"))
+    writer.finish()
+    catalog = Catalog.open(tmp_path / "c", mountpoint=b"")
+    whole = catalog.listing(b"")
+    rows = [entry.row for entry in whole]
+    assert len(whole) == 50
+    assert rows == sorted(rows)
+    for position, row in enumerate(rows):
+        assert catalog.listing(b"", after=row, limit=7) == whole[position + 1 : position + 8]
+    catalog.close()
+
+
 def test_a_catalog_bound_elsewhere_is_read_by_its_own_paths(tmp_path: Path) -> None:
     writer = CatalogWriter.create(tmp_path / "c", mountpoint=b"", now=5)
     writer.add(b"", ROOT)

@@ -60,6 +60,12 @@ class Contents:
             raise CatalogError(f"{shown(path)} has {entry.size} bytes, but neither an object nor chunks")
         return OpenFile((), fetch, prefetch)
 
+    def cached_path(self, entry: DirectoryEntry) -> str | None:
+        """Where a file that consists of one object is in the cache, or would be; None for others."""
+        if entry.is_chunked or entry.digest is None:
+            return None
+        return self._fetcher.path(Wanted(ObjectName(entry.digest), entry.size, compression=entry.compression))
+
     def prefetch(
         self,
         files: Iterable[tuple[bytes, DirectoryEntry, Sequence[Chunk], Arrived]],

@@ -5,7 +5,7 @@ catalog that it comes from, so what was found in one revision stays consistent a
 to the next. Must not know: FUSE, where bytes come from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -27,6 +27,9 @@ _DEPTH_LIMIT = 4096
 """The most components that a path can have."""
 _NODE_BYTES = 1024
 """The approximate memory that a node takes."""
+_FEW = 32
+_MANY = 512
+"""How many children are asked for at a time: few at first, since a caller may only want the next one."""
 
 
 class Node(NamedTuple):
@@ -94,6 +97,8 @@ class Revision:
         self.manifest = manifest
         self._services = services
         capacity = services.memory // _NODE_BYTES // 4
+        self._short = max(_FEW, capacity // 2)
+        """Listings with fewer nodes are remembered."""
         self._nodes: Generations[int, Node] = Generations(capacity)
         self._listings: Generations[int, dict[bytes, Node]] = Generations(capacity)
         self._directories: Generations[tuple[MountedCatalog, PathKey], tuple[bytes, int]] = Generations(
@@ -141,22 +146,33 @@ class Revision:
         self._nodes.put(node.inode, node)
         return node
 
-    def children(self, parent: Node) -> Sequence[Node]:
-        """All nodes of a directory except hidden ones, ``.`` and ``..``; empty if it is not a directory."""
+    def children(self, parent: Node, after: int = 0) -> Iterator[Node]:
+        """The nodes of a directory in the order of their rows; none if it is not a directory.
+
+        ``.``, ``..`` and hidden ones are not among them, nor those up to the row ``after``. However many
+        there are, some hundreds at a time are read and held.
+        """
         listing = self._listings.get(parent.inode)
         if listing is not None:
-            return tuple(listing.values())
+            yield from (node for node in listing.values() if node.entry.row > after)
+            return
         if not parent.entry.is_directory:
-            return ()
+            return
         mount = self._inside(parent)
         prefix = parent.path + b"/"
         inode = mount.inode
-        nodes = tuple(
-            Node(prefix + entry.name, inode(entry), parent.inode, entry, mount)
-            for entry in mount.catalog.listing(parent.path)
-        )
-        self._listings.put(parent.inode, {node.entry.name: node for node in nodes}, len(nodes) + 1)
-        return nodes
+        limit = _FEW if after else self._short
+        while True:
+            entries = mount.catalog.listing(parent.path, after=after, limit=limit)
+            nodes = [Node(prefix + entry.name, inode(entry), parent.inode, entry, mount) for entry in entries]
+            is_last = len(nodes) < limit
+            if is_last and not after:
+                self._listings.put(parent.inode, {node.entry.name: node for node in nodes}, len(nodes) + 1)
+            yield from nodes
+            if is_last:
+                return
+            after = nodes[-1].entry.row
+            limit = min(2 * limit, _MANY)
 
     def has_names(self, parent: Node, prefix: bytes) -> bool:
         """Whether a directory has a name that begins with ``prefix``; the first call reads all names."""
@@ -205,6 +221,10 @@ class Revision:
             ),
             volatile=self._volatile,
         )
+
+    def cached_path(self, node: Node) -> str | None:
+        """Where the content of a regular file is in the cache, or would be; None if not in one piece."""
+        return self._services.contents.cached_path(node.entry)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link, with variables expanded."""

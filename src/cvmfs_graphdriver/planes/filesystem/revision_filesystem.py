@@ -19,6 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
@@ -32,7 +33,7 @@ from cvmfs_graphdriver.kernel.fuse.filesystem import RefusalError
 from cvmfs_graphdriver.kernel.fuse.wire import FOREVER, ROOT_NODE, StatFs
 from cvmfs_graphdriver.planes.filesystem.attributes import attributes_of
 from cvmfs_graphdriver.planes.filesystem.kernel_pages import KernelPages
-from cvmfs_graphdriver.planes.filesystem.listing import Listing, Listings
+from cvmfs_graphdriver.planes.filesystem.listing import Directory, Item, Listing, Listings
 from cvmfs_graphdriver.planes.filesystem.openfiles import OpenFiles
 from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap
 from cvmfs_graphdriver.planes.tree import Tree
@@ -46,9 +47,15 @@ _log = logging.getLogger(__name__)
 _ROOT_TTL = 60
 """Seconds for which the kernel may cache the attributes of the root."""
 _LISTED = 65536
+"""Entries in all listings that are kept."""
+_PACKED = 992
+"""The most entries that are packed together: as many as a tree reads in five times."""
+_PARENT = 2
+"""The offset behind ``..``; that behind another entry is larger by its row in the catalog."""
 _OLD_TREES = 16
 """Revisions in which directory streams of the root can continue, including the newest."""
-_ROOT_OFFSET_BITS = 32
+_ROOT_OFFSET_BITS = 33
+"""One more than a row has."""
 
 
 class Presentation(NamedTuple):
@@ -220,28 +227,33 @@ class RevisionFilesystem:
             with self._lock:
                 tree = self._trees.get(offset >> _ROOT_OFFSET_BITS) or tree
             base = _generation(tree) << _ROOT_OFFSET_BITS
-        return self._listings.get((inode, base), lambda: self._pack(tree, inode, base))
+        start = max(offset, base)
+        return self._listings.get((inode, base), start, lambda: self._pack(tree, (inode, base), start))
 
-    def _pack(self, tree: Tree, inode: int, base: int) -> Listing:
+    def _pack(self, tree: Tree, place: Directory, start: int) -> Listing:
+        """Entries behind ``start``. A child's offset is its row in the catalog, plus ``_PARENT``."""
+        inode, base = place
         directory = tree.node(ROOT_NODE) if inode == ROOT_NODE else self._node(inode)
         if not directory.entry.is_directory:
             raise RefusalError(errno.ENOTDIR)
-        self._counters.add(Count.DIRECTORY_OPENS)
-        children = tree.children(directory)
+        if start == base:
+            self._counters.add(Count.DIRECTORY_OPENS)
         ttl = self._presentation.root_names if inode == ROOT_NODE else FOREVER
-        mode = directory.entry.mode
         unknown = wire.no_entry()  # the kernel already knows the directory and its parent
         items = [
-            wire.directory_entry_plus(b".", inode, mode, base + 1, unknown),
-            wire.directory_entry_plus(b"..", directory.parent_inode, mode, base + 2, unknown),
-        ]
-        items += [
-            wire.directory_entry_plus(
-                child.entry.name, child.inode, child.entry.mode, following, self._entry(child, ttl)
+            Item(wire.directory_entry_plus(name, number, directory.entry.mode, at, unknown), at)
+            for at, name, number in (
+                (base + 1, b".", inode),
+                (base + _PARENT, b"..", directory.parent_inode),
             )
-            for following, child in enumerate(children, base + 3)
+            if at > start
         ]
-        return Listing(items, base)
+        for child in islice(tree.children(directory, max(start - base - _PARENT, 0)), _PACKED):
+            at = base + _PARENT + child.entry.row
+            entry = self._entry(child, ttl)
+            packed = wire.directory_entry_plus(child.entry.name, child.inode, child.entry.mode, at, entry)
+            items.append(Item(packed, at))
+        return Listing(place, start, items, is_last=len(items) < _PACKED)
 
 
 def _generation(tree: Tree) -> int:

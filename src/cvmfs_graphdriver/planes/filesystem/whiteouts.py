@@ -12,7 +12,7 @@ new in this layer and hides any older ``x``: it is opaque.
 Overlayfs never asks whether the root of a layer is opaque; whoever stacks layers must, see ``plane``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cvmfs_graphdriver.client.objects.openfile import OpenFile
 from cvmfs_graphdriver.client.tree.revision import Node
@@ -69,20 +69,14 @@ class OverlayTree:
         mark = self._tree.child(parent, whiteout_of(name))
         return None if mark is None or hidden_by(mark.entry.name) is None else _whiteout(mark)
 
-    def children(self, parent: Node) -> Sequence[Node]:
-        """All nodes of a directory, including whiteouts for what it deletes."""
-        nodes = self._tree.children(parent)
-        marks = [node for node in nodes if is_mark(node.entry.name)]
-        if not marks:
-            return nodes
-        plain = [node for node in nodes if not is_mark(node.entry.name)]
-        present = {node.entry.name for node in plain}
-        plain += [
-            _whiteout(mark)
-            for mark in marks
-            if (hidden := hidden_by(mark.entry.name)) is not None and hidden not in present
-        ]
-        return plain
+    def children(self, parent: Node, after: int = 0) -> Iterator[Node]:
+        """The nodes of a directory, with a whiteout in the place of each mark for what is not there."""
+        for node in self._tree.children(parent, after):
+            name = node.entry.name
+            if not is_mark(name):
+                yield node
+            elif (hidden := hidden_by(name)) is not None and self._tree.child(parent, hidden) is None:
+                yield _whiteout(node)
 
     def has_names(self, parent: Node, prefix: bytes) -> bool:
         """Whether a directory has a name that begins with ``prefix``, including marks."""
@@ -95,6 +89,10 @@ class OverlayTree:
     def prefetch(self, nodes: Sequence[Node], arrived: Callable[[Node, str], None]) -> int:
         """Begin to fetch regular files' content."""
         return self._tree.prefetch(nodes, arrived)
+
+    def cached_path(self, node: Node) -> str | None:
+        """Where a regular file's content is in the cache."""
+        return self._tree.cached_path(node)
 
     def readlink(self, node: Node) -> bytes:
         """The target of a symbolic link as stored: an image must not see the node's configuration."""

@@ -7,13 +7,15 @@ reader is. Must not know: how files are fetched, how the kernel is given content
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from cvmfs_graphdriver.client.objects.background import Background
 from cvmfs_graphdriver.client.tree.revision import Node
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.planes.tree import Tree
+from cvmfs_graphdriver.planes.walk.page_cache import Offer
 from cvmfs_graphdriver.planes.walk.readahead import ReadAhead
 
 __all__ = ["Feeder", "Pages"]
@@ -33,8 +35,11 @@ _CATCHING_UP = 0.02
 class Pages(Protocol):
     """The kernel's page cache."""
 
-    def offer(self, inode: int, size: int, path: str) -> None:
-        """Give it the content of a file, which is in the file ``path``."""
+    absent: Callable[[Collection[int]], None]
+    """Called with offered files that are not in the client's cache."""
+
+    def offer(self, files: Sequence[Offer]) -> None:
+        """Give it the contents of files."""
 
     def settle(self, seconds: float) -> None:
         """Wait until it has what was offered, at most this long."""
@@ -53,7 +58,7 @@ class Feeder:
         self._guesser = Background(1, "read-ahead")
         self._lock = threading.Lock()
         self._listed: set[int] = set()
-        self._early: dict[int, list[tuple[int, int, str]]] = {}
+        self._early: dict[int, list[Offer]] = {}
         """Files to offer when their directory has been listed, by directory."""
         self._early_count = 0
         self._given: set[int] = set()
@@ -65,6 +70,9 @@ class Feeder:
         self._target = 0
         """The number of arrivals that a reader waits for; 0 if nobody waits."""
         self._batch = threading.Condition(self._lock)
+        self._all_cached = False
+        """Whether nothing that was guessed lately had to be fetched."""
+        pages.absent = lambda inodes: self._guesser.submit(lambda: self._fetch_absent(inodes))
 
     def opened(self, node: Node) -> None:
         """A file is being read. If it was about to be fetched unasked, may wait for some that follow.
@@ -91,21 +99,54 @@ class Feeder:
         self._guesser.close()
         self._pages.close()
 
-    def _children(self, node: Node) -> Sequence[Node]:
-        return self._tree().children(node)
+    def _children(self, directory: Node, after: int = 0) -> Iterator[Node]:
+        return self._tree().children(directory, after)
 
     def _follow(self, node: Node) -> None:
         self._hand_over(node.parent_inode)  # a reader of one of its files has looked up the others, too
         try:
             nodes = self._guess.opened(node)
-            self._coming.update(each.inode for each in nodes if not each.entry.is_chunked)
-            if nodes and not self._tree().prefetch(nodes, self._receive):
-                self._guess.missed()
+            if self._all_cached:
+                self._seek(nodes)
+            elif nodes:
+                self._fetch(nodes)
         except CvmfsGraphdriverError:
             self._guess.missed()  # a reader will see the error
 
+    def _seek(self, nodes: Sequence[Node]) -> None:
+        """Give the kernel files that are probably in the client's cache; this thread does not look.
+
+        Looking costs a visit to the disk for each, and several threads of another process do that at once.
+        """
+        tree = self._tree()
+        files = []
+        others = []
+        for node in nodes:
+            path = tree.cached_path(node)
+            if path is None:
+                others.append(node)
+            else:
+                given = self._is_due(node, path)
+                files.append(Offer(node.inode, node.entry.size, path, given, is_sought=True))
+        self._pages.offer(files)
+        tree.prefetch(others, self._receive)
+
+    def _fetch(self, nodes: Sequence[Node]) -> None:
+        self._coming.update(node.inode for node in nodes if not node.entry.is_chunked)
+        self._all_cached = not self._tree().prefetch(nodes, self._receive)
+
+    def _fetch_absent(self, inodes: Collection[int]) -> None:
+        with suppress(CvmfsGraphdriverError):  # a reader will see the error
+            tree = self._tree()
+            self._fetch([tree.node(inode) for inode in inodes])
+
     def _receive(self, node: Node, path: str) -> None:
         """A file has arrived in the client's cache."""
+        if self._is_due(node, path):
+            self._pages.offer((Offer(node.inode, node.entry.size, path),))
+
+    def _is_due(self, node: Node, path: str) -> bool:
+        """Whether to give the kernel a file, which is in ``path``; if it is too early, that is noted."""
         size = node.entry.size
         with self._lock:
             awaited = node.inode in self._awaited
@@ -115,14 +156,14 @@ class Feeder:
             if self._target and self._arrivals >= self._target:
                 self._batch.notify_all()
             if awaited or self._arrivals % _ASKED_FOR == 0 or size > _SMALL:
-                return  # to give the kernel a file that it has asked for would wait for our own reply
+                return False  # to give the kernel a file that it has asked for would wait for our own reply
             if node.parent_inode not in self._listed:
                 if self._early_count < _EARLY:
-                    self._early.setdefault(node.parent_inode, []).append((node.inode, size, path))
+                    self._early.setdefault(node.parent_inode, []).append(Offer(node.inode, size, path))
                     self._early_count += 1
-                return
+                return False
             self._given.add(node.inode)
-        self._pages.offer(node.inode, size, path)
+            return True
 
     def _wait_for_others(self, node: Node) -> bool:
         """Wait for a file and some that follow; says whether they arrived."""
@@ -147,7 +188,7 @@ class Feeder:
             self._listed.add(directory)
             early = self._early.pop(directory, [])
             self._early_count -= len(early)
-            self._given.update(inode for inode, _, _ in early)
-        for inode, size, path in early:
-            self._pages.offer(inode, size, path)
+            self._given.update(file.inode for file in early)
+        if early:
+            self._pages.offer(early)
         return bool(early)

@@ -3,6 +3,9 @@
 Owns: getting content from the client's cache into the kernel's (FUSE_NOTIFY_STORE). Must not know: which
 files, and when.
 
+Files that lie scattered on a disk are found and read by several threads at once, since one would wait for the
+disk most of the time.
+
 The kernel may make this process wait for a page until a READ of it is answered, so nobody may wait for this
 process without a limit. Messages that cannot be sent at once are dropped: giving files is optional. The
 process has a descriptor of the device, which would keep the mount alive, but it ends when its channel is
@@ -13,8 +16,11 @@ import contextlib
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
+from cvmfs_graphdriver.client.objects.background import Background
 from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.errors import KernelError
 from cvmfs_graphdriver.kernel.fuse.device import offer_content
@@ -22,16 +28,35 @@ from cvmfs_graphdriver.kernel.fuse.device import offer_content
 if TYPE_CHECKING:
     from cvmfs_graphdriver.kernel.child import Child
 
-__all__ = ["PageCache"]
+__all__ = ["Offer", "PageCache"]
 
 _DEATHS = 3
 """A process that has died this many times is not started again."""
+_THREADS = 16
+_TOGETHER = 16
+"""The number of files in a message, which must be short enough not to block."""
+
+
+class Offer(NamedTuple):
+    """The content of a file, which is in the file ``path`` of the client's cache.
+
+    If it is not ``is_given``, it is only brought into memory, so that a request for it is answered soon. For
+    one that ``is_sought`` nobody knows whether it is in the cache.
+    """
+
+    inode: int
+    size: int
+    path: str
+    is_given: bool = True
+    is_sought: bool = False
 
 
 class PageCache:
     """The kernel's page cache for the files of one mount; safe for any number of threads."""
 
     def __init__(self, device: int) -> None:
+        self.absent: Callable[[Collection[int]], None] = lambda _: None
+        """Called with offered files that are not in the cache."""
         self._device = device
         self._lock = threading.Lock()
         self._child: Child | None = None
@@ -41,10 +66,11 @@ class PageCache:
         self._progress = threading.Condition(self._lock)
         self._closing = False
 
-    def offer(self, inode: int, size: int, path: str) -> None:
-        """Give the kernel the content of a file, which is in the file ``path``, if it knows the inode."""
+    def offer(self, files: Sequence[Offer]) -> None:
+        """Give the kernel the contents of files, if it knows their inodes."""
         with self._lock:
-            self._send((inode, size, path))
+            for position in range(0, len(files), _TOGETHER):
+                self._send([tuple(file) for file in files[position : position + _TOGETHER]])
 
     def settle(self, seconds: float) -> None:
         """Wait until everything that was offered has been given to the kernel, at most this long."""
@@ -87,9 +113,12 @@ class PageCache:
         """A thread that runs as long as the process."""
         with contextlib.suppress(EOFError):
             while True:
-                ticket = child.channel.receive()
+                message = child.channel.receive()
+                if isinstance(message, list):
+                    self.absent(message)
+                    continue
                 with self._lock:
-                    self._settled = ticket
+                    self._settled = message
                     self._progress.notify_all()
         with self._lock:
             self._child = None
@@ -98,24 +127,67 @@ class PageCache:
         child.wait()
 
 
-def _main() -> None:
-    device = int(sys.argv[1])
-    channel = Channel.of_child()
-    with contextlib.suppress(EOFError, BrokenPipeError):
+class _Giver:
+    """Reads files and gives them to the kernel."""
+
+    def __init__(self, device: int, channel: Channel) -> None:
+        self._device = device
+        self._channel = channel
+        self._sending = threading.Lock()
+        self._threads = Background(_THREADS, "giver")
+        self._unfinished = 0
+        self._progress = threading.Condition()
+
+    def run(self) -> None:
+        """Work until the channel ends. Raises EOFError, BrokenPipeError."""
         while True:
-            message = channel.receive()
+            message = self._channel.receive()
             if isinstance(message, int):
-                channel.send(message)
+                with self._progress:
+                    self._progress.wait_for(lambda: not self._unfinished)
+                self._send(message)
                 continue
-            inode, size, path = message
-            with contextlib.suppress(OSError):  # evicted since, or no longer mounted
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    content = os.pread(descriptor, size + 1, 0)
-                finally:
-                    os.close(descriptor)
-                if len(content) == size:
-                    offer_content(device, inode, content)
+            with self._progress:
+                self._unfinished += len(message)
+            for file in message:
+                self._threads.submit(partial(self._handle, Offer(*file)))
+
+    def _handle(self, file: Offer) -> None:
+        try:
+            self._read(file)
+        except FileNotFoundError:
+            if file.is_sought:
+                with contextlib.suppress(BrokenPipeError):
+                    self._send([file.inode])
+        except OSError:
+            pass  # no longer mounted, or a reader will see the error
+        finally:
+            with self._progress:
+                self._unfinished -= 1
+                if not self._unfinished:
+                    self._progress.notify_all()
+
+    def _read(self, file: Offer) -> None:
+        descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not file.is_given:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                return
+            content = os.pread(descriptor, file.size + 1, 0)
+        finally:
+            os.close(descriptor)
+        if len(content) == file.size:
+            offer_content(self._device, file.inode, content)
+
+    def _send(self, message: object) -> None:
+        with self._sending:
+            self._channel.send(message)
+
+
+def _main() -> None:
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        _Giver(int(sys.argv[1]), Channel.of_child()).run()
+    os._exit(0)  # some threads may be waiting for the disk or the kernel
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ directories as it comes to them; if files were fetched one by one, it would wait
 guess needs several right ones before it, and goes no further up in the tree than the reader has been, so that
 a program that reads here and there causes no traffic. Must not know: how files are fetched.
 
-Not every guessed file has to be reported when it is read: one report stands for those before it. For one
-thread at a time.
+Not every guessed file has to be reported when it is read: one report stands for those before it. Of a
+directory nothing is kept but the row of the file that was read last, and a walk holds the piece of each
+listing that it is in, so that directories may have any size. For one thread at a time.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from typing import Protocol
 
 from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
 from cvmfs_graphdriver.client.tree.revision import Node
@@ -28,17 +29,15 @@ _BYTES = 32 << 20
 _BIG = 8 << 20
 """Larger files are not guessed."""
 _DIRECTORIES = 64
+_DEPTH = 64
+"""How far below the directory that is read a guess goes."""
 _REMEMBERED = 4096
 
 
-class _Directory:
-    """The order of a directory's files, the last one read, and the last one guessed."""
+class _Children(Protocol):
+    """Lists a directory, from behind a row on."""
 
-    __slots__ = ("ahead", "last", "positions")
-
-    def __init__(self, children: Sequence[Node]) -> None:
-        self.positions = {node.inode: position for position, node in enumerate(filter(_is_guessed, children))}
-        self.last = self.ahead = -1
+    def __call__(self, directory: Node, after: int = 0) -> Iterator[Node]: ...
 
 
 class _Walk:
@@ -48,6 +47,7 @@ class _Walk:
         self._files = files
         self._ahead: deque[tuple[int, int]] = deque()  # inode and size
         self._bytes = 0
+        self._next = next(files, None)
 
     def read(self, inode: int) -> list[int]:
         """The file was read, and so were those before it; returns all of them."""
@@ -56,6 +56,9 @@ class _Walk:
             one, size = self._ahead.popleft()
             self._bytes -= size
             passed.append(one)
+        if self._next is not None and self._next.inode == inode:
+            self._next = next(self._files, None)
+            passed.append(inode)
         return passed
 
     def more(self, window: int) -> list[Node]:
@@ -63,23 +66,28 @@ class _Walk:
         if len(self._ahead) > window // 2:
             return []
         found: list[Node] = []
-        while len(self._ahead) < window and self._bytes < _BYTES:
-            node = next(self._files, None)
-            if node is None:
-                break
+        while self._next is not None and len(self._ahead) < window and self._bytes < _BYTES:
+            node = self._next
             found.append(node)
             self._ahead.append((node.inode, node.entry.size))
             self._bytes += node.entry.size
+            self._next = next(self._files, None)
         return found
+
+    @property
+    def next(self) -> Node | None:
+        """The first file that has not been guessed yet."""
+        return self._next
 
 
 class ReadAhead:
     """Guesses for one tree. ``children`` lists a directory, ``node`` finds a node by its inode."""
 
-    def __init__(self, children: Callable[[Node], Sequence[Node]], node: Callable[[int], Node]) -> None:
+    def __init__(self, children: _Children, node: Callable[[int], Node]) -> None:
         self._children = children
         self._node = node
-        self._directories: LeastRecentlyUsed[int, _Directory] = LeastRecentlyUsed(_DIRECTORIES)
+        self._last: LeastRecentlyUsed[int, int] = LeastRecentlyUsed(_DIRECTORIES)
+        """The row of the file that was read last in a directory."""
         self._expected: dict[int, _Walk] = {}
         self._streak = 0
         self._previous = 0
@@ -106,7 +114,7 @@ class ReadAhead:
         return files
 
     def missed(self) -> None:
-        """None of the returned files had to be fetched: stop guessing for a while."""
+        """The returned files cannot be fetched: stop guessing for a while."""
         self._streak = 0
         self._expected.clear()
 
@@ -115,9 +123,8 @@ class ReadAhead:
             self._expected.clear()
         for node in files:
             self._expected[node.inode] = walk
-            directory = self._directories.get(node.parent_inode)
-            if directory is not None:
-                directory.ahead = max(directory.ahead, directory.positions.get(node.inode, -1))
+        if walk.next is not None:
+            self._expected[walk.next.inode] = walk
 
     def _follow(self, node: Node, count: int) -> None:
         """``count`` files were read in order, this one the last."""
@@ -127,39 +134,28 @@ class ReadAhead:
         while self._top and not (directory + b"/").startswith(self._top + b"/"):
             self._top = self._top.rpartition(b"/")[0]
         self._streak += count
-        known = self._directories.get(node.parent_inode)
-        if known is not None:
-            known.last = known.positions.get(node.inode, known.last)
+        self._last.put(node.parent_inode, node.entry.row)
 
     def _is_next(self, node: Node) -> bool:
-        """Whether a file is the first of its directory, or follows those that were read or guessed there."""
-        known = self._directories.get(node.parent_inode)
-        if known is None:
+        """Whether a file is the first of its directory, or follows the one that was read last there."""
+        last = self._last.get(node.parent_inode)
+        if last is None:
             previous, self._previous = self._previous, node.parent_inode
             if self._streak < _WALK and previous != node.parent_inode:
                 return False
-            known = self._remember(node.parent_inode)
-        position = known.positions.get(node.inode)
-        if position is None:
-            return False
-        last, known.last = known.last, position
-        if position == last + 1 or last < position == known.ahead + 1:
+            last = 0
+        self._last.put(node.parent_inode, node.entry.row)
+        following = next(filter(_is_guessed, self._children(self._node(node.parent_inode), last)), None)
+        if following is not None and following.inode == node.inode:
             return True
         self._streak = 0
         return False
-
-    def _remember(self, inode: int) -> _Directory:
-        directory = _Directory(self._children(self._node(inode)))
-        self._directories.put(inode, directory)
-        return directory
 
     def _files_behind(self, node: Node, *, deep: bool) -> Iterator[Node]:
         """The files that follow ``node`` in a walk; only those in its directory unless ``deep``."""
         while True:
             directory = self._node(node.parent_inode)
-            siblings = self._children(directory)
-            position = next((at for at, one in enumerate(siblings) if one.path == node.path), len(siblings))
-            yield from self._files_in(islice(siblings, position + 1, None), deep=deep)
+            yield from self._files_in(self._children(directory, node.entry.row), deep=deep)
             if (
                 not deep
                 or not (directory.path + b"/").startswith(self._top + b"/")
@@ -174,8 +170,8 @@ class ReadAhead:
             for node in stack[-1]:
                 if _is_guessed(node):
                     yield node
-                elif deep and node.entry.is_directory:
-                    stack.append(iter(self._children(node)))
+                elif deep and node.entry.is_directory and len(stack) < _DEPTH:
+                    stack.append(self._children(node))
                     break
             else:
                 stack.pop()

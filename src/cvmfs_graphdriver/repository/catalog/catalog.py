@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Catalog"]
 
 _HIDDEN = EntryFlag.HIDDEN.value
+# A root directory's own parent key may be its own key in repositories of old writers.
+_NAMED = "length(CAST(name AS BLOB)) > 0"
+_ALL = -1
 _REQUIRED = ("catalog", "nested_catalogs", "properties")
 _GREATEST_ROW = 2**32 - 1
 _ONE_GROUP = 1 << 32
@@ -63,7 +66,10 @@ class Catalog:
             raise CatalogError(f"{what} has schema {self._schema.number}, which this version cannot read")
         selected = f"SELECT {self._schema.entry_columns} FROM catalog"
         self._by_key = f"{selected} WHERE md5path_1 = ? AND md5path_2 = ?"
-        self._by_parent = f"{selected} WHERE parent_1 = ? AND parent_2 = ?"
+        self._by_parent = (
+            f"{selected} WHERE parent_1 = ? AND parent_2 = ? AND rowid > ? AND {_NAMED} "
+            f"AND (flags & ?) = 0 ORDER BY rowid LIMIT ?"
+        )
         self._by_row = f"{selected} WHERE rowid = ?"
         self.root_prefix = self.properties.get("root_prefix", "").encode("utf-8", "surrogateescape")
         self._groups: dict[int, int] | None = None
@@ -124,12 +130,15 @@ class Catalog:
 
     # What is in a directory or file
 
-    def listing(self, path: bytes, *, hidden: bool = False) -> list[DirectoryEntry]:
-        """The entries of a directory, in no particular order; hidden ones only on request."""
-        visible = "" if hidden else f" AND (flags & {_HIDDEN}) = 0"
-        rows = self._select(self._by_parent + visible, self.key_of(path))
-        # A root directory's own parent key may be its own key in repositories of old writers.
-        return [entry for row in rows if (entry := entry_of(row)).name]
+    def listing(
+        self, path: bytes, *, hidden: bool = False, after: int = 0, limit: int = _ALL
+    ) -> list[DirectoryEntry]:
+        """The entries of a directory in the order of their rows; hidden ones only on request.
+
+        Those behind the row ``after``, and no more than ``limit``: fewer only if there are no more.
+        """
+        unwanted = 0 if hidden else _HIDDEN
+        return [*map(entry_of, self._select(self._by_parent, (*self.key_of(path), after, unwanted, limit)))]
 
     def directories_with(self, prefix: bytes) -> frozenset[PathKey]:
         """The keys of all directories with a name that starts with ``prefix``; looked up once."""

@@ -66,6 +66,11 @@ class PendingTransfer:
         self.problems: dict[str, Problem] = {}
         """What has failed so far, by place."""
 
+    def take(self, attempt: Attempt) -> Attempt:
+        """What to try instead of ``attempt``, which was chosen a while ago: others may know better by now."""
+        self.attempt = self.job.again(attempt, time.monotonic())
+        return self.attempt
+
 
 class Transfer:
     """Fetches from the servers of one repository; safe for any number of threads.
@@ -125,6 +130,7 @@ class Transfer:
                 if self._closing.wait(attempt.delay):
                     raise UnreachableError(f"{pending.path}: the client is being closed")
                 self.poll()
+                attempt = pending.take(attempt)  # noqa: PLW2901 - it waited for a connection, and its delay
                 started = time.monotonic()
                 sink.begin()
                 connection.prepare(attempt, pending.path, sink, pending.span, self.timeout_of(attempt))

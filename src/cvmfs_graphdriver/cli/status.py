@@ -52,6 +52,12 @@ def _print(statuses: Sequence[Status]) -> None:
     for status in statuses:
         if status.offline:
             click.echo(f"{status.fqrn} is offline: {status.offline}", err=True)
+        if status.avoided:
+            click.echo(
+                f"{status.fqrn} shows revision {status.revision}, since servers died of the newer one with "
+                f"root catalog {status.avoided}",
+                err=True,
+            )
 
 
 def _row(status: Status) -> Sequence[str]:

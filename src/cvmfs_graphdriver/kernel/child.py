@@ -76,6 +76,10 @@ class Child:
         """Tell it to end; what it has already sent can still be received."""
         self._stdin.close()
 
+    def kill(self) -> None:
+        """End it at once; ``wait`` must still be called."""
+        self._process.kill()
+
     def wait(self) -> int:
         """Wait for it to end, kill it if it does not, and free everything; returns its exit code."""
         self.hang_up()

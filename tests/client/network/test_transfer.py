@@ -398,7 +398,7 @@ def test_identifier_stays(tmp_path: Path) -> None:
 
 
 def test_transfers_that_queue_do_not_each_try_a_proxy_that_others_have_left(server: Server) -> None:
-    """It listens and never answers; readers queue for connections, and one after the other would wait for it."""
+    """It listens and never answers; readers queue for connections, and one after the other would wait."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
         proxies = f"http://127.0.0.1:{silent.getsockname()[1]};{server.url}"
         network = _network("http://repository.example.org/r", CVMFS_HTTP_PROXY=proxies, CVMFS_MAX_RETRIES="0")

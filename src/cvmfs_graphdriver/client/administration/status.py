@@ -41,6 +41,8 @@ class Status:
     published: int
     offline: str
     """Why the last check for a new revision failed; empty if it succeeded."""
+    avoided: str
+    """The root catalog that is not shown because servers died of it; empty if there is none."""
     next_refresh: float
     """Seconds until the next check for a new revision; -1 if there is none."""
     host: str
@@ -104,6 +106,7 @@ def status_of(client: Client, mountpoint: str) -> Status:
         root_hash=str(revision.root) if revision else "",
         published=manifest.timestamp if manifest else 0,
         offline=str(client.offline_because or ""),
+        avoided=str(client.avoiding or ""),
         next_refresh=round(max(0.0, client.next_refresh - time.monotonic()), 3) if client.follows else -1,
         host=shown_url(failover.hosts[failover.current_host]),
         hosts=tuple(map(shown_url, failover.hosts)),

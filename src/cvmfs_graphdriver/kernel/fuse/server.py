@@ -21,6 +21,7 @@ from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem, RefusalError
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight, Slot
 from cvmfs_graphdriver.kernel.fuse.interrupt import is_dying
 from cvmfs_graphdriver.kernel.fuse.wire import HEADER, Opcode
+from cvmfs_graphdriver.kernel.memory.limit import is_used_up
 from cvmfs_graphdriver.kernel.watch import Busy
 
 __all__ = ["Server"]
@@ -127,9 +128,11 @@ class Server:
             reply = wire.reply_header(unique, len(body)) + body
         except RefusalError as refusal:
             reply = wire.error_reply(unique, refusal.number)
-        except MemoryError:
-            raise  # what this process holds must go: the next one serves the request
-        except Exception as error:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
+        except Exception as error:
+            if is_used_up():  # every error may come from that, and it would not be the last
+                raise MemoryError(
+                    "hardly any memory is left; the next process serves this request"
+                ) from error
             self._filesystem.failed(error)
             reply = wire.error_reply(unique, errno.EIO)
         self._answer(reply)

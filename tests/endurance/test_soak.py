@@ -7,11 +7,13 @@ wrong, no read may fail, memory must stay flat, nothing may be left over. What t
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,7 @@ _WARM = 0.3
 _LONGEST = 90.0
 """Seconds that anything may take: a server that hangs is replaced after 20, and a proxy may be down then."""
 _MARK = "SOAK_MARK"
+_VARYING = r"[0-9a-f]{40}\S*|\d+"
 
 
 class Soak:
@@ -185,6 +188,9 @@ def test_soak(tmp_path: Path) -> None:
             assert {name: result["wrong"] for name, result in found.items() if result["wrong"]} == {}
             assert max(result["slowest"][0] for result in found.values()) < _LONGEST
             assert soak.keepers() == keepers, "a keeper died"
+            log = (tmp_path / "log").read_text()
+            assert "Traceback" not in log
+            assert "it has killed every server" not in log
             newest = soak.trees["moving"] / "moving" / str(soak.honest.number)
             wait_until(newest.exists, 60)
             assert_flat(samples, set(keepers))
@@ -219,4 +225,6 @@ def report(soak: Soak, found: dict[str, Any], samples: list[tuple[float, dict[in
     waits = (
         [line for line in log.read_text().splitlines() if "has been waiting" in line] if log.exists() else []
     )
+    kinds = Counter(re.sub(_VARYING, "…", line.partition(") ")[2])[:120] for line in lines)
+    print("log:", *(f"{count} × {kind}" for kind, count in kinds.most_common(30)), sep="\n  ")
     print(f"{len(waits)} waits of more than 10 s", *waits[:20], sep="\n  ")

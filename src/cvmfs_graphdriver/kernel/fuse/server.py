@@ -34,6 +34,7 @@ _u32 = struct.Struct("=I")
 _xattr_in = _xattr_out = struct.Struct("=I4x")
 
 _BODY = HEADER.size
+_NAMES = {opcode.value: opcode.name for opcode in Opcode}
 
 
 class _Request(NamedTuple):
@@ -78,8 +79,7 @@ class Server:
         for thread, slot in zip(self._threads, self._slots, strict=False):
             length, opcode, unique, node, _, _, _, _ = HEADER.unpack_from(slot.buffer)
             if length:
-                name = Opcode(opcode).name if opcode in Opcode else f"request {opcode}"
-                yield Busy(thread.ident or 0, unique, f"{name} of inode {node}")
+                yield Busy(thread.ident or 0, unique, f"{_NAMES.get(opcode, opcode)} of inode {node}")
 
     def invalidate_inode(self, node: int) -> None:
         """Make the kernel forget the attributes and content of a node."""

@@ -222,9 +222,8 @@ def report(soak: Soak, found: dict[str, Any], samples: list[tuple[float, dict[in
     sizes = [max(sample.values()) >> 20 for _, sample in samples if sample]
     print(f"largest process in MiB, over time: {sizes[:: max(1, len(sizes) // 20)]}")
     log = soak.home / "log"
-    waits = (
-        [line for line in log.read_text().splitlines() if "has been waiting" in line] if log.exists() else []
-    )
+    lines = log.read_text().splitlines() if log.exists() else []
+    waits = [line for line in lines if "has been waiting" in line]
     kinds = Counter(re.sub(_VARYING, "…", line.partition(") ")[2])[:120] for line in lines)
     print("log:", *(f"{count} × {kind}" for kind, count in kinds.most_common(30)), sep="\n  ")
     print(f"{len(waits)} waits of more than 10 s", *waits[:20], sep="\n  ")

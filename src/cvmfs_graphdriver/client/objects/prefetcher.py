@@ -24,6 +24,7 @@ from cvmfs_graphdriver.client.objects.background import Background
 from cvmfs_graphdriver.client.objects.fetcher import Claim, Fetcher
 from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, UNTRIED, Order, Result, Route, Setup
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.deadline import end
 from cvmfs_graphdriver.kernel.errors import KernelError
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
@@ -126,7 +127,7 @@ class Prefetcher:
             if worker is not None:
                 worker.hang_up()
         if thread is not None:
-            thread.join()
+            end(thread)
         self._slow.close()
         while self._waiting:
             self._waiting.pop().end(_closed())

@@ -208,7 +208,9 @@ class _Keeper:
                 ready = dict(poll.poll(_GLANCE if self._refuser else min(_GLANCE, 1000 * left + 1)))
                 if descriptor in ready or self._is_over() or (not ready and self._is_silent()):
                     os.kill(self._server, signal.SIGKILL)
-                    return os.waitstatus_to_exitcode(os.waitpid(self._server, 0)[1])
+                    select.select([descriptor], [], [], _GLANCE / 1000)
+                    code = self._ended(descriptor)
+                    return -signal.SIGKILL if code is None else code
                 if self._ours.fileno() in ready:
                     if self._is_ready():
                         return None
@@ -263,14 +265,23 @@ class _Keeper:
                     os.kill(self._server, signal.SIGKILL)
                 self._trials.alive(self._vitals.shown, time.monotonic())
                 self._lingering = [pid for pid in self._lingering if not os.waitpid(pid, os.WNOHANG)[0]]
-                gone, status = os.waitpid(self._server, os.WNOHANG)
-                if gone:
-                    return os.waitstatus_to_exitcode(status)
-                if _is_zombie(self._server):
-                    self._lingering.append(self._server)
-                    return -signal.SIGKILL
+                code = self._ended(descriptor)
+                if code is not None:
+                    return code
         finally:
             os.close(descriptor)
+
+    def _ended(self, descriptor: int) -> int | None:
+        """The exit code of the server if it has ended, or at least its first thread."""
+        for _ in range(2):  # other threads may just be ending, and one may be about to fill its slot
+            gone, status = os.waitpid(self._server, os.WNOHANG)
+            if gone:
+                return os.waitstatus_to_exitcode(status)
+            if not _is_zombie(self._server):
+                return None
+            select.select([descriptor], [], [], _GLANCE / 1000)
+        self._lingering.append(self._server)
+        return -signal.SIGKILL
 
     def _prepare_log(self) -> float:
         """Log where the servers do. It is done this late because reading the configuration takes time.

@@ -70,6 +70,7 @@ class Hostile:
         (home / "keys").mkdir()
         (home / "keys" / f"{self.fqrn}.pub").write_bytes(self.signed.master.public.pem)
         self.signed.published = self.signed.published._replace(ttl=1)
+        self.signed.publish()
         self._scratch = home / "trap"
         self._victim = victim
         honest_root = str(self.signed.published.root)
@@ -112,7 +113,7 @@ class Hostile:
                     (len(stored), Compression.NONE),
                     (1, Compression.ZLIB),
                     (5 << 30, Compression.ZLIB),
-                    (2**60, Compression.NONE),
+                    (2**58, Compression.NONE),
                 ]
                 size, compression = lies[number % len(lies)]
                 _add(writer, b"file%d" % number, size, digest, compression)

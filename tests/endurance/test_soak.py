@@ -21,6 +21,9 @@ from typing import Any
 
 import pytest
 
+from cvmfs_graphdriver.client.administration.talk_socket import ask
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.errors import ClientError
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.planes.erofs_plane import ErofsPlane
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane
@@ -92,6 +95,12 @@ class Soak:
         spawn(MountRequest(fqrn, target, self.etc))
         stack.callback(end, target)
         return target
+
+    def trap(self) -> None:
+        """A hostile revision, and somebody who wants to see it at once."""
+        self.hostile.publish()
+        with suppress(ClientError):
+            ask(load_settings(self.hostile.fqrn, self.etc).talk_socket, "remount sync")
 
     def trouble(self) -> None:
         """Something dies, or falls silent for a while."""
@@ -177,7 +186,7 @@ def test_soak(tmp_path: Path) -> None:
             }
             with (
                 regularly(10, soak.honest.publish) as failed,
-                regularly(10, soak.hostile.publish) as failed_too,
+                regularly(10, soak.trap) as failed_too,
                 regularly(6, soak.trouble) as failed_three,
                 regularly(5, lambda: samples.append((time.monotonic() - began, soak.memory()))),
             ):

@@ -258,7 +258,7 @@ class Cache:
             return
         except OSError as error:
             raise CacheError(f"cannot move {name} to the quarantine: {error.strerror}") from error
-        remove_links(self.directory, [name])
+        remove_links(self.directory, [name], fresh=True)
         if self.eviction is not None:
             self.eviction.note_gone(name)
             self.eviction.note_stored(Record(place, size, path="damaged object"))

@@ -89,8 +89,9 @@ reliability: test-packages venv  ## Run the fault-injection tests and write thei
 	KILLS=100 OUTAGE=60 RELIABILITY_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
 .PHONY: endurance
-endurance: test-packages plugin  ## Kill the driver, dockerd, and both, fifty times each (slow)
+endurance: test-packages plugin  ## Kill driver and dockerd fifty times each, and a soak of half an hour (SOAK=seconds)
 	KILLS=50 $(BIN)/python -m pytest --timeout 0 -s tests/end_to_end/test_kill.py
+	SOAK=$(or $(SOAK),1800) $(BIN)/python -m pytest -s tests/endurance
 
 .PHONY: bench
 bench: test-packages plugin  ## Run the benchmarks, as ratios against a peer in the same run

@@ -60,6 +60,13 @@ def test_a_whitelist_that_ends_is_degraded() -> None:
     assert degraded_row([ending], {})[1] == "the whitelist of a.org expires on Sunday"
 
 
+def test_a_revision_that_servers_died_of_is_named() -> None:
+    status = dataclasses.replace(FINE, avoided="abc")
+    assert degraded_row([status], {})[1] == (
+        "a.org: shows revision 7, since servers died of the newer one with root catalog abc"
+    )
+
+
 def test_a_full_disk_is_degraded() -> None:
     full = dataclasses.replace(FINE, cache_full=True, cache_directory="/cache")
     assert degraded_row([full], {})[1] == f"{FINE.fqrn}: the disk of the cache /cache is full"

@@ -54,6 +54,12 @@ def _print(statuses: Sequence[Status]) -> None:
             click.echo(f"{status.fqrn} is offline: {status.offline}", err=True)
         if status.whitelist_problem:
             click.echo(f"warning: {status.whitelist_problem}", err=True)
+        if status.avoided:
+            click.echo(
+                f"{status.fqrn} shows revision {status.revision}, since servers died of the newer one with "
+                f"root catalog {status.avoided}",
+                err=True,
+            )
 
 
 def _row(status: Status) -> Sequence[str]:

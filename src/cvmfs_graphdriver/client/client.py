@@ -30,6 +30,7 @@ from cvmfs_graphdriver.client.objects.contents import Contents
 from cvmfs_graphdriver.client.objects.fetcher import Fetcher
 from cvmfs_graphdriver.client.objects.prefetcher import Prefetcher
 from cvmfs_graphdriver.client.recentlog import RecentLog
+from cvmfs_graphdriver.client.retreat import NO_RETREAT, Retreat
 from cvmfs_graphdriver.client.tree.catalogs import Catalogs
 from cvmfs_graphdriver.client.tree.inodes import InodeTable
 from cvmfs_graphdriver.client.tree.magic import MagicAttributes
@@ -64,7 +65,8 @@ class _Choice(NamedTuple):
 class Client:
     """One repository as seen from this node; safe for any number of threads.
 
-    ``now`` is the clock for the expiry of whitelists.
+    ``now`` is the clock for the expiry of whitelists. ``retreat`` names revisions to avoid; ``opening`` is
+    called with each root catalog before it is opened.
     """
 
     settings: RepositorySettings
@@ -84,6 +86,8 @@ class Client:
     """Why the last check for a new revision failed; None if it succeeded."""
     max_ttl: float | None
     """The maximum time between checks for a new revision, in seconds; None for no limit."""
+    avoiding: Digest | None
+    """The root catalog that would be shown if servers had not died of it."""
     confirmed_manifest: Manifest | None
     """The manifest that the last check after mounting found to be the newest."""
 
@@ -92,6 +96,8 @@ class Client:
         settings: RepositorySettings,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        retreat: Retreat = NO_RETREAT,
+        opening: Callable[[Digest], None] = lambda _: None,
     ) -> None:
         warn_of_ineffective(settings.configuration)
         self.settings = settings
@@ -102,6 +108,8 @@ class Client:
         self.offline_because = None
         self.confirmed_manifest = None
         self.max_ttl = settings.revision.max_ttl
+        self.avoiding = None
+        self._retreat, self._opening = retreat, opening
         self._lock = threading.Lock()
         self._current: Revision | None = None
         self._newest_timestamp = 0
@@ -295,7 +303,7 @@ class Client:
         manifest = self.manifests.newer_than(
             current.root, newest_timestamp=self._newest_timestamp, past_caches=past_caches
         )
-        if manifest is None or manifest.revision <= current.number:
+        if manifest is None or manifest.revision <= current.number or self._retreat.from_(manifest.root):
             self.confirmed_manifest = current.manifest
             return None
         self._current = self._open_newest(manifest)
@@ -369,6 +377,12 @@ class Client:
             raise RevisionError(f"revision {number} of {self.settings.fqrn} is blacklisted")
 
     def _open(self, choice: _Choice) -> Revision:
+        wanted = choice.root.digest
+        good = self._retreat.from_(wanted)
+        self.avoiding = wanted if good else None
+        if good is not None:
+            choice = _Choice(CatalogReference(b"", good, 0), None)
+        self._opening(choice.root.digest)
         mount = self.catalogs.mount(choice.root, choice.path)
         revision = Revision(self.settings.fqrn, choice.manifest, mount, self._services)
         self._refuse_blacklisted(revision.number)

@@ -7,9 +7,11 @@ that runs keeps the others waiting.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.errors import KernelError
@@ -76,6 +78,10 @@ class Child:
         """Tell it to end; what it has already sent can still be received."""
         self._stdin.close()
 
+    def kill(self) -> None:
+        """End it at once; ``wait`` must still be called."""
+        self._process.kill()
+
     def wait(self) -> int:
         """Wait for it to end, kill it if it does not, and free everything; returns its exit code."""
         self.hang_up()
@@ -83,6 +89,8 @@ class Child:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            code = self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # the kernel has not let go of it yet
+                self._process.wait(_PATIENCE)
+            code = -signal.SIGKILL
         self._stdout.close()
         return code

@@ -45,6 +45,11 @@ def degraded_row(
             found.append(f"{status.fqrn}: served from the cache alone: {status.offline}")
         if status.whitelist_problem:
             found.append(status.whitelist_problem)
+        if status.avoided:
+            found.append(
+                f"{status.fqrn}: shows revision {status.revision}, since servers died of the newer one with "
+                f"root catalog {status.avoided}"
+            )
         if status.cache_full:
             found.append(f"{status.fqrn}: the disk of the cache {status.cache_directory} is full")
         if status.burned_proxies:

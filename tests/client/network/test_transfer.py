@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -394,3 +395,19 @@ def test_identifier_stays(tmp_path: Path) -> None:
     assert len(client_identifier(tmp_path)) == 36
     with pytest.raises(CacheError):
         client_identifier(tmp_path / "absent")
+
+
+def test_transfers_that_queue_do_not_each_try_a_proxy_that_others_have_left(server: Server) -> None:
+    """It listens and never answers; readers queue for connections, and one after the other would wait."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+        proxies = f"http://127.0.0.1:{silent.getsockname()[1]};{server.url}"
+        network = _network("http://repository.example.org/r", CVMFS_HTTP_PROXY=proxies, CVMFS_MAX_RETRIES="0")
+        server.faults["http://repository.example.org/r/object"] = lambda handler: (
+            handler.reply(CONTENT) is None  # type: ignore[attr-defined]
+        )
+        assert network.transfer.reserve(), "most connections are used for fetching ahead"
+        with closing(network), ThreadPoolExecutor(32) as readers:
+            started = time.monotonic()
+            found = readers.map(lambda _: network.transfer.get("object", 1_000_000), range(32))
+            assert set(found) == {CONTENT}
+        assert time.monotonic() - started < 3, "one second for the four that began at first"

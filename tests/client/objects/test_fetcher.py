@@ -17,6 +17,7 @@ from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.errors import NotFoundError
 from cvmfs_graphdriver.client.network.network import Network
+from cvmfs_graphdriver.client.objects import fetcher as fetcher_module
 from cvmfs_graphdriver.client.objects.fetcher import Fetcher
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.compression import compress
@@ -177,3 +178,32 @@ def test_other_places(bench: Bench) -> None:
                 ObjectName(Digest.of(b"y")), 100, compression=Compression.NONE, path="whole", span=(0, 100)
             )
         )
+
+
+def test_a_reader_does_not_wait_for_a_claim_that_nobody_begins_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "_PATIENCE", 0.2)
+    wanted = Wanted(bench.put(compress(CONTENT)), len(CONTENT))
+    claim = bench.fetcher.claim(wanted, lambda _: None)
+    assert claim is not None
+    assert bench.read(wanted) == CONTENT
+    claim.fetch(lambda arrival: bench.network.transfer.fetch(wanted.location, arrival))
+    assert bench.read(wanted) == CONTENT
+    assert sum(bench.server.requests.values()) == 2
+
+
+def test_a_reader_waits_as_long_as_it_takes_for_one_that_has_begun(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "_PATIENCE", 0.1)
+    wanted = Wanted(bench.put(compress(CONTENT)), len(CONTENT))
+
+    def slow(_: BaseHTTPRequestHandler) -> bool:
+        time.sleep(1)
+        return False
+
+    bench.server.faults["*"] = slow
+    with ThreadPoolExecutor(4) as readers:
+        assert set(readers.map(lambda _: bench.read(wanted), range(4))) == {CONTENT}
+    assert sum(bench.server.requests.values()) == 1

@@ -2,18 +2,24 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from cvmfs_graphdriver.client.cache.arrival import Wanted
+from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.counters import Count
 from cvmfs_graphdriver.client.errors import NotFoundError
+from cvmfs_graphdriver.client.network.network import Network
+from cvmfs_graphdriver.client.objects import prefetcher as prefetcher_module
+from cvmfs_graphdriver.client.objects.fetcher import Fetcher
 from cvmfs_graphdriver.client.objects.prefetcher import Prefetcher, Task
 from cvmfs_graphdriver.repository.compression import compress
 from cvmfs_graphdriver.repository.digest import Digest, ObjectName
@@ -159,3 +165,49 @@ def test_closing_does_not_wait_for_a_queue(bench: Bench) -> None:
     assert not _leftovers(bench)
     # Nobody waits for ever for what was given up.
     assert bench.read(all_wanted[-1]) == b"499"
+
+
+def test_a_worker_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetcher_module, "_SILENCE", 0.5)
+    contents = [b"content %d" % number for number in range(200)]
+    arrivals = Arrivals(len(contents))
+    begun = _slow(bench, 0.01)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    with closing(_prefetcher(bench)) as prefetcher:
+        prefetcher.submit([Task(_wanted(bench, content), arrivals.arrive) for content in contents])
+        _wait(begun)
+        for child in set(children.read_text().split()) - before:
+            os.kill(int(child), signal.SIGSTOP)
+        _wait(arrivals.complete)
+    assert sorted(arrivals.contents.values()) == sorted(contents)
+
+
+def test_orders_do_not_each_wait_for_a_proxy_that_is_silent(tmp_path: Path) -> None:
+    """Twelve at a time, a second each: 200 would take 17 seconds."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent, _bench(tmp_path) as bench:
+        values = {
+            "CVMFS_SERVER_URL": "http://repository.example.org",
+            "CVMFS_HTTP_PROXY": f"http://127.0.0.1:{silent.getsockname()[1]};{bench.server.url}",
+            "CVMFS_PUBLIC_KEY": "/k",
+            "CVMFS_TIMEOUT": "1",
+            "CVMFS_MAX_RETRIES": "0",
+        }
+        network = Network(load_settings("a.b", tmp_path, values).network, bench.counters, "")
+        fetcher = Fetcher(network.transfer, bench.cache, bench.counters)
+        bench.server.faults["*"] = _as_a_proxy
+        contents = [b"content %d" % number for number in range(200)]
+        arrivals = Arrivals(len(contents))
+        began = time.monotonic()
+        with closing(network), closing(Prefetcher(fetcher, network.transfer, bench.cache.directory)) as ahead:
+            ahead.submit([Task(_wanted(bench, content), arrivals.arrive) for content in contents])
+            _wait(arrivals.complete)
+        assert time.monotonic() - began < 8
+    assert sorted(arrivals.contents.values()) == sorted(contents)
+
+
+def _as_a_proxy(handler: BaseHTTPRequestHandler) -> bool:
+    handler.path = urlsplit(handler.path).path
+    file = handler.server.root / handler.path.lstrip("/")  # type: ignore[attr-defined]
+    handler.reply(file.read_bytes())  # type: ignore[attr-defined]
+    return True

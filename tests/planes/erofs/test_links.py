@@ -57,9 +57,34 @@ def test_a_link_to_a_file_that_was_evicted_gives_way(tmp_path: Path, cached: Pat
 
 def test_links_go_with_their_object(tmp_path: Path, cached: Path) -> None:
     Links(tmp_path, "a.org").add(WANTED, str(cached))
+    cached.unlink()
+    age(made(tmp_path)[0], 5)
     remove_links(tmp_path, ["ab" + "2" * 38])
     assert len(made(tmp_path)) == 2
     remove_links(tmp_path, [WANTED.digest.text])
+    assert made(tmp_path) == []
+
+
+def test_links_of_an_object_that_has_come_back_stay(tmp_path: Path, cached: Path) -> None:
+    """Its file was removed by one process, and fetched again by another before the links are removed."""
+    links = Links(tmp_path, "a.org")
+    links.add(WANTED, str(cached))
+    cached.unlink()
+    cached.write_bytes(b"abc")
+    links.add(WANTED, str(cached))
+    age(cached, 5)
+    remove_links(tmp_path, [WANTED.digest.text])
+    assert len(made(tmp_path)) == 2
+
+
+def test_links_that_overlayfs_is_about_to_look_up_stay_but_not_those_of_a_damaged_object(
+    tmp_path: Path, cached: Path
+) -> None:
+    Links(tmp_path, "a.org").add(WANTED, str(cached))
+    cached.unlink()
+    remove_links(tmp_path, [WANTED.digest.text])
+    assert len(made(tmp_path)) == 2
+    remove_links(tmp_path, [WANTED.digest.text], fresh=True)
     assert made(tmp_path) == []
 
 

@@ -45,6 +45,8 @@ class Status:
     """When the whitelist expires, as a Unix time; 0 if it has not been seen yet."""
     whitelist_problem: str
     """What to tell people if it has expired or will soon; else empty."""
+    avoided: str
+    """The root catalog that is not shown because servers died of it; empty if there is none."""
     next_refresh: float
     """Seconds until the next check for a new revision; -1 if there is none."""
     host: str
@@ -111,6 +113,7 @@ def status_of(client: Client, mountpoint: str) -> Status:
         offline=str(client.offline_because or ""),
         whitelist_expires=int(whitelist.expires.timestamp()) if whitelist.expires else 0,
         whitelist_problem=whitelist.problem,
+        avoided=str(client.avoiding or ""),
         next_refresh=round(max(0.0, client.next_refresh - time.monotonic()), 3) if client.follows else -1,
         host=shown_url(failover.hosts[failover.current_host]),
         hosts=tuple(map(shown_url, failover.hosts)),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cvmfs_graphdriver.client.errors import ConfigurationError, TalkError
+from cvmfs_graphdriver.kernel.deadline import end
 
 __all__ = ["ask", "serve_talk"]
 
@@ -41,7 +42,7 @@ def serve_talk(path: Path, answer: Callable[[str], str], owner: str = "") -> Ite
             closing.set()
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            thread.join()
+            end(thread)
 
 
 def ask(path: Path, command: str, *, seconds: float = 60.0) -> str:

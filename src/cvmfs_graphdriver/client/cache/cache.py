@@ -29,6 +29,7 @@ from cvmfs_graphdriver.client.cache.eviction import QUARANTINE, Eviction, object
 from cvmfs_graphdriver.client.cache.ledger import Record
 from cvmfs_graphdriver.client.cache.linked import remove_links
 from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.kernel.filelock import lock
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
@@ -215,7 +216,7 @@ class Cache:
             if descriptor is None:
                 return None
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                lock(descriptor, fcntl.LOCK_SH, path)
                 if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                     return descriptor
             except FileNotFoundError:
@@ -257,7 +258,7 @@ class Cache:
             return
         except OSError as error:
             raise CacheError(f"cannot move {name} to the quarantine: {error.strerror}") from error
-        remove_links(self.directory, [name])
+        remove_links(self.directory, [name], fresh=True)
         if self.eviction is not None:
             self.eviction.note_gone(name)
             self.eviction.note_stored(Record(place, size, path="damaged object"))

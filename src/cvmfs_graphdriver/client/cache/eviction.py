@@ -23,6 +23,7 @@ from typing import IO
 from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
 from cvmfs_graphdriver.client.cache.linked import is_fresh, remove_links
 from cvmfs_graphdriver.client.errors import CacheError
+from cvmfs_graphdriver.kernel.deadline import end
 
 __all__ = ["QUARANTINE", "Eviction", "objects_in"]
 
@@ -212,7 +213,7 @@ class Eviction:
         """End the janitor, enter everything in the ledger and close it."""
         self._closing = True
         self._wake.set()
-        self._thread.join()
+        end(self._thread)
         try:
             self.flush()
         except CacheError as error:

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["LINKS", "is_fresh", "remove_links"]
+__all__ = ["LINKS", "is_current", "is_fresh", "remove_links"]
 
 LINKS = "links"
 """The directory of links in a cache."""
@@ -28,8 +28,21 @@ def is_fresh(found: os.stat_result) -> bool:
     return found.st_nlink > 1 and abs(time.time() - found.st_atime) < _FRESH
 
 
-def remove_links(cache: Path, names: Collection[str]) -> None:
-    """Remove all links to objects with these names."""
+def is_current(cache: str, shard: str, name: str, inode: int) -> bool:
+    """Whether ``name``, a link to this inode, refers to the file that is in the cache now."""
+    for ending in ("", ".plain"):
+        with suppress(FileNotFoundError):
+            if os.stat(f"{cache}/{shard}/{name.partition('.')[0]}{ending}").st_ino == inode:
+                return True
+    return False
+
+
+def remove_links(cache: Path, names: Collection[str], *, fresh: bool = False) -> None:
+    """Remove links to objects with these names that are no longer in the cache; ``fresh`` ones, too?
+
+    An object may have come back since, and overlayfs may be about to look up its new links.
+    """
+    root = os.fspath(cache)
     shards: dict[str, set[str]] = {}
     for name in names:
         shards.setdefault(name[:2], set()).add(name[2:].partition(".")[0])
@@ -38,4 +51,6 @@ def remove_links(cache: Path, names: Collection[str]) -> None:
             with suppress(FileNotFoundError):
                 for link in os.listdir(owner / shard):
                     if link.partition(".")[0] in wanted:
-                        os.unlink(owner / shard / link)
+                        found = os.stat(owner / shard / link)
+                        if (fresh or not is_fresh(found)) and not is_current(root, shard, link, found.st_ino):
+                            os.unlink(owner / shard / link)

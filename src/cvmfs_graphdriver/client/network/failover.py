@@ -292,6 +292,10 @@ class Job:
         """What to try first."""
         return self._next(now)
 
+    def again(self, attempt: Attempt, now: float) -> Attempt:
+        """``attempt``, which has not been made yet, by the server and the proxy that are in use now."""
+        return self._next(now, attempt.delay)
+
     def failed(self, attempt: Attempt, failure: Failure, now: float) -> Attempt | None:
         """What to try after ``attempt`` failed, None if there is nothing left."""
         if failure is Failure.BAD_DATA:

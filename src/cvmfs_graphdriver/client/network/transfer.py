@@ -18,11 +18,14 @@ from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem,
 from cvmfs_graphdriver.client.network.failover import Attempt, Failover, Job
 from cvmfs_graphdriver.client.network.proxies import DIRECT
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.watch import waiting
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
 __all__ = ["Memory", "PendingTransfer", "Transfer"]
 
 _CONNECTIONS = 16
+_QUEUE = 600.0
+"""Seconds that a transfer waits for a connection at most; each is free again after a limited time."""
 _SPARE = 12
 """How many of them may be reserved for transfers that nobody waits for."""
 _REASONS = 3
@@ -65,6 +68,11 @@ class PendingTransfer:
         """What to try next."""
         self.problems: dict[str, Problem] = {}
         """What has failed so far, by place."""
+
+    def take(self, attempt: Attempt) -> Attempt:
+        """What to try instead of ``attempt``, which was chosen a while ago: others may know better by now."""
+        self.attempt = self.job.again(attempt, time.monotonic())
+        return self.attempt
 
 
 class Transfer:
@@ -122,16 +130,22 @@ class Transfer:
 
     def finish(self, pending: PendingTransfer, sink: Sink) -> None:
         """Make the remaining attempts. Raises as ``fetch`` does."""
-        connection = self._borrow()
+        with waiting(f"a connection to fetch {pending.path}"):
+            connection = self._borrow(pending.path)
         try:
             while (attempt := pending.attempt) is not None:
-                if self._closing.wait(attempt.delay):
+                with waiting(f"the next attempt to fetch {pending.path}"):
+                    closing = self._closing.wait(attempt.delay)
+                if closing:
                     raise UnreachableError(f"{pending.path}: the client is being closed")
                 self.poll()
+                attempt = pending.take(attempt)  # it waited for a connection, and its delay
                 started = time.monotonic()
                 sink.begin()
                 connection.prepare(attempt, pending.path, sink, pending.span, self.timeout_of(attempt))
-                problem = connection.conclude(attempt, sink, *connection.run())
+                with waiting(f"{pending.path} from {_where(attempt)}"):
+                    outcome = connection.run()
+                problem = connection.conclude(attempt, sink, *outcome)
                 if problem is None:
                     self.succeeded(attempt, connection.received, time.monotonic() - started)
                     return
@@ -189,9 +203,10 @@ class Transfer:
         if count:
             self._slots.release(count)
 
-    def _borrow(self) -> CurlConnection:
+    def _borrow(self, path: str) -> CurlConnection:
         """A connection for the caller alone, as soon as fewer than the limit are in use."""
-        self._slots.acquire()
+        if not self._slots.acquire(timeout=_QUEUE):
+            raise UnreachableError(f"{path} cannot be fetched: no connection has been free for {_QUEUE:g} s")
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         return connection or CurlConnection(self.settings, self.identifier)

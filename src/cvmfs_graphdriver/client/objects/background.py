@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from cvmfs_graphdriver.kernel.deadline import end
+
 __all__ = ["Background"]
 
 
@@ -44,7 +46,7 @@ class Background:
         for _ in threads:
             self._tasks.put(None)
         for thread in threads:
-            thread.join()
+            end(thread)
 
     def _start(self) -> None:
         with self._lock:

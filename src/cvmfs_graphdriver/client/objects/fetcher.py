@@ -7,27 +7,39 @@ are verified (``arrival``).
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 
 from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.network.transfer import Transfer
+from cvmfs_graphdriver.kernel.watch import waiting
 
 __all__ = ["Claim", "Fetcher"]
+
+_PATIENCE = 10.0
+"""Seconds that a reader waits for another's transfer to begin; then it makes one itself."""
 
 
 class Claim:
     """The right and the duty to bring one object into the cache, for all who wait for it.
 
-    ``ended`` is called with None when it is there, or with the error that prevented it.
+    ``ended`` is called with None when it is there, or with the error that prevented it, and ``begun`` when
+    this process begins to fetch it.
     """
 
-    def __init__(self, wanted: Wanted, cache: Cache, ended: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        cache: Cache,
+        ended: Callable[[BaseException | None], None] = lambda _: None,
+        begun: Callable[[], object] = lambda: None,
+    ) -> None:
         self.wanted = wanted
         self._cache = cache
         self.end = ended
+        self._begun = begun
 
     @property
     def path(self) -> str:
@@ -39,6 +51,7 @@ class Claim:
 
         Raises what ``deliver`` raises; CacheError. The claim ends in any case.
         """
+        self._begun()
         try:
             arrival = Arrival(self.wanted, self._cache)
             try:
@@ -91,7 +104,8 @@ class Fetcher:
                 running = self._running.setdefault(self._name(wanted), mine)
             if running is mine:
                 return self._lead(wanted, transfer or self._transfer, mine)
-            running.result()
+            if not self._wait(running, wanted):
+                return self._fetch(Claim(wanted, self._cache), transfer or self._transfer)
             descriptor = self._cached(wanted)
             if descriptor is not None:
                 return descriptor
@@ -144,9 +158,29 @@ class Fetcher:
         if descriptor is not None:
             claim.end(None)
             return descriptor
+        return self._fetch(claim, transfer)
+
+    @staticmethod
+    def _fetch(claim: Claim, transfer: Transfer) -> int:
+        wanted = claim.wanted
         return claim.carry_out(
             lambda arrival: transfer.fetch(wanted.location, arrival, key=wanted.key, span=wanted.span)
         )
+
+    @staticmethod
+    def _wait(running: Future[None], wanted: Wanted) -> bool:
+        """Wait for the end of another's transfer. False if it has not even begun after a while.
+
+        One that has begun ends: whoever makes it has a limit.
+        """
+        with waiting(f"{wanted.location}, which another thread fetches"):
+            while not running.done():
+                started = running.running()
+                wait([running], _PATIENCE)
+                if not running.done() and not started and not running.running():
+                    return False
+        running.result()
+        return True
 
     def _cached(self, wanted: Wanted) -> int | None:
         size = wanted.size if wanted.exact else None
@@ -156,7 +190,8 @@ class Fetcher:
         return self._cache.name(wanted.name.digest, wanted.compression)
 
     def _claim(self, wanted: Wanted, future: Future[None]) -> Claim:
-        return Claim(wanted, self._cache, partial(self._end, self._name(wanted), future))
+        ended = partial(self._end, self._name(wanted), future)
+        return Claim(wanted, self._cache, ended, future.set_running_or_notify_cancel)
 
     def _end(self, name: str, future: Future[None], error: BaseException | None) -> None:
         if error is None:

@@ -1,8 +1,8 @@
 """What a client and the process that fetches ahead for it tell each other.
 
 Owns: the messages, which ``kernel.channel`` carries as plain tuples: first one ``Setup``, then orders, each a
-pair of a ``Route`` and a list of ``Order``; the replies are lists of ``Result``. Must not know: who sends
-them and when.
+pair of a ``Route`` and a list of ``Order``; the replies are lists of ``Result``, now and then an empty one as
+a sign of life. Must not know: who sends them and when.
 """
 
 import os
@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, Self
 
 from cvmfs_graphdriver.client.configuration.network import NetworkSettings
 
-__all__ = ["CACHE", "Order", "Result", "Route", "Setup"]
+__all__ = ["CACHE", "UNTRIED", "Order", "Result", "Route", "Setup"]
 
 CACHE = "cache"
 """The ``failure`` of a ``Result`` if the object could not be written to the cache."""
+UNTRIED = "untried"
+"""The ``failure`` of a ``Result`` if others have failed by the same route before its turn came."""
 
 
 class Setup(NamedTuple):
@@ -61,7 +63,7 @@ class Result(NamedTuple):
     """The outcome of an order: ``received`` bytes came in ``seconds``.
 
     If ``failure`` is empty, the object is in the cache, with ``size`` bytes and a checksum. Otherwise it is
-    the name of a ``Failure``, or ``CACHE`` if the object could not be written there, and ``detail`` explains
+    the name of a ``Failure``, or ``CACHE``, or ``UNTRIED``, and ``detail`` explains
     it to people. ``missing`` is that of ``Problem``; ``wrong`` says that the bytes are not what they should
     be.
     """

@@ -15,9 +15,9 @@ import pycurl
 from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem
-from cvmfs_graphdriver.client.network.failover import Attempt
+from cvmfs_graphdriver.client.network.failover import Attempt, Failure
 from cvmfs_graphdriver.client.network.proxies import Proxy
-from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, Order, Result, Route, Setup
+from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, UNTRIED, Order, Result, Route, Setup
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.repository.catalog.entry import Compression
@@ -28,6 +28,10 @@ __all__ = ["main"]
 _IDLE = 30.0
 """Seconds without orders after which this process ends."""
 _MOMENT = 0.002
+_SIGN = 1.0
+"""Seconds after which a sign of life is sent if there is nothing else to be said."""
+_OF_THE_OBJECT = {Failure.HOST_HTTP, Failure.BAD_DATA}
+"""Failures that say nothing about other objects."""
 _REPORT = 16
 """The number of results that are sent together."""
 
@@ -53,6 +57,7 @@ class _Worker:
         self._orders: deque[tuple[Route, Attempt, Order]] = deque()
         self._flights: dict[pycurl.Curl, _Fetch] = {}
         self._results: list[Result] = []
+        self._said = 0.0
 
     def run(self) -> None:
         """Work until there is nothing left to do. Raises EOFError, BrokenPipeError: the client hung up."""
@@ -66,13 +71,19 @@ class _Worker:
                 self._multi.perform()
                 landed = self._land()
                 if self._results and (len(self._results) >= _REPORT or not landed or not self._flights):
-                    self._channel.send([tuple(result) for result in self._results])
-                    self._results.clear()
+                    self._report()
+                if self._flights and time.monotonic() - self._said > _SIGN:
+                    self._report()
                 if not landed and self._flights and self._multi.select(_MOMENT) < 0:
                     time.sleep(_MOMENT)
         finally:
             for flight in self._flights.values():
                 flight.arrival.abandon()
+
+    def _report(self) -> None:
+        self._channel.send([tuple(result) for result in self._results])
+        self._results.clear()
+        self._said = time.monotonic()
 
     def _accept(self, message: Any) -> None:
         values, orders = message
@@ -126,10 +137,22 @@ class _Worker:
             return _unstored(flight.number, error)
         seconds = time.monotonic() - flight.started
         if problem is not None:
+            if problem.failure not in _OF_THE_OBJECT:
+                self._drop(flight.attempt)
             return _failed(flight, problem, seconds)
         return Result(
             flight.number, "", "", False, False, connection.received, seconds, arrival.size, arrival.crc32
         )
+
+    def _drop(self, failed: Attempt) -> None:
+        """Give orders back that would only wait for the same server or proxy again."""
+        kept = deque(each for each in self._orders if each[1] != failed)
+        self._results += [
+            Result(order.number, UNTRIED, "", False, False, 0, 0.0, 0, 0)
+            for _, attempt, order in self._orders
+            if attempt == failed
+        ]
+        self._orders = kept
 
 
 def _failed(flight: _Fetch, problem: Problem, seconds: float) -> Result:

@@ -7,6 +7,7 @@ threads that serve the reader. Must not know: who reads what, failover: a transf
 is continued by ``Transfer``.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,8 +22,9 @@ from cvmfs_graphdriver.client.network.failover import Attempt, Failure
 from cvmfs_graphdriver.client.network.transfer import PendingTransfer, Transfer
 from cvmfs_graphdriver.client.objects.background import Background
 from cvmfs_graphdriver.client.objects.fetcher import Claim, Fetcher
-from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, Order, Result, Route, Setup
+from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, UNTRIED, Order, Result, Route, Setup
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from cvmfs_graphdriver.kernel.deadline import end
 from cvmfs_graphdriver.kernel.errors import KernelError
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrived", "Prefetcher", "Task"]
 
+_log = logging.getLogger(__name__)
+
 Arrived = Callable[[str], None]
 """Called with the path of an object that is in the cache now."""
 
@@ -38,6 +42,10 @@ _WORKER = "cvmfs_graphdriver.client.objects.prefetch_worker"
 _BIG = 1 << 20
 """Larger objects are fetched by threads: most of the time is spent decompressing them."""
 _THREADS = 4
+_MOST = 2048
+"""The most objects that the worker has to fetch at once: orders for them always have room in the pipe."""
+_SILENCE = 10.0
+"""Seconds after which a worker that has work and says nothing is ended."""
 _DEATHS = 3
 _WHILE = 60.0
 """A worker that dies this many times within this many seconds is not started again."""
@@ -119,7 +127,7 @@ class Prefetcher:
             if worker is not None:
                 worker.hang_up()
         if thread is not None:
-            thread.join()
+            end(thread)
         self._slow.close()
         while self._waiting:
             self._waiting.pop().end(_closed())
@@ -131,7 +139,7 @@ class Prefetcher:
         self._transfer.poll()
         routes: dict[Attempt, list[tuple[object, ...]]] = {}
         with self._lock:
-            worker = self._running()
+            worker = self._running() if len(self._flights) + len(flights) <= _MOST else None
             if worker is None:
                 return False
             if not self._reserved:
@@ -183,6 +191,12 @@ class Prefetcher:
         """A thread that runs as long as the worker."""
         with suppress(EOFError):
             while not self._closing:
+                busy = bool(self._flights)
+                if worker.channel.is_quiet(_SILENCE):
+                    if busy:
+                        _log.error("the process that fetches ahead gives no sign of life, it is ended")
+                        worker.kill()
+                    continue
                 for values in worker.channel.receive():
                     self._conclude(Result(*values))
         with self._lock:
@@ -207,7 +221,7 @@ class Prefetcher:
             flight.claim.stored(result.size, result.crc32)
             flight.arrived(flight.claim.path)
             return
-        if result.failure != CACHE:
+        if result.failure not in {CACHE, UNTRIED}:
             problem = Problem(
                 Failure[result.failure],
                 result.detail,

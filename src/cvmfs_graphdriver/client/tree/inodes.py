@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.errors import CacheError, StaleInodeError
+from cvmfs_graphdriver.kernel.filelock import lock
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 
@@ -76,7 +77,7 @@ class InodeTable:
         mountpoint, digest = key
         try:
             with self._path.open("ab") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file.fileno(), fcntl.LOCK_EX, os.fspath(self._path))
                 self._update()
                 if key in self._by_catalog:
                     return self._by_catalog[key]

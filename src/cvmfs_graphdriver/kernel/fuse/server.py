@@ -13,7 +13,7 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from cvmfs_graphdriver.kernel.fuse import wire
@@ -21,6 +21,8 @@ from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem, RefusalError
 from cvmfs_graphdriver.kernel.fuse.inflight import InFlight, Slot
 from cvmfs_graphdriver.kernel.fuse.interrupt import is_dying
 from cvmfs_graphdriver.kernel.fuse.wire import HEADER, Opcode
+from cvmfs_graphdriver.kernel.memory.limit import is_used_up
+from cvmfs_graphdriver.kernel.watch import Busy
 
 __all__ = ["Server"]
 
@@ -32,6 +34,7 @@ _u32 = struct.Struct("=I")
 _xattr_in = _xattr_out = struct.Struct("=I4x")
 
 _BODY = HEADER.size
+_NAMES = {opcode.value: opcode.name for opcode in Opcode}
 
 
 class _Request(NamedTuple):
@@ -58,17 +61,25 @@ class Server:
         self._slots = inflight.slots
         self._handlers = self._table(filesystem)
         self._buffers: list[memoryview] = []
+        self._threads: list[threading.Thread] = []
 
     def serve(self) -> None:
         """Serve until the file system is unmounted."""
-        threads = [
+        self._threads = [
             threading.Thread(target=self._run, args=(slot,), name=f"fuse {number}", daemon=True)
             for number, slot in enumerate(self._slots)
         ]
-        for thread in threads:
+        for thread in self._threads:
             thread.start()
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
+
+    def tasks(self) -> Iterator[Busy]:
+        """What the threads are serving now."""
+        for thread, slot in zip(self._threads, self._slots, strict=False):
+            length, opcode, unique, node, _, _, _, _ = HEADER.unpack_from(slot.buffer)
+            if length:
+                yield Busy(thread.ident or 0, unique, f"{_NAMES.get(opcode, opcode)} of inode {node}")
 
     def invalidate_inode(self, node: int) -> None:
         """Make the kernel forget the attributes and content of a node."""
@@ -117,7 +128,11 @@ class Server:
             reply = wire.reply_header(unique, len(body)) + body
         except RefusalError as refusal:
             reply = wire.error_reply(unique, refusal.number)
-        except Exception as error:  # noqa: BLE001 - the outermost loop: nobody else could answer the caller
+        except Exception as error:
+            if is_used_up():  # every error may come from that, and it would not be the last
+                raise MemoryError(
+                    "hardly any memory is left; the next process serves this request"
+                ) from error
             self._filesystem.failed(error)
             reply = wire.error_reply(unique, errno.EIO)
         self._answer(reply)

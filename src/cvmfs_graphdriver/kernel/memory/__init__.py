@@ -1,1 +1,1 @@
-"""The memory of a process: its heap, and how often garbage is looked for."""
+"""The memory of a process: its heap, its limit, and how often garbage is looked for."""

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.client.cache.linked import LINKS, is_fresh
+from cvmfs_graphdriver.client.cache.linked import LINKS, is_current, is_fresh
 from cvmfs_graphdriver.planes.erofs.objectnames import StoredObject
 
 __all__ = ["Links", "link_directories"]
@@ -56,11 +56,10 @@ class Links:
 
     def add(self, wanted: StoredObject, path: str) -> None:
         """Link to an object's file. Raises FileNotFoundError: it has been evicted; OSError."""
+        # First of all it becomes fresh, so that nobody removes the links while they are made.
+        os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))
         for place in (self._second, self._first):
-            link = f"{place}/{os.fsdecode(wanted.path)}"
-            _link(path, link)
-        now = time.time_ns()
-        os.utime(link, ns=(now, os.stat(link).st_mtime_ns))
+            _link(path, f"{place}/{os.fsdecode(wanted.path)}")
 
     def sweep(self) -> None:
         """Remove links that are not needed; call it every few minutes."""
@@ -68,7 +67,7 @@ class Links:
             with suppress(FileNotFoundError):
                 found = os.stat(link)
                 unknown = link.startswith(self._first + "/") and abs(time.time() - found.st_atime) > _KNOWN
-                if unknown or not (is_fresh(found) or self._is_cached(found.st_ino, shard, name)):
+                if unknown or not (is_fresh(found) or is_current(self._cache, shard, name, found.st_ino)):
                     os.unlink(link)
 
     def _links(self) -> Iterator[tuple[str, str, str]]:
@@ -76,14 +75,6 @@ class Links:
             for shard in _names(place):
                 for name in _names(f"{place}/{shard}"):
                     yield f"{place}/{shard}/{name}", shard, name
-
-    def _is_cached(self, inode: int, shard: str, name: str) -> bool:
-        """Whether a link to this inode refers to the file that is in the cache now."""
-        for ending in ("", ".plain"):
-            with suppress(FileNotFoundError):
-                if os.stat(f"{self._cache}/{shard}/{name.partition('.')[0]}{ending}").st_ino == inode:
-                    return True
-        return False
 
 
 def _link(path: str, link: str) -> None:

@@ -42,6 +42,8 @@ from cvmfs_graphdriver.planes.service.request import (
     refusal,
 )
 from cvmfs_graphdriver.planes.service.server import serve_repository
+from cvmfs_graphdriver.planes.service.trials import Trials
+from cvmfs_graphdriver.planes.service.vitals import Vitals
 
 __all__ = ["keep", "main"]
 
@@ -51,6 +53,10 @@ _READAHEAD = 4 << 20
 _GO = "go"
 _GLANCE = 1000
 """Milliseconds between two checks of a running server."""
+_SILENCE = 20
+"""So many checks in a row that find no sign of life of a server end it; counted, since all may have slept."""
+_CRASHED = 1
+"""The exit code of a server that an unexpected error ended."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 _PATIENCE = 10.0
 """Seconds that a server must have run for its successor to be started without delay."""
@@ -102,12 +108,18 @@ class _Keeper:
         self._server = 0
         self._refuser = 0
         self._lingering: list[int] = []
+        self._vitals = Vitals()
+        self._trials = Trials()
+        self._beats = self._silent = 0
         self._ours, self._theirs = Channel.pair()
 
     def start(self) -> dict[str, Any]:
         """Fork the first server; returns the options to mount the file system with."""
         self._fork()
         self._theirs.close()
+        while self._ours.is_quiet(_GLANCE / 1000):
+            if self._is_silent():
+                os.kill(self._server, signal.SIGKILL)  # then the channel ends
         return receive_answer(self._request.fqrn, self._ours)
 
     def release(self) -> None:
@@ -124,6 +136,8 @@ class _Keeper:
             if code == 0 or self._is_over():
                 return
             patience = self._prepare_log()
+            if code < 0 or code == _CRASHED:
+                self._judge()
             if time.monotonic() - started > _PATIENCE:
                 delay = 0.0
             delay = self._replace(code, delay, time.monotonic() + patience)
@@ -153,7 +167,34 @@ class _Keeper:
             if self._is_over():
                 self._stop_refusing()
                 return delay
+            if failure < 0 or failure == _CRASHED:
+                self._judge()
             code = failure
+
+    def _judge(self) -> None:
+        """A server died: was it of the revision that it showed?"""
+        shown = self._vitals.shown
+        instead = self._trials.died(shown, time.monotonic())
+        if shown is not None and instead:
+            _log.critical(
+                "%s: servers die of the revision with root catalog %s again and again; showing the last one "
+                "that worked, with root catalog %s",
+                self._request.fqrn,
+                shown.root,
+                instead,
+            )
+
+    def _is_silent(self) -> bool:
+        """Whether the server has given no sign of life for long. Call it once for each glance."""
+        beats = self._vitals.beats
+        self._silent = self._silent + 1 if beats == self._beats else 0
+        self._beats = beats
+        if self._silent < _SILENCE:
+            return False
+        self._prepare_log()
+        _log.error("%s: the server gives no sign of life, it is ended", self._request.fqrn)
+        self._silent = 0
+        return True
 
     def _await(self, deadline: float) -> int | None:
         """Wait for a server to begin; returns its exit code if it ended instead."""
@@ -165,9 +206,11 @@ class _Keeper:
             while True:
                 left = max(0.0, deadline - time.monotonic())
                 ready = dict(poll.poll(_GLANCE if self._refuser else min(_GLANCE, 1000 * left + 1)))
-                if descriptor in ready or self._is_over():
+                if descriptor in ready or self._is_over() or (not ready and self._is_silent()):
                     os.kill(self._server, signal.SIGKILL)
-                    return os.waitstatus_to_exitcode(os.waitpid(self._server, 0)[1])
+                    select.select([descriptor], [], [], _GLANCE / 1000)
+                    code = self._ended(descriptor)
+                    return -signal.SIGKILL if code is None else code
                 if self._ours.fileno() in ready:
                     if self._is_ready():
                         return None
@@ -217,16 +260,28 @@ class _Keeper:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             while True:
-                poll.poll(_GLANCE)
+                ended = poll.poll(_GLANCE)
+                if not ended and self._is_silent():
+                    os.kill(self._server, signal.SIGKILL)
+                self._trials.alive(self._vitals.shown, time.monotonic())
                 self._lingering = [pid for pid in self._lingering if not os.waitpid(pid, os.WNOHANG)[0]]
-                ended, status = os.waitpid(self._server, os.WNOHANG)
-                if ended:
-                    return os.waitstatus_to_exitcode(status)
-                if _is_zombie(self._server):
-                    self._lingering.append(self._server)
-                    return -signal.SIGKILL
+                code = self._ended(descriptor)
+                if code is not None:
+                    return code
         finally:
             os.close(descriptor)
+
+    def _ended(self, descriptor: int) -> int | None:
+        """The exit code of the server if it has ended, or at least its first thread."""
+        for _ in range(2):  # other threads may just be ending, and one may be about to fill its slot
+            gone, status = os.waitpid(self._server, os.WNOHANG)
+            if gone:
+                return os.waitstatus_to_exitcode(status)
+            if not _is_zombie(self._server):
+                return None
+            select.select([descriptor], [], [], _GLANCE / 1000)
+        self._lingering.append(self._server)
+        return -signal.SIGKILL
 
     def _prepare_log(self) -> float:
         """Log where the servers do. It is done this late because reading the configuration takes time.
@@ -255,16 +310,19 @@ class _Keeper:
         return bool(poll.poll(0))
 
     def _fork(self) -> None:
+        self._vitals.clear()
         self._server = os.fork()
         if self._server == 0:
             self._serve()
 
     def _serve(self) -> NoReturn:
         """The life of a server."""
-        code = 1
+        code = _CRASHED
         try:
             self._prepare()
-            serve_repository(self._request, self.device, self._inflight, self._ready)
+            serve_repository(
+                self._request, self.device, self._inflight, self._ready, self._vitals, self._trials.retreat
+            )
             code = 0
         except CvmfsGraphdriverError as error:
             _log.error("%s", error)
@@ -308,8 +366,10 @@ def _is_zombie(process: int) -> bool:
 
 def _die(failure: threading.ExceptHookArgs) -> None:
     """A thread that died would be missing for ever: better a new server."""
-    _log.critical("thread %s failed", failure.thread, exc_info=failure.exc_value)
-    os._exit(1)
+    try:
+        _log.critical("thread %s failed", failure.thread, exc_info=failure.exc_value)
+    finally:  # perhaps there is no memory for a line in the log
+        os._exit(_CRASHED)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import fetched_config_repository, load_settings
 from cvmfs_graphdriver.client.configuration.settings import PresentationSettings
 from cvmfs_graphdriver.client.errors import ClientError, RevisionError
+from cvmfs_graphdriver.client.retreat import Retreat
 from cvmfs_graphdriver.client.tree.revision import Revision
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.fuse.filesystem import Filesystem
@@ -26,11 +27,13 @@ from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
 from cvmfs_graphdriver.kernel.memory.garbage import look_for_garbage_seldom
 from cvmfs_graphdriver.kernel.memory.heap import share_one_heap
+from cvmfs_graphdriver.kernel.watch import Watch
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap, load_owner_map
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem
 from cvmfs_graphdriver.planes.service.process import configure_logging, configure_process
 from cvmfs_graphdriver.planes.service.request import MountRequest, no_longer_for_everybody
+from cvmfs_graphdriver.planes.service.vitals import Vitals
 from cvmfs_graphdriver.planes.tree import Tree
 from cvmfs_graphdriver.planes.walk.page_cache import PageCache
 
@@ -43,6 +46,8 @@ _RESERVED_FILES = 512
 
 _OPEN_FILES = 1024
 """Opening a file again when the kernel asks for it costs less than keeping thousands open."""
+_BEAT = 1.0
+"""Seconds between two signs of life."""
 _SWEEP = 60.0
 """Seconds between two searches for open files that have been evicted and are not being read."""
 _UNSEEN = 600.0
@@ -53,25 +58,40 @@ _PAUSE = 1.0
 
 
 def serve_repository(
-    request: MountRequest, device: int, inflight: InFlight, ready: Callable[[dict[str, bool]], None]
+    request: MountRequest,
+    device: int,
+    inflight: InFlight,
+    ready: Callable[[dict[str, bool]], None],
+    vitals: Vitals,
+    retreat: Retreat,
 ) -> None:
-    """Serve through ``device`` until it is unmounted.
+    """Serve through ``device`` until it is unmounted; ``vitals`` and ``retreat`` are the keeper's.
 
     When the repository can be read, ``ready`` is called with the mount options ``suid``,
     ``check_permissions`` and ``everybody`` (else only root may use it); serving begins when it returns.
     Raises ClientError, RepositoryError: the repository cannot be read.
     """
+    watch = Watch()
+    threading.Thread(target=_live, args=(vitals, watch), name="watch", daemon=True).start()
     find = fetched_config_repository(request.etc, request.overrides)
     settings = load_settings(request.fqrn, request.etc, request.overrides, config_repository=find)
     configure_logging(settings.operation)
     configure_process(settings.operation)
     look_for_garbage_seldom()
     share_one_heap()
-    client = Client(settings)
+    client = Client(settings, retreat=retreat, opening=vitals.show)
     try:
-        _Service(request, client, settings.presentation, device).run(inflight, ready)
+        _Service(request, client, settings.presentation, device).run(inflight, ready, watch)
     finally:
         client.close()
+
+
+def _live(vitals: Vitals, watch: Watch) -> None:
+    """Show the keeper that this process lives, and the log what takes long."""
+    while True:
+        vitals.beat()
+        watch.look(time.monotonic())
+        time.sleep(_BEAT)
 
 
 class _Service:
@@ -95,9 +115,10 @@ class _Service:
             PageCache(device),
         )
 
-    def run(self, inflight: InFlight, ready: Callable[[dict[str, bool]], None]) -> None:
+    def run(self, inflight: InFlight, ready: Callable[[dict[str, bool]], None], watch: Watch) -> None:
         """Serve until the file system is unmounted."""
         server = Server(self._device, self._served(), inflight)
+        watch.tasks = server.tasks
         ready(
             {
                 "suid": self._request.suid or self._settings.suid,

@@ -10,10 +10,13 @@ from typing import IO, cast
 
 from cvmfs_graphdriver.kernel.channel import Channel
 from cvmfs_graphdriver.kernel.child import interpreter
+from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.service.request import MountRequest, receive_answer
 
 __all__ = ["spawn"]
 
+_PATIENCE = 600.0
+"""Seconds that a mount may take: all servers and proxies may have to be tried for each of several objects."""
 _KEEPER = "cvmfs_graphdriver.planes.service.keeper"
 # It forks at once, while there is little to copy, so that the caller need not wait for it to end. Collecting
 # garbage while it imports modules would take a tenth of the time.
@@ -40,4 +43,6 @@ def spawn(request: MountRequest) -> None:
         channel = Channel(stdout.fileno(), stdin.fileno())
         with suppress(BrokenPipeError):  # then there is no answer either
             channel.send(request.message())
+        if channel.is_quiet(_PATIENCE):
+            raise ServerError(f"cannot mount {request.fqrn}: no answer within {_PATIENCE:g} s; see its log")
         receive_answer(request.fqrn, channel)

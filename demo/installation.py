@@ -32,14 +32,21 @@ class Installation:
 
     def client(self) -> list[str]:
         """The words before those of a ``docker`` command line."""
+        return self.command("/usr/bin/docker")
+
+    def command(self, program: str) -> list[str]:
+        """The words before the options of a program of this installation."""
         if self.root is None:
-            return ["/usr/bin/docker"]
-        return ["unshare", "--mount", "--propagation", "slave", *self._entering(self.root), "/usr/bin/docker"]
+            return [program]
+        return ["unshare", "--mount", "--propagation", "slave", *self.program(program)]
 
     def daemon(self, *prepared: str) -> list[str]:
         """The words before dockerd's options, in a mount namespace of its own, after ``prepared``."""
-        entering = [] if self.root is None else self._entering(self.root)
-        return [*entering, *prepared, "/usr/sbin/dockerd"]
+        return self.program(*prepared, "/usr/sbin/dockerd")
+
+    def program(self, *words: str) -> list[str]:
+        """The same for any program that is already in a mount namespace of its own."""
+        return [*([] if self.root is None else self._entering(self.root)), *words]
 
     @staticmethod
     def _entering(root: Path) -> list[str]:

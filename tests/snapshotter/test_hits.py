@@ -45,7 +45,9 @@ class Image:
     def records(self, numbers: Sequence[int]) -> dict[bytes, Sequence[Item]]:
         return {
             record_directory(self.chains[number]): record(
-                ChainRecord.of(unpacked_directory(self.layers[number]), self.layers[number], self.diff_ids[number])
+                ChainRecord.of(
+                    unpacked_directory(self.layers[number]), self.layers[number], self.diff_ids[number]
+                )
             )
             for number in numbers
         }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, mount, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
@@ -22,7 +23,11 @@ from tests.support.mounts import end
 
 __all__ = ["MountSpec", "SnapshotterProcess", "code_of", "snapshotter"]
 
-_RESPONSES = {"Commit": "google.protobuf.Empty", "Remove": "google.protobuf.Empty", "Cleanup": "google.protobuf.Empty"}
+_RESPONSES = {
+    "Commit": "google.protobuf.Empty",
+    "Remove": "google.protobuf.Empty",
+    "Cleanup": "google.protobuf.Empty",
+}
 
 
 class MountSpec(NamedTuple):
@@ -60,13 +65,20 @@ class SnapshotterProcess:
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [Path(sys.executable).with_name("cvmfs-graphdriver"), "snapshotter", "serve", "--config", self.file],
+                [
+                    Path(sys.executable).with_name("cvmfs-graphdriver"),
+                    "snapshotter",
+                    "serve",
+                    "--config",
+                    self.file,
+                ],
                 stdout=log,
                 stderr=log,
             )
         deadline = time.monotonic() + 60
         while not self.socket.exists():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
         self._channel = grpc.insecure_channel(f"unix:{self.socket}")
 
@@ -181,12 +193,9 @@ def _mounts(answer: Any) -> list[MountSpec]:
 @contextmanager
 def code_of(code: str) -> Iterator[None]:
     """The block must end with this gRPC status."""
-    try:
+    with pytest.raises(grpc.RpcError) as failed:
         yield
-    except grpc.RpcError as error:
-        assert error.code().name == code, error
-    else:
-        raise AssertionError(f"it succeeded instead of failing with {code}")
+    assert failed.value.code().name == code, failed.value
 
 
 @contextmanager

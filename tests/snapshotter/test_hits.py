@@ -80,7 +80,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
 @pytest.fixture(scope="module", params=["fuse", "erofs"])
 def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     name: str = request.param
-    if name == "erofs" and (why := obstacle(tmp_path_factory.mktemp("probe"))):
+    if name == "erofs" and (why := obstacle(tmp_path_factory.mktemp("probe"), stacked=True)):
         pytest.skip(why)
     return name
 
@@ -113,10 +113,11 @@ def sees(target: Path) -> None:
     assert (target / "top").read_bytes() == b"top"
 
 
-def test_an_indexed_image_is_there_without_a_download(running: SnapshotterProcess) -> None:
+def test_an_indexed_image_is_there_without_a_download(running: SnapshotterProcess, plane: str) -> None:
     top = pull(running, INDEXED)
     assert running.directories() == []
     mounts = running.prepare("container", top)
+    assert len(mounts[0].lower) == {"fuse": len(TREES), "erofs": 1}[plane]
     assert [each.partition("=")[0] for each in mounts[0].options].count("lowerdir") == 1
     with running.mounted(mounts) as target:
         sees(target)

@@ -100,8 +100,8 @@ class SnapshotterProcess:
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[MountSpec]:
         return _mounts(self.call("Prepare", key=key, parent=parent, labels=labels or {}))
 
-    def view(self, key: str, parent: str = "") -> list[MountSpec]:
-        return _mounts(self.call("View", key=key, parent=parent))
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[MountSpec]:
+        return _mounts(self.call("View", key=key, parent=parent, labels=labels or {}))
 
     def mounts(self, key: str) -> list[MountSpec]:
         return _mounts(self.call("Mounts", key=key))

@@ -37,7 +37,11 @@ def run_snapshotter(configuration: SnapshotterConfiguration) -> None:
         signal.signal(number, lambda *_: ended.set())
     with _alone(state):
         plane = choose_plane(
-            configuration.data_plane, state, configuration.cvmfs_config, _overrides(configuration)
+            configuration.data_plane,
+            state,
+            configuration.cvmfs_config,
+            _overrides(configuration),
+            stacked=True,
         )
         lookup = RepositoryLookup(plane, configuration.repositories, configuration.lookup_timeout)
         with closing(Snapshots(state, plane, lookup)) as snapshots:

@@ -27,6 +27,7 @@ __all__ = [
     "DaemonError",
     "DockerEngine",
     "end_on_signals",
+    "first_child",
     "free_port",
     "plugin_tarball",
     "registry",
@@ -106,14 +107,14 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         try:
-            os.kill(_first_child(process.pid), signal.SIGTERM)
+            os.kill(first_child(process.pid), signal.SIGTERM)
             process.wait(_PATIENCE / 2)
         except (LookupError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
 
 
-def _first_child(pid: int) -> int:
+def first_child(pid: int) -> int:
     """The first process in the namespaces of a contained one. Raises LookupError: there is none (yet)."""
     try:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])

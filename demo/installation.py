@@ -5,6 +5,8 @@ and scratch directories at the same paths. The root becomes that of the mount na
 runc cannot enter a container's root from a changed one (chroot(2)). Must not know: what is started.
 """
 
+import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,12 @@ class Installation:
     def daemon(self, *prepared: str) -> list[str]:
         """The words before dockerd's options, in a mount namespace of its own, after ``prepared``."""
         return self.program(*prepared, "/usr/sbin/dockerd")
+
+    def major(self, program: str) -> int:
+        """The major version that a program tells."""
+        told = subprocess.run([*self.command(program), "--version"], capture_output=True, check=True)
+        match = re.search(rb"\d+", told.stdout)
+        return int(match[0]) if match else 0
 
     def program(self, *words: str) -> list[str]:
         """The same for any program that is already in a mount namespace of its own."""

@@ -507,7 +507,7 @@ def test_the_choice(stored: Published, tmp_path: Path, monkeypatch: pytest.Monke
     assert choose_plane(Choice.FUSE, *arguments).name == "fuse"
     assert not mounts_below(tmp_path)
     assert os.listdir(tmp_path) == ["cvmfs"]
-    monkeypatch.setattr(choice, "obstacle", lambda _, *, stacked: "the kernel is old")
+    monkeypatch.setattr(choice, "obstacle", lambda _, **__: "the kernel is old")
     unsuited = choose_plane(Choice.AUTO, *arguments)
     assert (unsuited.name, unsuited.why) == ("fuse", "erofs not possible: the kernel is old")
     with pytest.raises(PlaneError, match="the kernel is old"):

@@ -6,18 +6,19 @@ directory propagate, as on a host run by systemd.
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, bind, mount, umount
-from demo.daemons import running, wait_for
+from demo.daemons import first_child, running, wait_for
 from demo.installation import Installation
 
-__all__ = ["NAME", "Containerd", "containerd", "shared_directory"]
+__all__ = ["NAME", "Containerd", "Docker", "containerd", "shared_directory"]
 
 NAME = "cvmfs-snapshotter"
 _PATIENCE = 60
@@ -56,6 +57,9 @@ def shared_directory() -> Iterator[Path]:
 class Containerd:
     """A running containerd below ``directory``."""
 
+    pid = 0
+    """The process that contains it."""
+
     def __init__(self, directory: Path, installation: Installation) -> None:
         self.log = directory / "log"
         self._directory = directory
@@ -86,6 +90,29 @@ class Containerd:
         options, name = ([], keep) if keep else (["--rm"], f"c{time.monotonic_ns()}")
         return self.ctr("run", *options, "--snapshotter", NAME, reference, name, *words)
 
+    @contextmanager
+    def docker(self) -> Iterator["Docker"]:
+        """A dockerd that uses this containerd, in its namespaces."""
+        place = self._directory / "docker"
+        place.mkdir()
+        (place / "daemon.json").write_text('{"features": {"containerd-snapshotter": true}}')
+        command = [
+            *("nsenter", f"--target={first_child(self.pid)}", "--mount", "--pid", "--root", "--wd=/"),
+            *("/usr/sbin/dockerd", f"--containerd={self._directory}/c.sock", f"--storage-driver={NAME}"),
+            *(f"--config-file={place}/daemon.json", f"--host=unix://{place}/docker.sock"),
+            *(f"--data-root={place}/data", f"--exec-root={place}/exec", f"--pidfile={place}/docker.pid"),
+            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--insecure-registry=127.0.0.0/8"),
+        ]
+        client = Docker([*self._installation.client(), f"--host=unix://{place}/docker.sock"], place / "log")
+        with client.log.open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            wait_for(client.answers, process, "dockerd", client.log)
+            yield client
+        finally:
+            os.kill(first_child(process.pid), signal.SIGTERM)
+            process.wait(_PATIENCE)
+
     def blobs(self) -> int:
         """How many blobs of images are here."""
         return len(self.ctr("content", "ls", "--quiet").split())
@@ -101,6 +128,29 @@ class Containerd:
         )
 
 
+class Docker:
+    """A ``docker`` command line, to be continued."""
+
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        self._words = words
+        self.log = log
+
+    def __call__(self, *words: str) -> str:
+        """Run it; returns what it prints."""
+        return self.output(*words).decode()
+
+    def output(self, *words: str) -> bytes:
+        done = self._run(*words)
+        assert done.returncode == 0, f"docker {words}: {done.stderr.decode()}\n{self.log.read_text()[-4000:]}"
+        return done.stdout
+
+    def answers(self) -> bool:
+        return self._run("version").returncode == 0
+
+    def _run(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run([*self._words, *words], capture_output=True, check=False, timeout=_PATIENCE)
+
+
 @contextmanager
 def containerd(directory: Path, socket: Path, installation: Installation) -> Iterator[Containerd]:
     """A containerd whose files lie below the new ``directory``."""
@@ -110,5 +160,6 @@ def containerd(directory: Path, socket: Path, installation: Installation) -> Ite
     engine = Containerd(directory, installation)
     command = [*installation.program("/usr/bin/containerd"), "--config", str(config)]
     with running(command, engine.log) as process:
+        engine.pid = process.pid
         wait_for(engine.answers, process, "containerd", engine.log)
         yield engine

@@ -47,7 +47,8 @@ def choose_plane(
 ) -> Plane:
     """The plane for a driver whose files lie below ``home``.
 
-    ``stacked``: others mount overlays upon an overlay of what the plane provides. Raises PlaneError: the EROFS plane is required but cannot be used.
+    ``stacked``: others mount overlays upon an overlay of what the plane provides. Raises PlaneError: the
+    EROFS plane is required but cannot be used.
     """
     mounts = home / "cvmfs"
     if choice is Choice.FUSE:

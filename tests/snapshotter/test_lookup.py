@@ -12,7 +12,7 @@ from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.chain import ChainRecord, chain_id, record_directory, unpacked_directory
 from cvmfs_graphdriver.planes.errors import PlaneError
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
-from cvmfs_graphdriver.snapshotter.lookup import NotLazy, RepositoryLookup, Wanted
+from cvmfs_graphdriver.snapshotter.lookup import NotLazy, RepositoryLookup, WantedLayer
 from cvmfs_graphdriver.snapshotter.snapshot import LazySource
 
 LAYER, DIFF, BELOW = (ContentDigest.of(name) for name in (b"layer", b"diff", b"below"))
@@ -78,7 +78,7 @@ def found_in(fqrn: str, key: str) -> LazySource:
 
 
 def test_the_first_repository_that_has_the_layer_by_either_key(plane: DirectoryPlane) -> None:
-    wanted = Wanted(CHAIN, BELOW, LAYER)
+    wanted = WantedLayer(CHAIN, BELOW, LAYER)
     assert RepositoryLookup(plane, ["empty", "indexed", "stock"], 5).find(wanted) == found_in(
         "indexed", "chain"
     )
@@ -88,16 +88,16 @@ def test_the_first_repository_that_has_the_layer_by_either_key(plane: DirectoryP
 @pytest.mark.parametrize(
     ("repositories", "wanted", "reason", "detail"),
     [
-        ([], Wanted(CHAIN, BELOW, LAYER), "no-repository", "no repository is configured"),
-        (["stock"], Wanted(CHAIN, BELOW, None), "no-index", "stock: the repository has no /.chains"),
-        (["indexed"], Wanted(BELOW, None, None), "no-record", f"no record of the chain {BELOW}"),
-        (["indexed"], Wanted(CHAIN, None, None), "wrong-chain", "as a base layer"),
-        (["indexed"], Wanted(None, None, None), "no-key", "not known"),
-        (["empty", "stock"], Wanted(CHAIN, BELOW, DIFF), "no-index", "; stock: "),
+        ([], WantedLayer(CHAIN, BELOW, LAYER), "no-repository", "no repository is configured"),
+        (["stock"], WantedLayer(CHAIN, BELOW, None), "no-index", "stock: the repository has no /.chains"),
+        (["indexed"], WantedLayer(BELOW, None, None), "no-record", f"no record of the chain {BELOW}"),
+        (["indexed"], WantedLayer(CHAIN, None, None), "wrong-chain", "as a base layer"),
+        (["indexed"], WantedLayer(None, None, None), "no-key", "not known"),
+        (["empty", "stock"], WantedLayer(CHAIN, BELOW, DIFF), "no-index", "; stock: "),
     ],
 )  # fmt: skip
 def test_a_miss_says_why(
-    plane: DirectoryPlane, repositories: list[str], wanted: Wanted, reason: str, detail: str
+    plane: DirectoryPlane, repositories: list[str], wanted: WantedLayer, reason: str, detail: str
 ) -> None:
     found = RepositoryLookup(plane, repositories, 5).find(wanted)
     assert isinstance(found, NotLazy)
@@ -110,11 +110,11 @@ def test_a_repository_that_cannot_be_asked_is_left_alone_for_a_while(plane: Dire
     plane.down, plane.silent = {"stock"}, {"empty"}
     lookup = RepositoryLookup(plane, ["stock", "empty", "indexed"], 0.2, lambda: now)
     for _ in range(3):
-        assert lookup.find(Wanted(CHAIN, BELOW, None)) == found_in("indexed", "chain")
+        assert lookup.find(WantedLayer(CHAIN, BELOW, None)) == found_in("indexed", "chain")
     assert plane.asked.count("stock") == plane.asked.count("empty") == 1
-    missed = lookup.find(Wanted(BELOW, None, None))
+    missed = lookup.find(WantedLayer(BELOW, None, None))
     assert isinstance(missed, NotLazy)
     assert missed.reason == "unreachable"
     assert "stock is down; empty: it gave no answer within 0.2 s; indexed: " in missed.detail
     plane.down, plane.silent, now = set(), set(), 61.0
-    assert lookup.find(Wanted(None, None, LAYER)) == found_in("stock", "layer")
+    assert lookup.find(WantedLayer(None, None, LAYER)) == found_in("stock", "layer")

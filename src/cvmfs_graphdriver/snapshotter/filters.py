@@ -65,13 +65,13 @@ def parse_filters(texts: Sequence[str]) -> Filter:
 
     Raises SnapshotRequestError: one of them is not valid.
     """
-    parsed = [_Parser(text).selectors() for text in texts]
+    parsed = [_FilterParser(text).selectors() for text in texts]
     if not parsed:
         return lambda _: True
     return lambda fields: any(all(selector.matches(fields) for selector in each) for each in parsed)
 
 
-class _Parser:
+class _FilterParser:
     """Reads one filter from left to right."""
 
     def __init__(self, text: str) -> None:

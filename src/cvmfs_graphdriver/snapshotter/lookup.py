@@ -20,7 +20,7 @@ from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane
 from cvmfs_graphdriver.snapshotter.snapshot import LazySource
 
-__all__ = ["LayerLookup", "NotLazy", "RepositoryLookup", "Wanted"]
+__all__ = ["LayerLookup", "NotLazy", "RepositoryLookup", "WantedLayer"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedLayer:
     """A layer by the keys that containerd gave: its chain, the chain below, and the digest of its blob.
 
     ``below`` is None for a base layer. If the chain below is not known, ``chain`` is None: nothing that is
@@ -52,7 +52,7 @@ class NotLazy:
 class LayerLookup(Protocol):
     """Finds layers."""
 
-    def find(self, wanted: Wanted) -> LazySource | NotLazy:
+    def find(self, wanted: WantedLayer) -> LazySource | NotLazy:
         """Where the layer is, or why it must be pulled. Raises nothing."""
         ...
 
@@ -74,7 +74,7 @@ class RepositoryLookup:
         self._lock = threading.Lock()
         self._paused: dict[str, tuple[float, str]] = {}
 
-    def find(self, wanted: Wanted) -> LazySource | NotLazy:
+    def find(self, wanted: WantedLayer) -> LazySource | NotLazy:
         """The first repository that has the layer, by chain ID or by the digest of its blob."""
         missed = []
         for fqrn in self._repositories:
@@ -86,7 +86,7 @@ class RepositoryLookup:
             return NotLazy("no-repository", "no repository is configured")
         return NotLazy(missed[0][1].reason, "; ".join(f"{fqrn}: {each.detail}" for fqrn, each in missed))
 
-    def _ask(self, fqrn: str, wanted: Wanted) -> LazySource | NotLazy:
+    def _ask(self, fqrn: str, wanted: WantedLayer) -> LazySource | NotLazy:
         with self._lock:
             until, why = self._paused.get(fqrn, (0.0, ""))
         if self._clock() < until:
@@ -104,7 +104,7 @@ class RepositoryLookup:
             self._paused[fqrn] = self._clock() + _PAUSE, why
         return NotLazy("unreachable", why)
 
-    def _look(self, fqrn: str, wanted: Wanted) -> LazySource | NotLazy:
+    def _look(self, fqrn: str, wanted: WantedLayer) -> LazySource | NotLazy:
         """Raises CvmfsGraphdriverError, OSError: the repository cannot be asked."""
         root = os.open(
             self._plane.repository(LayerPath(fqrn, b"/")), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC

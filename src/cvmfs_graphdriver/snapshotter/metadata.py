@@ -22,7 +22,7 @@ from cvmfs_graphdriver.snapshotter.errors import (
     SnapshotStateError,
     SnapshotterError,
 )
-from cvmfs_graphdriver.snapshotter.snapshot import CHAIN_LABEL, Kind, LazySource, Snapshot
+from cvmfs_graphdriver.snapshotter.snapshot import CHAIN_LABEL, LazySource, Snapshot, SnapshotKind
 
 __all__ = ["Metadata"]
 
@@ -129,7 +129,7 @@ class Metadata:
             SELECT id FROM used
         """
         with self._lock:
-            return {number for (number,) in self._connection.execute(query, (Kind.COMMITTED,))}
+            return {number for (number,) in self._connection.execute(query, (SnapshotKind.COMMITTED,))}
 
     def lazy_child(self, parent: str, chain: str) -> Snapshot | None:
         """The lazy snapshot of a chain above ``parent``, if there is one."""
@@ -143,7 +143,7 @@ class Metadata:
 
     def create(
         self,
-        kind: Kind,
+        kind: SnapshotKind,
         key: str,
         parent: str,
         labels: Mapping[str, str],
@@ -170,7 +170,7 @@ class Metadata:
         """Raises SnapshotExistsError, NoSuchSnapshotError, SnapshotRequestError: no child is possible."""
         if not key or len(key.encode()) > _KEY_LIMIT:
             raise SnapshotRequestError(f"a snapshot's key must have 1 to {_KEY_LIMIT} bytes")
-        if parent and self.get(parent).kind is not Kind.COMMITTED:
+        if parent and self.get(parent).kind is not SnapshotKind.COMMITTED:
             raise SnapshotRequestError(f"the parent {parent!r} is not a committed snapshot")
         if self._select(f"{_SELECT} WHERE s.key = ?", key):
             raise SnapshotExistsError(f"snapshot {key!r} already exists")
@@ -183,14 +183,14 @@ class Metadata:
         kept = _labels(labels)
         with self.transaction():
             found = self.get(key)
-            if found.kind is not Kind.ACTIVE:
+            if found.kind is not SnapshotKind.ACTIVE:
                 raise SnapshotStateError(f"snapshot {key!r} is not active")
             if name != key:
                 self.check_new(name, "")
             now = time.time_ns()
             self._connection.execute(
                 "UPDATE snapshots SET key = ?, kind = ?, created = ?, updated = ?, labels = ? WHERE id = ?",
-                (name, Kind.COMMITTED, now, now, json.dumps(kept), found.id),
+                (name, SnapshotKind.COMMITTED, now, now, json.dumps(kept), found.id),
             )
 
     def update(self, key: str, labels: Mapping[str, str], fields: Sequence[str]) -> Snapshot:
@@ -228,7 +228,7 @@ class Metadata:
         with self._lock:
             self._connection.execute(
                 "UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND kind = ?",
-                (size, inodes, identity, Kind.COMMITTED),
+                (size, inodes, identity, SnapshotKind.COMMITTED),
             )
 
     def _select(self, query: str, *values: object) -> list[Snapshot]:
@@ -243,7 +243,7 @@ def _snapshot(row: tuple[Any, ...]) -> Snapshot:
     source = LazySource(LayerPath(repository, path), found_by) if repository is not None else None
     usage = (size, inodes) if size is not None else None
     return Snapshot(
-        number, key, parent, Kind(kind), created, updated, json.loads(labels), source, why_not, usage
+        number, key, parent, SnapshotKind(kind), created, updated, json.loads(labels), source, why_not, usage
     )
 
 

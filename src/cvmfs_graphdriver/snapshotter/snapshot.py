@@ -14,9 +14,9 @@ __all__ = [
     "BELOW_LABEL",
     "CHAIN_LABEL",
     "LAYER_LABEL",
-    "Kind",
     "LazySource",
     "Snapshot",
+    "SnapshotKind",
     "field_of",
 ]
 
@@ -28,7 +28,7 @@ LAYER_LABEL = "containerd.io/snapshot/cri.layer-digest"
 """The digest of the layer's blob."""
 
 
-class Kind(IntEnum):
+class SnapshotKind(IntEnum):
     """Kinds of snapshots, with the numbers of the protocol."""
 
     VIEW = 1
@@ -55,7 +55,7 @@ class Snapshot:
     id: int
     key: str
     parent: str
-    kind: Kind
+    kind: SnapshotKind
     created: int
     updated: int
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -16,10 +16,10 @@ from pathlib import Path
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 from cvmfs_graphdriver.planes.plane import Plane
-from cvmfs_graphdriver.snapshotter.contents import Contents
+from cvmfs_graphdriver.snapshotter.directories import SnapshotDirectories
 from cvmfs_graphdriver.snapshotter.errors import SnapshotExistsError, SnapshotStateError, SnapshotterError
 from cvmfs_graphdriver.snapshotter.filters import parse_filters
-from cvmfs_graphdriver.snapshotter.lookup import LayerLookup, NotLazy, Wanted
+from cvmfs_graphdriver.snapshotter.lookup import LayerLookup, NotLazy, WantedLayer
 from cvmfs_graphdriver.snapshotter.lowers import LayerDirectory, Lowers
 from cvmfs_graphdriver.snapshotter.metadata import Metadata
 from cvmfs_graphdriver.snapshotter.mount_options import MountOption, bind_mount, overlay_mount
@@ -27,8 +27,8 @@ from cvmfs_graphdriver.snapshotter.snapshot import (
     BELOW_LABEL,
     CHAIN_LABEL,
     LAYER_LABEL,
-    Kind,
     Snapshot,
+    SnapshotKind,
     field_of,
 )
 from cvmfs_graphdriver.snapshotter.usage import UsageMeter, disk_usage
@@ -44,7 +44,7 @@ class Snapshots:
     def __init__(self, root: Path, plane: Plane, lookup: LayerLookup) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._metadata = Metadata(root / "metadata.db")
-        self._contents = Contents(root)
+        self._directories = SnapshotDirectories(root)
         self._lowers = Lowers(root, plane)
         self._lookup = lookup
         self._meter = UsageMeter()
@@ -58,7 +58,7 @@ class Snapshots:
         """Make records and directories agree again, after whatever happened to an earlier process."""
         self._lowers.remove_empty()
         for snapshot in reversed(self._metadata.all()):
-            if snapshot.source is None and not self._contents.has(snapshot.id):
+            if snapshot.source is None and not self._directories.has(snapshot.id):
                 _log.error("the directory of snapshot %r is missing", snapshot.key)
                 with suppress(SnapshotStateError):  # those above it cannot be mounted
                     self._metadata.remove(snapshot.key)
@@ -76,16 +76,16 @@ class Snapshots:
         if CHAIN_LABEL in labels:
             self._metadata.check_new(key, parent)
             why_not = self._take_from_repository(key, parent, labels)
-        return self._create(Kind.ACTIVE, key, parent, labels, why_not)
+        return self._create(SnapshotKind.ACTIVE, key, parent, labels, why_not)
 
     def view(self, key: str, parent: str, labels: Mapping[str, str]) -> list[MountOption]:
         """A new read-only snapshot."""
-        return self._create(Kind.VIEW, key, parent, labels)
+        return self._create(SnapshotKind.VIEW, key, parent, labels)
 
     def mounts(self, key: str) -> list[MountOption]:
         """The mounts of an active snapshot or view; what they need is mounted again if necessary."""
         snapshot, *below = self._metadata.ancestry(key)
-        if snapshot.kind is Kind.COMMITTED:
+        if snapshot.kind is SnapshotKind.COMMITTED:
             raise SnapshotStateError(
                 f"snapshot {key!r} is committed, so it is not mounted: prepare one above it"
             )
@@ -125,10 +125,10 @@ class Snapshots:
         snapshot = self._metadata.get(key)
         if snapshot.usage is not None:
             return snapshot.usage
-        files = self._contents.files(snapshot.id)
+        files = self._directories.files(snapshot.id)
         try:
-            if snapshot.kind is not Kind.COMMITTED:
-                return self._meter.of(files) if snapshot.kind is Kind.ACTIVE else (0, 0)
+            if snapshot.kind is not SnapshotKind.COMMITTED:
+                return self._meter.of(files) if snapshot.kind is SnapshotKind.ACTIVE else (0, 0)
             size, inodes = disk_usage(files)
         except OSError as error:
             raise SnapshotterError(f"cannot count the files of snapshot {key!r}: {error}") from error
@@ -138,8 +138,8 @@ class Snapshots:
     def cleanup(self) -> None:
         """Free what belongs to no snapshot."""
         with self._creating:
-            gone = self._contents.remove_others(snapshot.id for snapshot in self._metadata.all())
-        self._contents.free(gone)
+            gone = self._directories.remove_others(snapshot.id for snapshot in self._metadata.all())
+        self._directories.free(gone)
         self._lowers.keep_only(self._metadata.in_use)
 
     # How
@@ -150,30 +150,30 @@ class Snapshots:
         Raises SnapshotExistsError: it is in a repository, and now a committed snapshot.
         """
         wanted = self._wanted(parent, labels)
-        found = self._lookup.find(wanted) if isinstance(wanted, Wanted) else wanted
+        found = self._lookup.find(wanted) if isinstance(wanted, WantedLayer) else wanted
         if isinstance(found, NotLazy):
             _log.info("%s is not lazy: %s", labels[CHAIN_LABEL], found.detail)
             return f"{found.reason}: {found.detail}"
         with self._metadata.transaction():
             if self._metadata.lazy_child(parent, labels[CHAIN_LABEL]) is None:
-                self._metadata.create(Kind.COMMITTED, key, parent, labels, source=found)
+                self._metadata.create(SnapshotKind.COMMITTED, key, parent, labels, source=found)
         raise SnapshotExistsError(
             f"{labels[CHAIN_LABEL]} is in {found.layer.fqrn}: {os.fsdecode(found.layer.path)}"
         )
 
-    def _wanted(self, parent: str, labels: Mapping[str, str]) -> Wanted | NotLazy:
+    def _wanted(self, parent: str, labels: Mapping[str, str]) -> WantedLayer | NotLazy:
         """The keys by which a layer can be found."""
         chain = _digest(labels[CHAIN_LABEL])
         if chain is None:
             return NotLazy("malformed", f"the label {CHAIN_LABEL} is not a digest")
         layer = _digest(labels.get(LAYER_LABEL, ""))
         if not parent:
-            return Wanted(chain, None, layer)
+            return WantedLayer(chain, None, layer)
         below = _chain_of(self._metadata.get(parent)) or _digest(labels.get(BELOW_LABEL, ""))
-        return Wanted(chain if below else None, below, layer)
+        return WantedLayer(chain if below else None, below, layer)
 
     def _create(
-        self, kind: Kind, key: str, parent: str, labels: Mapping[str, str], why_not: str = ""
+        self, kind: SnapshotKind, key: str, parent: str, labels: Mapping[str, str], why_not: str = ""
     ) -> list[MountOption]:
         self._metadata.check_new(key, parent)
         below = self._metadata.ancestry(parent) if parent else []
@@ -181,25 +181,25 @@ class Snapshots:
             owner = _owner(lower[0]) if lower else (os.geteuid(), os.getegid())
             with self._creating, self._metadata.transaction():
                 snapshot = self._metadata.create(kind, key, parent, labels, why_not=why_not)
-                self._contents.create(snapshot.id, owner, writable=kind is Kind.ACTIVE)
+                self._directories.create(snapshot.id, owner, writable=kind is SnapshotKind.ACTIVE)
             return [self._mount(snapshot, lower)]
 
     def _layers(self, ancestry: Sequence[Snapshot]) -> list[LayerDirectory]:
         return [
-            LayerDirectory(each.id, each.source.layer if each.source else self._contents.files(each.id))
+            LayerDirectory(each.id, each.source.layer if each.source else self._directories.files(each.id))
             for each in ancestry
         ]
 
     def _mount(self, snapshot: Snapshot, lower: Sequence[Path]) -> MountOption:
-        files = self._contents.files(snapshot.id)
-        if snapshot.kind is Kind.VIEW:
+        files = self._directories.files(snapshot.id)
+        if snapshot.kind is SnapshotKind.VIEW:
             if len(lower) > 1:
-                return overlay_mount(lower, self._contents.shorten)
+                return overlay_mount(lower, self._directories.shorten)
             return bind_mount(lower[0] if lower else files, writable=False)
         if not lower:
             return bind_mount(files, writable=True)
         return overlay_mount(
-            lower, self._contents.shorten, upper=files, work=self._contents.work(snapshot.id)
+            lower, self._directories.shorten, upper=files, work=self._directories.work(snapshot.id)
         )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from cvmfs_graphdriver.layers.remove import remove_directory
 from cvmfs_graphdriver.snapshotter.errors import SnapshotterError
 
-__all__ = ["Contents"]
+__all__ = ["SnapshotDirectories"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NEW, _GONE = ".new-", ".gone-"
 
 
-class Contents:
+class SnapshotDirectories:
     """The directories below ``root``."""
 
     def __init__(self, root: Path) -> None:

@@ -20,6 +20,7 @@ cvmfs_config = "/opt/cvmfs"
 data_plane = "fuse"
 cache_quota = 4000
 lookup_timeout = 2.5
+remap_ids = true
 log_level = "debug"
 """
 
@@ -33,6 +34,7 @@ def test_every_key_is_read() -> None:
         Choice.FUSE,
         4000,
         2.5,
+        True,
         "debug",
     )
     assert SnapshotterConfiguration.parse("", "x") == SnapshotterConfiguration()
@@ -55,6 +57,7 @@ def test_every_key_is_read() -> None:
         ('cache_quota = "4 GB"', "write a number that is at least 1"),
         ("lookup_timeout = 0", "write a number that is at least 0.1"),
         ("lookup_timeout = true", "write a number"),
+        ("remap_ids = 1", "write true or false"),
         ('log_level = "loud"', "'loud' is not one of debug"),
     ],
 )

@@ -172,6 +172,16 @@ def test_what_does_not_fit_is_pulled(running: SnapshotterProcess, labels: Mappin
     assert running.stat("key").kind == 2
 
 
+def test_lazy_layers_are_refused_in_a_user_namespace(repository: Published, tmp_path: Path) -> None:
+    """Containerd would map the directory that our mounts are in, and show that without them."""
+    with snapshotter(tmp_path, [FQRN], repository.etc, more="remap_ids = true") as running:
+        labels = {f"containerd.io/snapshot/{kind}mapping": "0:100000:65536" for kind in ("uid", "gid")}
+        top = pull(running, INDEXED)
+        with code_of("FAILED_PRECONDITION"):
+            running.prepare("container", top, labels)
+        running.prepare("container", top)
+
+
 def test_everything_is_mounted_again_after_a_reboot(running: SnapshotterProcess) -> None:
     top = pull(running, INDEXED)
     running.prepare("container", top)

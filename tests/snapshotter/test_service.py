@@ -268,7 +268,37 @@ def test_usage(running: SnapshotterProcess) -> None:
     assert running.call("Usage", key=above).inodes == 1
 
 
-# What the suite does not check: processes that die.
+# What the suite does not check: user namespaces, and processes that die.
+
+
+MAPPED = {
+    "containerd.io/snapshot/uidmapping": "0:100000:65536",
+    "containerd.io/snapshot/gidmapping": "0:7:1,1:9:5",
+}
+
+
+def test_a_mapped_root_owns_its_snapshot_and_containerd_maps_the_rest(tmp_path: Path) -> None:
+    with snapshotter(tmp_path, more="remap_ids = true") as running:
+        (bound,) = running.prepare("base", "", MAPPED)
+        assert bound.options == ("uidmap=0:100000:65536", "gidmap=0:7:1,1:9:5", "rw", "rbind")
+        running.commit("base", "base")
+        parent = "base"
+        for number in range(70):
+            running.prepare(f"a{number}", parent)
+            parent = f"c{number}"
+            running.commit(parent, f"a{number}")
+        (merged,) = running.prepare("container", parent, MAPPED)
+        assert {"uidmap=0:100000:65536", "gidmap=0:7:1,1:9:5"} <= set(merged.options)
+        # Containerd maps one directory that has them all, and looks for each below it.
+        assert {Path(each).parent.parent for each in merged.lower} == {running.state / "snapshots"}
+        (upper,) = (each for each in merged.options if each.startswith("upperdir="))
+        status = os.stat(upper.removeprefix("upperdir="))
+        assert (status.st_uid, status.st_gid) == (100_000, 7)
+        for bad in ("", "0:1", "1:2:3", "0:x:1", "0:1:1,"):
+            with code_of("INVALID_ARGUMENT"):
+                running.prepare("bad", "", {**MAPPED, "containerd.io/snapshot/uidmapping": bad})
+        with code_of("INVALID_ARGUMENT"):
+            running.prepare("bad", "", {"containerd.io/snapshot/uidmapping": "0:1:1"})
 
 
 def rows(running: SnapshotterProcess) -> set[str]:

@@ -46,7 +46,9 @@ class MountSpec(NamedTuple):
 class SnapshotterProcess:
     """A snapshotter with its files below ``directory``."""
 
-    def __init__(self, directory: Path, repositories: Sequence[str], etc: Path, plane: str) -> None:
+    def __init__(
+        self, directory: Path, repositories: Sequence[str], etc: Path, plane: str, more: str
+    ) -> None:
         self.state = directory / "state"
         self.socket = directory / "snapshotter.sock"
         self.log = directory / "log"
@@ -56,7 +58,8 @@ class SnapshotterProcess:
         names = ", ".join(f'"{name}"' for name in repositories)
         self.file.write_text(
             f'repositories = [{names}]\nstate = "{self.state}"\nsocket = "{self.socket}"\n'
-            f'cvmfs_config = "{etc}"\ndata_plane = "{plane}"\nlookup_timeout = 20\nlog_level = "debug"\n'
+            f'cvmfs_config = "{etc}"\ndata_plane = "{plane}"\nlookup_timeout = 20\n'
+            f'log_level = "debug"\n{more}\n'
         )
         self._number = 0
         self.start()
@@ -200,9 +203,14 @@ def code_of(code: str) -> Iterator[None]:
 
 @contextmanager
 def snapshotter(
-    directory: Path, repositories: Sequence[str] = (), etc: Path = Path("/etc/cvmfs"), plane: str = "fuse"
+    directory: Path,
+    repositories: Sequence[str] = (),
+    etc: Path = Path("/etc/cvmfs"),
+    plane: str = "fuse",
+    more: str = "",
 ) -> Iterator[SnapshotterProcess]:
-    process = SnapshotterProcess(directory, repositories, etc, plane)
+    """A running snapshotter; ``more`` are further lines of its configuration."""
+    process = SnapshotterProcess(directory, repositories, etc, plane, more)
     try:
         yield process
     finally:

@@ -33,6 +33,7 @@ class SnapshotterConfiguration:
     data_plane: Choice = Choice.AUTO
     cache_quota: int | None = None
     lookup_timeout: float = 10.0
+    remap_ids: bool = False
     log_level: str = "info"
 
     @classmethod
@@ -115,6 +116,12 @@ def _number(least: float, kind: type[int | float]) -> Callable[[Any], Any]:
     return read
 
 
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("write true or false")  # noqa: TRY004 - as all readers do
+    return value
+
+
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "repositories": _repositories,
     "state": _state,
@@ -123,5 +130,6 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "data_plane": lambda value: Choice(_one_of(*Choice)(value)),
     "cache_quota": _number(1, int),
     "lookup_timeout": _number(0.1, float),
+    "remap_ids": _boolean,
     "log_level": _one_of(*_LEVELS),
 }

@@ -29,9 +29,9 @@ class MountOption:
     options: Sequence[str]
 
 
-def bind_mount(directory: Path, *, writable: bool) -> MountOption:
+def bind_mount(directory: Path, *, writable: bool, extra: Sequence[str] = ()) -> MountOption:
     """Show one directory."""
-    return MountOption("bind", str(directory), ("rw" if writable else "ro", "rbind"))
+    return MountOption("bind", str(directory), (*extra, "rw" if writable else "ro", "rbind"))
 
 
 def overlay_mount(

@@ -44,7 +44,7 @@ def run_snapshotter(configuration: SnapshotterConfiguration) -> None:
             stacked=True,
         )
         lookup = RepositoryLookup(plane, configuration.repositories, configuration.lookup_timeout)
-        with closing(Snapshots(state, plane, lookup)) as snapshots:
+        with closing(Snapshots(state, plane, lookup, remap_ids=configuration.remap_ids)) as snapshots:
             snapshots.recover()
             service = Service(snapshots)
             service.start(configuration.socket)

@@ -19,6 +19,7 @@ from cvmfs_graphdriver.planes.plane import Plane
 from cvmfs_graphdriver.snapshotter.directories import SnapshotDirectories
 from cvmfs_graphdriver.snapshotter.errors import SnapshotExistsError, SnapshotStateError, SnapshotterError
 from cvmfs_graphdriver.snapshotter.filters import parse_filters
+from cvmfs_graphdriver.snapshotter.id_labels import map_options, mapped_root
 from cvmfs_graphdriver.snapshotter.lookup import LayerLookup, NotLazy, WantedLayer
 from cvmfs_graphdriver.snapshotter.lowers import LayerDirectory, Lowers
 from cvmfs_graphdriver.snapshotter.metadata import Metadata
@@ -39,15 +40,19 @@ _log = logging.getLogger(__name__)
 
 
 class Snapshots:
-    """The snapshots below ``root``; safe for any number of threads, but for one process."""
+    """The snapshots below ``root``; safe for any number of threads, but for one process.
 
-    def __init__(self, root: Path, plane: Plane, lookup: LayerLookup) -> None:
+    ``remap_ids``: containerd relies on us for user namespaces (capability ``remap-ids``).
+    """
+
+    def __init__(self, root: Path, plane: Plane, lookup: LayerLookup, *, remap_ids: bool = False) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._metadata = Metadata(root / "metadata.db")
         self._directories = SnapshotDirectories(root)
         self._lowers = Lowers(root, plane)
         self._lookup = lookup
         self._meter = UsageMeter()
+        self._remap_ids = remap_ids
         self._creating = threading.Lock()
 
     def close(self) -> None:
@@ -176,9 +181,15 @@ class Snapshots:
         self, kind: SnapshotKind, key: str, parent: str, labels: Mapping[str, str], why_not: str = ""
     ) -> list[MountOption]:
         self._metadata.check_new(key, parent)
+        root = mapped_root(labels)
         below = self._metadata.ancestry(parent) if parent else []
+        if self._remap_ids and root and any(each.source for each in below):
+            raise SnapshotStateError(
+                f"{parent!r} is lazy, and lazy layers cannot be used in a user namespace: pull the image "
+                "with containerd's overlayfs snapshotter"
+            )
         with self._lowers.held(self._layers(below)) as lower:
-            owner = _owner(lower[0]) if lower else (os.geteuid(), os.getegid())
+            owner = root or (_owner(lower[0]) if lower else (os.geteuid(), os.getegid()))
             with self._creating, self._metadata.transaction():
                 snapshot = self._metadata.create(kind, key, parent, labels, why_not=why_not)
                 self._directories.create(snapshot.id, owner, writable=kind is SnapshotKind.ACTIVE)
@@ -192,15 +203,21 @@ class Snapshots:
 
     def _mount(self, snapshot: Snapshot, lower: Sequence[Path]) -> MountOption:
         files = self._directories.files(snapshot.id)
+        extra = map_options(snapshot.labels) if self._remap_ids else []
+        # Containerd maps the ids of the directory common to all lower ones, and short names lead out of it.
+        shorten = _unchanged if extra else self._directories.shorten
         if snapshot.kind is SnapshotKind.VIEW:
             if len(lower) > 1:
-                return overlay_mount(lower, self._directories.shorten)
-            return bind_mount(lower[0] if lower else files, writable=False)
+                return overlay_mount(lower, shorten, extra=extra)
+            return bind_mount(lower[0] if lower else files, writable=False, extra=extra)
         if not lower:
-            return bind_mount(files, writable=True)
-        return overlay_mount(
-            lower, self._directories.shorten, upper=files, work=self._directories.work(snapshot.id)
-        )
+            return bind_mount(files, writable=True, extra=extra)
+        work = self._directories.work(snapshot.id)
+        return overlay_mount(lower, shorten, upper=files, work=work, extra=extra)
+
+
+def _unchanged(directory: Path) -> Path:
+    return directory
 
 
 def _digest(text: str) -> ContentDigest | None:

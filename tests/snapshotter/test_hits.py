@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -182,15 +184,45 @@ def test_lazy_layers_are_refused_in_a_user_namespace(repository: Published, tmp_
         running.prepare("container", top)
 
 
-def test_everything_is_mounted_again_after_a_reboot(running: SnapshotterProcess) -> None:
+@contextmanager
+def offline(repository: Published) -> Iterator[None]:
+    """Let clients that are configured from now on look for the server where there is none."""
+    file = repository.etc / "default.local"
+    before = file.read_text()
+    file.write_text(before.replace(repository.served.url, "http://127.0.0.1:1"))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def test_everything_is_mounted_again_after_a_reboot_without_network(
+    running: SnapshotterProcess, repository: Published
+) -> None:
     top = pull(running, INDEXED)
-    running.prepare("container", top)
+    with running.mounted(running.prepare("container", top)) as target:
+        sees(target)
     running.stop(signal.SIGKILL)
     running.unmount_everything()
-    running.start()
-    assert running.standing() == []
-    with running.mounted(running.mounts("container")) as target:
-        sees(target)
+    with offline(repository):
+        running.start()
+        assert running.standing() == []
+        with running.mounted(running.mounts("container")) as target:
+            sees(target)
+
+
+def test_without_its_repository_a_layer_is_pulled_and_the_reason_kept(
+    running: SnapshotterProcess, repository: Published
+) -> None:
+    with offline(repository):
+        for key in ("one", "two"):
+            (mount,) = running.prepare(key, "", INDEXED.labels(0))
+            assert mount.type == "bind"
+    with sqlite3.connect(running.state / "metadata.db") as database:
+        reasons = [reason for (reason,) in database.execute("SELECT why_not FROM snapshots")]
+    assert len(reasons) == 2
+    assert all(reason.startswith(f"unreachable: {FQRN}: ") for reason in reasons)
+    assert running.log.read_text().count("is not asked again for 60 s") == 1
 
 
 def test_a_container_outlives_the_snapshotter(running: SnapshotterProcess) -> None:

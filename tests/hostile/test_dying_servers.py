@@ -15,7 +15,7 @@ import pytest
 
 from cvmfs_graphdriver.client.administration.running import ask_status
 from cvmfs_graphdriver.client.config_repository import load_settings
-from cvmfs_graphdriver.kernel.watch import LONG
+from cvmfs_graphdriver.kernel.waiting.watch import LONG
 from cvmfs_graphdriver.planes.service.request import MountRequest
 from cvmfs_graphdriver.planes.service.spawn import spawn
 from tests.support.entries import directory, file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.kernel.deadline import within
+from cvmfs_graphdriver.kernel.waiting.deadline import within
 from cvmfs_graphdriver.layers import mounts as layer_mounts
 from cvmfs_graphdriver.planes import fuse_plane
 from cvmfs_graphdriver.planes.fuse_plane import FusePlane

@@ -20,11 +20,11 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from cvmfs_graphdriver.kernel.deadline import within
 from cvmfs_graphdriver.kernel.errors import MountError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mounts_below
 from cvmfs_graphdriver.kernel.overlay import mount_overlay, plain_options
+from cvmfs_graphdriver.kernel.waiting.deadline import within
 from cvmfs_graphdriver.layers.chain import LayerSource, sources_above, sources_of
 from cvmfs_graphdriver.layers.directories import Part
 from cvmfs_graphdriver.layers.locks import NamedLocks

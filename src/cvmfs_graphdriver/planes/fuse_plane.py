@@ -22,12 +22,12 @@ from cvmfs_graphdriver.client.administration.talk_socket import ask
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.client.errors import ClientError, TalkError
-from cvmfs_graphdriver.kernel.deadline import within
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
 from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
+from cvmfs_graphdriver.kernel.waiting.deadline import within
 from cvmfs_graphdriver.planes.errors import (
     LayerNotFoundError,
     MountPointError,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.deadline import within
+from cvmfs_graphdriver.kernel.waiting.deadline import within
 from cvmfs_graphdriver.layers.chain_index import ChainIndex, Miss
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.planes.plane import LayerPath, Plane

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cvmfs_graphdriver.client.errors import ConfigurationError, TalkError
-from cvmfs_graphdriver.kernel.deadline import end
+from cvmfs_graphdriver.kernel.waiting.deadline import end
 
 __all__ = ["ask", "serve_talk"]
 

@@ -29,7 +29,7 @@ from cvmfs_graphdriver.client.cache.eviction import QUARANTINE, Eviction, object
 from cvmfs_graphdriver.client.cache.ledger import Record
 from cvmfs_graphdriver.client.cache.linked import remove_links
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.kernel.filelock import lock
+from cvmfs_graphdriver.kernel.waiting.filelock import lock
 from cvmfs_graphdriver.repository.catalog.entry import Compression
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError

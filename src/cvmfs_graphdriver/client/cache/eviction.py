@@ -23,7 +23,7 @@ from typing import IO
 from cvmfs_graphdriver.client.cache.ledger import Ledger, Record
 from cvmfs_graphdriver.client.cache.linked import is_fresh, remove_links
 from cvmfs_graphdriver.client.errors import CacheError
-from cvmfs_graphdriver.kernel.deadline import end
+from cvmfs_graphdriver.kernel.waiting.deadline import end
 
 __all__ = ["QUARANTINE", "Eviction", "objects_in"]
 

@@ -18,7 +18,7 @@ from cvmfs_graphdriver.client.network.connection import CurlConnection, Problem,
 from cvmfs_graphdriver.client.network.failover import Attempt, Failover, Job
 from cvmfs_graphdriver.client.network.proxies import DIRECT
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.watch import waiting
+from cvmfs_graphdriver.kernel.waiting.watch import waiting
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
 __all__ = ["Memory", "PendingTransfer", "Transfer"]

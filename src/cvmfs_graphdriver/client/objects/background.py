@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from cvmfs_graphdriver.kernel.deadline import end
+from cvmfs_graphdriver.kernel.waiting.deadline import end
 
 __all__ = ["Background"]
 

@@ -14,7 +14,7 @@ from cvmfs_graphdriver.client.cache.arrival import Arrival, Wanted
 from cvmfs_graphdriver.client.cache.cache import Cache
 from cvmfs_graphdriver.client.counters import ClientCounters, Count
 from cvmfs_graphdriver.client.network.transfer import Transfer
-from cvmfs_graphdriver.kernel.watch import waiting
+from cvmfs_graphdriver.kernel.waiting.watch import waiting
 
 __all__ = ["Claim", "Fetcher"]
 

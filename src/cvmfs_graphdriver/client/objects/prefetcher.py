@@ -24,8 +24,8 @@ from cvmfs_graphdriver.client.objects.background import Background
 from cvmfs_graphdriver.client.objects.fetcher import Claim, Fetcher
 from cvmfs_graphdriver.client.objects.prefetch_messages import CACHE, UNTRIED, Order, Result, Route, Setup
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
-from cvmfs_graphdriver.kernel.deadline import end
 from cvmfs_graphdriver.kernel.errors import KernelError
+from cvmfs_graphdriver.kernel.waiting.deadline import end
 from cvmfs_graphdriver.repository.errors import RepositoryError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvmfs_graphdriver.client.errors import CacheError, StaleInodeError
-from cvmfs_graphdriver.kernel.filelock import lock
+from cvmfs_graphdriver.kernel.waiting.filelock import lock
 from cvmfs_graphdriver.repository.digest import Digest
 from cvmfs_graphdriver.repository.errors import FormatError
 

@@ -22,7 +22,7 @@ from cvmfs_graphdriver.kernel.fuse.inflight import InFlight, Slot
 from cvmfs_graphdriver.kernel.fuse.interrupt import is_dying
 from cvmfs_graphdriver.kernel.fuse.wire import HEADER, Opcode
 from cvmfs_graphdriver.kernel.memory.limit import is_used_up
-from cvmfs_graphdriver.kernel.watch import Busy
+from cvmfs_graphdriver.kernel.waiting.watch import Busy
 
 __all__ = ["Server"]
 

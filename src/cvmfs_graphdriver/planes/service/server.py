@@ -27,7 +27,7 @@ from cvmfs_graphdriver.kernel.fuse.server import Server
 from cvmfs_graphdriver.kernel.fuse.wire import ROOT_NODE, StatFs
 from cvmfs_graphdriver.kernel.memory.garbage import look_for_garbage_seldom
 from cvmfs_graphdriver.kernel.memory.heap import share_one_heap
-from cvmfs_graphdriver.kernel.watch import Watch
+from cvmfs_graphdriver.kernel.waiting.watch import Watch
 from cvmfs_graphdriver.planes.errors import ServerError
 from cvmfs_graphdriver.planes.filesystem.ownership import UNCHANGED, OwnerMap, load_owner_map
 from cvmfs_graphdriver.planes.filesystem.revision_filesystem import Presentation, RevisionFilesystem

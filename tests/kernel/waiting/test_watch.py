@@ -6,7 +6,7 @@ import time
 import pytest
 
 from cvmfs_graphdriver.client.lru import LeastRecentlyUsed
-from cvmfs_graphdriver.kernel.watch import LONG, Busy, Watch, waiting
+from cvmfs_graphdriver.kernel.waiting.watch import LONG, Busy, Watch, waiting
 
 
 def test_what_a_thread_waits_for_is_told_again_when_the_time_has_doubled(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_graphdriver.kernel import filelock
-from cvmfs_graphdriver.kernel.filelock import lock
+from cvmfs_graphdriver.kernel.waiting.filelock import lock
 
 
 def test_a_lock_is_got_when_it_is_free(tmp_path: Path) -> None:

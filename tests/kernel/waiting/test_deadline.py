@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from cvmfs_graphdriver.kernel import deadline
-from cvmfs_graphdriver.kernel.deadline import end
+from cvmfs_graphdriver.kernel.waiting.deadline import end
 
 
 def test_a_thread_that_does_not_end_is_told_of(

@@ -8,7 +8,7 @@ import errno
 import fcntl
 import time
 
-from cvmfs_graphdriver.kernel.watch import waiting
+from cvmfs_graphdriver.kernel.waiting.watch import waiting
 
 __all__ = ["lock"]
 

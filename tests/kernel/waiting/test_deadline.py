@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cvmfs_graphdriver.kernel import deadline
+from cvmfs_graphdriver.kernel.waiting import deadline
 from cvmfs_graphdriver.kernel.waiting.deadline import end
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.kernel import filelock
+from cvmfs_graphdriver.kernel.waiting import filelock
 from cvmfs_graphdriver.kernel.waiting.filelock import lock
 
 

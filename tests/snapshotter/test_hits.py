@@ -34,9 +34,9 @@ def digest_of(name: str) -> ContentDigest:
 class Image:
     """Layers in a repository: their digests and chain IDs, base first."""
 
-    def __init__(self, name: str, count: int) -> None:
-        self.layers = [digest_of(f"{name} layer {number}") for number in range(count)]
-        self.diff_ids = [digest_of(f"{name} diff {number}") for number in range(count)]
+    def __init__(self, name: str, *numbers: int) -> None:
+        self.layers = [digest_of(f"{name} layer {number}") for number in numbers]
+        self.diff_ids = [digest_of(f"{name} diff {number}") for number in numbers]
         self.chains: list[ContentDigest] = []
         for diff_id in self.diff_ids:
             self.chains.append(chain_id(self.chains[-1] if self.chains else None, diff_id))
@@ -63,7 +63,8 @@ def record(found: ChainRecord) -> list[Item]:
     return [symlink(name, target) for name, target in zip(("/layer", "/diff"), found.links(), strict=True)]
 
 
-INDEXED, STOCK, WRONG = Image("indexed", 3), Image("stock", 2), Image("wrong", 2)
+INDEXED, STOCK, WRONG = Image("indexed", 0, 1, 2), Image("stock", 0, 1), Image("wrong", 0, 1)
+TWICE = Image("indexed", 0, 1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         found.publish(
             INDEXED.trees(TREES)
             | INDEXED.records([0, 1, 2])
+            | TWICE.records([2])
             | STOCK.trees(TREES[:2])
             | {record_directory(WRONG.chains[1]): record(wrong)}
         )
@@ -156,6 +158,12 @@ def test_the_same_chain_is_stored_once(running: SnapshotterProcess) -> None:
     with code_of("ALREADY_EXISTS"):
         running.prepare("other/1/extract", "", INDEXED.labels(0))
     assert len(running.infos()) == len(TREES)
+
+
+def test_a_layer_that_occurs_twice_counts_at_its_topmost_place(running: SnapshotterProcess) -> None:
+    with running.mounted(running.prepare("container", pull(running, TWICE))) as target:
+        assert sorted(os.listdir(target)) == ["etc", "gone", "kept"]
+        assert (target / "etc/motd").read_bytes() == b"base"
 
 
 @pytest.mark.parametrize(

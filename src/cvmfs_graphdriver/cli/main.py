@@ -22,6 +22,7 @@ _HERE = "cvmfs_graphdriver.cli"
         "plugin": f"{_HERE}.plugin:command",
         "publisher": f"{_HERE}.publisher:command",
         "repo": f"{_HERE}.repo:command",
+        "snapshotter": f"{_HERE}.snapshotter:command",
         "status": f"{_HERE}.status:command",
         "talk": f"{_HERE}.talk:command",
         "umount": f"{_HERE}.umount:command",

@@ -1,0 +1,21 @@
+"""``cvmfs-graphdriver snapshotter``: the table of commands for containerd's snapshotter."""
+
+import click
+
+from cvmfs_graphdriver.cli.entry import LazyGroup
+
+__all__ = ["command"]
+
+_HERE = "cvmfs_graphdriver.cli.snapshotter"
+
+
+@click.group(
+    "snapshotter",
+    cls=LazyGroup,
+    commands_at={
+        "install": f"{_HERE}.install:command",
+        "uninstall": f"{_HERE}.uninstall:command",
+    },
+)
+def command() -> None:
+    """Start unmodified images lazily with containerd, Docker 28 and later, and Kubernetes."""

@@ -171,8 +171,8 @@ def _set_pods(document: tomlkit.TOMLDocument, setting: Setting) -> None:
         return
     if setting.form < _NEW_FORM and setting.major >= _MERGING:
         raise InstallationError(
-            "containerd 2 ignores the snapshotter of a runtime class in a configuration of version 2; convert it "
-            "first: containerd config migrate > config.new"
+            "containerd 2 ignores the snapshotter of a runtime class in a configuration of version 2; "
+            "convert it first: containerd config migrate > config.new"
         )
     above = _OLD_CRI if setting.form < _NEW_FORM else _RUNTIME
     runtime = _table(document, (*above, "runtimes", setting.runtime_class))

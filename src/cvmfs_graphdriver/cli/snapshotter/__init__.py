@@ -14,7 +14,9 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
     cls=LazyGroup,
     commands_at={
         "config": f"{_HERE}.config:command",
+        "install": f"{_HERE}.install:command",
         "serve": f"{_HERE}.serve:command",
+        "uninstall": f"{_HERE}.uninstall:command",
     },
 )
 def command() -> None:

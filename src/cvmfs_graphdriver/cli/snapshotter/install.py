@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.snapshotter.installing import NAME, SOCKET, STATE, carry_out, installation_options
-from cvmfs_graphdriver.snapshotter.installation.containerd import Setting
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host, plan_installation
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting
+from cvmfs_graphdriver.snapshotter.installation.plan import Host, HostEngine, plan_installation
 
 __all__ = ["command"]
 
@@ -49,7 +49,7 @@ def command(
 
     Example: cvmfs-graphdriver snapshotter install --engine docker --dry-run
     """
-    setting = Setting(
+    setting = PluginSetting(
         NAME,
         SOCKET,
         STATE,
@@ -57,5 +57,5 @@ def command(
         capabilities=("remap-ids",) if remap_ids else (),
     )
     host = Host(root, None if containerd_version is None else int(containerd_version))
-    changes = plan_installation(Engine(engine), host, setting, program or os.path.abspath(sys.argv[0]))
+    changes = plan_installation(HostEngine(engine), host, setting, program or os.path.abspath(sys.argv[0]))
     carry_out(changes, dry_run=dry_run, host=host, back=False, engine=engine)

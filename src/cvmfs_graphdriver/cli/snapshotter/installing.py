@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from cvmfs_graphdriver.snapshotter.installation.change import FileChange
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host
+from cvmfs_graphdriver.snapshotter.installation.plan import Host, HostEngine
 
 __all__ = ["NAME", "SOCKET", "STATE", "carry_out", "installation_options"]
 
@@ -30,7 +30,7 @@ def installation_options(function: Function) -> Function:
         ),
         click.option(
             "--engine",
-            type=click.Choice([engine.value for engine in Engine]),
+            type=click.Choice([engine.value for engine in HostEngine]),
             required=True,
             help="The engine: docker (28 or later), containerd (with Kubernetes), or k3s.",
         ),

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.oci.digest import ContentDigest
-from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 from cvmfs_graphdriver.planes.plane import Plane
 from cvmfs_graphdriver.snapshotter.administration.meters import Meters, Prepared
 from cvmfs_graphdriver.snapshotter.directories import SnapshotDirectories
@@ -32,6 +30,8 @@ from cvmfs_graphdriver.snapshotter.snapshot import (
     LazySource,
     Snapshot,
     SnapshotKind,
+    chain_of,
+    digest_in,
     field_of,
 )
 from cvmfs_graphdriver.snapshotter.usage import UsageMeter, disk_usage
@@ -179,13 +179,13 @@ class Snapshots:
 
     def _wanted(self, parent: str, labels: Mapping[str, str]) -> WantedLayer | NotLazy:
         """The keys by which a layer can be found."""
-        chain = _digest(labels[CHAIN_LABEL])
+        chain = digest_in(labels[CHAIN_LABEL])
         if chain is None:
             return NotLazy("malformed", f"the label {CHAIN_LABEL} is not a digest")
-        layer = _digest(labels.get(LAYER_LABEL, ""))
+        layer = digest_in(labels.get(LAYER_LABEL, ""))
         if not parent:
             return WantedLayer(chain, None, layer)
-        below = _chain_of(self._metadata.get(parent)) or _digest(labels.get(BELOW_LABEL, ""))
+        below = chain_of(self._metadata.get(parent)) or digest_in(labels.get(BELOW_LABEL, ""))
         return WantedLayer(chain if below else None, below, layer)
 
     def _create(
@@ -229,18 +229,6 @@ class Snapshots:
 
 def _unchanged(directory: Path) -> Path:
     return directory
-
-
-def _digest(text: str) -> ContentDigest | None:
-    try:
-        return ContentDigest.parse(text)
-    except ReferenceFormatError:
-        return None
-
-
-def _chain_of(snapshot: Snapshot) -> ContentDigest | None:
-    """The chain ID of a committed snapshot: its label, or the last part of containerd's key."""
-    return _digest(snapshot.labels.get(CHAIN_LABEL, "")) or _digest(snapshot.key.rpartition("/")[2])
 
 
 def _owner(directory: Path) -> tuple[int, int]:

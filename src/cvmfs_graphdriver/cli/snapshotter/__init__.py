@@ -16,6 +16,7 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
         "config": f"{_HERE}.config:command",
         "install": f"{_HERE}.install:command",
         "serve": f"{_HERE}.serve:command",
+        "status": f"{_HERE}.status:command",
         "uninstall": f"{_HERE}.uninstall:command",
     },
 )

@@ -1,7 +1,11 @@
 """A registry, a repository that has one of two images, and containerd with our snapshotter on each plane."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +84,21 @@ def serving(request: pytest.FixtureRequest, scene: Scene, scratch: Path) -> Iter
 def engine(serving: SnapshotterProcess, scratch: Path, installation: Installation) -> Iterator[Containerd]:
     with containerd(serving.file.parent / "c", serving.socket, installation) as found:
         yield found
+
+
+def why(serving: SnapshotterProcess, engine: Containerd, name: str) -> Any:
+    """What ``cvmfs-graphdriver why`` says of an image or a container."""
+    program = Path(sys.executable).with_name("cvmfs-graphdriver")
+    command: list[str | Path] = [
+        program,
+        "why",
+        name,
+        "--json",
+        "--config",
+        serving.file,
+        "--containerd",
+        engine.socket,
+    ]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)

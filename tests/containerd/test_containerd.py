@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.containerd.conftest import Scene
+from tests.containerd.conftest import Scene, why
 from tests.support.containerd import NAME, Containerd
 from tests.support.mounts import wait_until
+from tests.support.published import FQRN
 from tests.support.snapshotter_process import SnapshotterProcess
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
@@ -37,6 +38,22 @@ def test_an_image_runs_unmodified(engine: Containerd, scene: Scene, serving: Sna
     assert engine.run(scene.image, "/bin/sh", "-c", "busybox cat /motd; busybox ls /") == (
         "top\nbin\ndev\netc\nmotd\nproc\nrun\nsys\n"
     )
+
+
+def test_why_a_layer_is_lazy_or_not(engine: Containerd, scene: Scene, serving: SnapshotterProcess) -> None:
+    engine.pull(scene.other)
+    layers = why(serving, engine, scene.other)
+    top, *below = layers
+    if engine.is_lazy:
+        assert (top["lazy"], top["why_not"].partition(":")[0]) == (False, "no-record")
+        assert [each["found_by"] for each in below] == ["its chain ID"] * 2
+        place = {"lazy": True, "repository": FQRN, "revision": 2}
+        assert all(each | place == each and each["path"].startswith("/.layers/") for each in below)
+    else:
+        assert all("did not say which layer it unpacked" in each["why_not"] for each in layers)
+    engine.run(scene.other, "/bin/sh", "-c", "true", keep="explained")
+    assert why(serving, engine, "explained") == layers
+    assert why(serving, engine, below[0]["chain"]) == below
 
 
 def test_what_no_repository_has_is_unpacked(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.installation import Installation
-from tests.containerd.conftest import Scene
+from tests.containerd.conftest import Scene, why
 from tests.support.containerd import Containerd, Docker
 from tests.support.mounts import wait_until
 from tests.support.snapshotter_process import SnapshotterProcess
@@ -39,6 +39,12 @@ def test_an_unmodified_image_runs_without_its_layers(
     assert serving.directories() == []
     assert docker("run", "--rm", "--network=none", scene.image, "busybox", "cat", "/motd") == "top\n"
     assert docker("image", "ls", "--quiet") != ""
+    layers = why(serving, engine, scene.image)
+    assert [layer["lazy"] for layer in layers] == [True] * 2
+    container = docker("create", "--network=none", scene.image, "true").strip()
+    own, *rest = why(serving, engine, container[:12])
+    assert (own["lazy"], own["why_not"], rest) == (False, "it was made on this machine", layers)
+    docker("rm", container)
     docker("system", "df")
 
 

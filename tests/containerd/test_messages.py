@@ -1,11 +1,13 @@
 """Our description of the service's messages is that of containerd's own protocol files."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 
-from cvmfs_graphdriver.snapshotter.messages import message, message_names
+from cvmfs_graphdriver.snapshotter.messages import message, message_names, other_message_names
 from demo.installation import Installation
 
 pytestmark = pytest.mark.docker
@@ -13,14 +15,23 @@ pytestmark = pytest.mark.docker
 _API = "usr/share/gocode/src/github.com/containerd/containerd/api"
 _FILES = ("services/snapshots/v1/snapshots.proto", "types/mount.proto")
 _FIELD = re.compile(r"^\s*(repeated )?(map<string,\s*string>|[\w.]+) (\w+)\s+=\s+(\d+);", re.MULTILINE)
+_OTHER_FILES = (
+    *(f"services/{name}/v1/{file}.proto" for name, file in (("images", "images"), ("content", "content"))),
+    *("services/namespaces/v1/namespace.proto", "types/descriptor.proto"),
+)
+_SCALARS = {
+    FieldDescriptor.TYPE_STRING: "string",
+    FieldDescriptor.TYPE_INT64: "int64",
+    FieldDescriptor.TYPE_BYTES: "bytes",
+}
 _LEFT_OUT = {("CommitSnapshotRequest", "parent")}  # of the capability ``rebase``
 
 Fields = dict[tuple[str, str], tuple[int, str, bool]]
 
 
-def theirs(root: Path) -> Fields:
+def theirs(root: Path, files: Iterable[str]) -> Fields:
     found: Fields = {}
-    for file in _FILES:
+    for file in files:
         text = re.sub(r"//.*", "", (root / _API / file).read_text())
         for name, body in re.findall(r"^message (\w+)\s*\{(.*?)^\}", text, re.MULTILINE | re.DOTALL):
             for repeated, kind, field, number in _FIELD.findall(body):
@@ -30,13 +41,12 @@ def theirs(root: Path) -> Fields:
     return found
 
 
-def ours() -> Fields:
+def ours(names: Iterable[str]) -> Fields:
     found: Fields = {}
-    for name in (*message_names(), "containerd.types.Mount"):
+    for name in names:
         described = message(name).DESCRIPTOR
         for field in described.fields:
-            scalar = {field.TYPE_STRING: "string", field.TYPE_INT64: "int64"}.get(field.type)
-            kind = scalar or (field.message_type or field.enum_type).name
+            kind = _SCALARS.get(field.type) or (field.message_type or field.enum_type).name
             repeated = field.has_presence is False and field.default_value == []
             found[described.name, field.name] = field.number, kind, repeated
     return found
@@ -45,6 +55,17 @@ def ours() -> Fields:
 def test_every_field_is_the_same(installation: Installation) -> None:
     if installation.root is None or not (installation.root / _API).is_dir():
         pytest.skip("needs a root directory with containerd's sources: make test-matrix")
-    expected = theirs(installation.root)
-    assert {key: value for key, value in expected.items() if key not in _LEFT_OUT} == ours()
+    expected = theirs(installation.root, _FILES)
+    assert {key: value for key, value in expected.items() if key not in _LEFT_OUT} == ours(
+        [*message_names(), "containerd.types.Mount"]
+    )
     assert len(expected) > 40
+
+
+def test_what_we_know_of_other_services_is_so(installation: Installation) -> None:
+    if installation.root is None or not (installation.root / _API).is_dir():
+        pytest.skip("needs a root directory with containerd's sources: make test-matrix")
+    expected = theirs(installation.root, _OTHER_FILES)
+    found = ours(other_message_names())
+    assert found.items() <= expected.items()
+    assert len(found) > 10

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.client.administration.running import ask_status
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.tree.revision import Node, Revision
+from cvmfs_graphdriver.planes.report import degraded_row
 from cvmfs_graphdriver.repository.catalog.entry import EntryFlag
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from tests.support.fixtures import UnpackedRepository, serve, unpack
@@ -179,3 +181,9 @@ def test_a_dead_server_means_eio_for_what_is_not_cached(
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         assert first.read_bytes() == content
         assert refused(second.read_bytes)
+        (socket_path,) = (tmp_path / "cache").rglob("cvmfs_io.*")
+        status = ask_status(socket_path)
+        shown = f"/{second.relative_to(mount)}: "
+        assert status.last_io_error_text.startswith(shown), "which file, and why"
+        assert "127.0.0.1" in status.last_io_error_text
+        assert shown in degraded_row([status], {})[1]

@@ -18,7 +18,7 @@ FINE = Status(
         "proxy": "DIRECT",
     }
     | {"counters": {"io_errors": 3}, "cache_used": 5 << 20, "cache_limit": 400 << 20, "burned_proxies": 0}
-    | {"published": 0}
+    | {"published": 0, "last_io_error": 0}
 )
 
 
@@ -70,3 +70,12 @@ def test_a_revision_that_servers_died_of_is_named() -> None:
 def test_a_full_disk_is_degraded() -> None:
     full = dataclasses.replace(FINE, cache_full=True, cache_directory="/cache")
     assert degraded_row([full], {})[1] == f"{FINE.fqrn}: the disk of the cache /cache is full"
+
+
+def test_a_file_that_could_not_be_had_lately_is_named() -> None:
+    status = dataclasses.replace(
+        FINE, last_io_error=int(time.time()) - 130, last_io_error_text="/a/file: no host answers"
+    )
+    assert degraded_row([status], {})[1] == "a.org: cannot be read (2 min ago): /a/file: no host answers"
+    old = dataclasses.replace(status, last_io_error=int(time.time()) - 3600)
+    assert degraded_row([old], {})[1] == "no"

@@ -22,6 +22,7 @@ cache_quota = 4000
 lookup_timeout = 2.5
 remap_ids = true
 log_level = "debug"
+metrics = "127.0.0.1:9101"
 """
 
 
@@ -36,6 +37,7 @@ def test_every_key_is_read() -> None:
         2.5,
         True,
         "debug",
+        ("127.0.0.1", 9101),
     )
     assert SnapshotterConfiguration.parse("", "x") == SnapshotterConfiguration()
 
@@ -58,6 +60,8 @@ def test_every_key_is_read() -> None:
         ("lookup_timeout = 0", "write a number that is at least 0.1"),
         ("lookup_timeout = true", "write a number"),
         ("remap_ids = 1", "write true or false"),
+        ("metrics = 9101", "write an address and a port, such as"),
+        ('metrics = "127.0.0.1:70000"', "write an address and a port"),
         ('log_level = "loud"', "'loud' is not one of debug"),
     ],
 )

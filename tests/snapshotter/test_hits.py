@@ -3,17 +3,17 @@
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.chain import ChainRecord, chain_id, record_directory, unpacked_directory
 from cvmfs_graphdriver.planes.choice import obstacle
 from cvmfs_graphdriver.snapshotter.snapshot import CHAIN_LABEL, LAYER_LABEL
-from tests.support.entries import Item, directory, file, symlink
+from tests.support.chains import Image, digest_of, record
+from tests.support.entries import Item, directory, file
 from tests.support.mounts import pids_serving, wait_until
 from tests.support.published import FQRN, Published, published
 from tests.support.snapshotter_process import SnapshotterProcess, code_of, snapshotter
@@ -25,42 +25,6 @@ TREES: list[list[Item]] = [
     [directory("/etc"), file("/etc/motd", b"middle"), file("/.wh.gone"), file("/kept", b"kept" * 1000)],
     [file("/top", b"top")],
 ]
-
-
-def digest_of(name: str) -> ContentDigest:
-    return ContentDigest.of(name.encode())
-
-
-class Image:
-    """Layers in a repository: their digests and chain IDs, base first."""
-
-    def __init__(self, name: str, *numbers: int) -> None:
-        self.layers = [digest_of(f"{name} layer {number}") for number in numbers]
-        self.diff_ids = [digest_of(f"{name} diff {number}") for number in numbers]
-        self.chains: list[ContentDigest] = []
-        for diff_id in self.diff_ids:
-            self.chains.append(chain_id(self.chains[-1] if self.chains else None, diff_id))
-
-    def trees(self, trees: Sequence[Sequence[Item]]) -> dict[bytes, Sequence[Item]]:
-        return {unpacked_directory(layer): tree for layer, tree in zip(self.layers, trees, strict=True)}
-
-    def records(self, numbers: Sequence[int]) -> dict[bytes, Sequence[Item]]:
-        return {
-            record_directory(self.chains[number]): record(
-                ChainRecord.of(
-                    unpacked_directory(self.layers[number]), self.layers[number], self.diff_ids[number]
-                )
-            )
-            for number in numbers
-        }
-
-    def labels(self, number: int, *, layer: bool = False) -> Mapping[str, str]:
-        labels = {CHAIN_LABEL: str(self.chains[number])}
-        return {**labels, LAYER_LABEL: str(self.layers[number])} if layer else labels
-
-
-def record(found: ChainRecord) -> list[Item]:
-    return [symlink(name, target) for name, target in zip(("/layer", "/diff"), found.links(), strict=True)]
 
 
 INDEXED, STOCK, WRONG = Image("indexed", 0, 1, 2), Image("stock", 0, 1), Image("wrong", 0, 1)

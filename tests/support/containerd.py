@@ -65,6 +65,7 @@ class Containerd:
 
     def __init__(self, directory: Path, installation: Installation) -> None:
         self.log = directory / "log"
+        self.socket = directory / "c.sock"
         self._directory = directory
         self._installation = installation
 

@@ -99,7 +99,8 @@ class MemoryFilesystem:
         self._called("statfs", 0)
         return StatFs(blocks=1000, free=400, files=50, files_free=7)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, node: int, error: Exception) -> None:
+        del node
         self.errors.append(error)
 
     def change(self, node: int, content: bytes) -> None:

@@ -26,6 +26,7 @@ _HERE = "cvmfs_graphdriver.cli"
         "status": f"{_HERE}.status:command",
         "talk": f"{_HERE}.talk:command",
         "umount": f"{_HERE}.umount:command",
+        "why": f"{_HERE}.why:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

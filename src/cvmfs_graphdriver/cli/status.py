@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from cvmfs_graphdriver.client.administration.running import ask_status, find_soc
 from cvmfs_graphdriver.client.administration.status import Status
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.counters import Count
+from cvmfs_graphdriver.errors import printable
 
 __all__ = ["command"]
 
@@ -52,6 +54,11 @@ def _print(statuses: Sequence[Status]) -> None:
     for status in statuses:
         if status.offline:
             click.echo(f"{status.fqrn} is offline: {status.offline}", err=True)
+        if status.last_io_error_text:
+            when = f"{datetime.fromtimestamp(status.last_io_error, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            click.echo(
+                f"{status.fqrn}: last error ({when}): {printable(status.last_io_error_text)}", err=True
+            )
         if status.whitelist_problem:
             click.echo(f"warning: {status.whitelist_problem}", err=True)
         if status.avoided:

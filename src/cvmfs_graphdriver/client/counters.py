@@ -75,6 +75,8 @@ class ClientCounters:
         self._seconds = 0.0
         self.last_io_error = 0.0
         """Unix time of the last error that a user saw, 0 for never."""
+        self.last_io_error_text = ""
+        """Which file that error was about, and why."""
 
     def add(self, count: Count) -> None:
         """Count one event."""
@@ -104,17 +106,19 @@ class ClientCounters:
             self._objects[_CACHE] += 1
             self._bytes[_CACHE] += size
 
-    def add_io_error(self, when: float) -> None:
-        """Count one error that a user saw at the Unix time ``when``."""
+    def add_io_error(self, when: float, text: str) -> None:
+        """Count one error that a user saw at the Unix time ``when``; ``text`` says in which file, and why."""
         with self._lock:
             self._counts[Count.IO_ERRORS] += 1
             self.last_io_error = when
+            self.last_io_error_text = text
 
     def reset_errors(self) -> None:
         """Forget the errors that users saw."""
         with self._lock:
             self._counts[Count.IO_ERRORS] = 0
             self.last_io_error = 0.0
+            self.last_io_error_text = ""
 
     def __getitem__(self, count: Count) -> int:
         with self._lock:

@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.client.administration.running import ask_status
 from cvmfs_graphdriver.client.administration.talk_socket import ask
 from cvmfs_graphdriver.client.config_repository import load_settings
 from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
-from cvmfs_graphdriver.client.errors import ClientError, TalkError
+from cvmfs_graphdriver.client.errors import TalkError
 from cvmfs_graphdriver.kernel.errors import PathEscapeError
 from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
-from cvmfs_graphdriver.kernel.mountinfo import mount_at, mounts_below
+from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from cvmfs_graphdriver.kernel.openat2 import open_beneath
 from cvmfs_graphdriver.kernel.overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from cvmfs_graphdriver.kernel.waiting.deadline import within
@@ -34,6 +33,7 @@ from cvmfs_graphdriver.planes.errors import (
     PlaneError,
     ServerError,
 )
+from cvmfs_graphdriver.planes.mounted import mounted_repositories
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
 from cvmfs_graphdriver.planes.service.request import MountRequest
@@ -42,8 +42,6 @@ from cvmfs_graphdriver.planes.service.spawn import spawn
 __all__ = ["FusePlane"]
 
 _EMPTY = ".empty"
-_PATIENCE = 2.0
-"""Seconds that a repository's server may take to report its status."""
 _PATIENCE_OF_CALLERS = 10.0
 """Seconds that a repository's server may take to answer the kernel before it is replaced."""
 _PAUSE = 3.0
@@ -115,13 +113,7 @@ class FusePlane:
 
     def status(self, problems: Sequence[str] = ()) -> list[tuple[str, str]]:
         """Each mounted repository, their shared cache, and what is degraded."""
-        statuses, broken = [], {}
-        for mount in mounts_below(self._directory):
-            name = Path(os.fsdecode(mount.mount_point)).name
-            try:
-                statuses.append(ask_status(self.settings(name).talk_socket, seconds=_PATIENCE))
-            except ClientError as error:
-                broken[name] = str(error)
+        statuses, broken = mounted_repositories(self._directory, self.settings)
         rows = [repository_row(status) for status in statuses]
         cache = self._overrides.get("CVMFS_CACHE_BASE")
         if cache:

@@ -12,6 +12,8 @@ from cvmfs_graphdriver.client.counters import Count
 
 __all__ = ["cache_row", "degraded_row", "repository_row"]
 
+_RECENT = 600
+"""Seconds for which a file that could not be read is reported."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -52,6 +54,8 @@ def degraded_row(
             )
         if status.cache_full:
             found.append(f"{status.fqrn}: the disk of the cache {status.cache_directory} is full")
+        if status.last_io_error and (ago := time.time() - status.last_io_error) < _RECENT:
+            found.append(f"{status.fqrn}: cannot be read ({_time(ago)} ago): {status.last_io_error_text}")
         if status.burned_proxies:
             found.append(f"{status.fqrn}: {status.burned_proxies} proxies do not answer")
     return "Degraded", "; ".join(found) or "no"

@@ -11,12 +11,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
+from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.client.configuration.settings import RepositorySettings
 from cvmfs_graphdriver.planes.choice import Choice
 from cvmfs_graphdriver.snapshotter.errors import SnapshotterConfigurationError
 
 __all__ = ["SnapshotterConfiguration"]
 
 _FQRN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ADDRESS: Final = re.compile(r"([A-Za-z0-9.-]+):([0-9]{1,5})")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _RESERVED: Final = re.compile(r"[,:\\\s]")
 """What cannot stand in a path among the options of a mount."""
@@ -35,6 +38,31 @@ class SnapshotterConfiguration:
     lookup_timeout: float = 10.0
     remap_ids: bool = False
     log_level: str = "info"
+    metrics: tuple[str, int] | None = None
+    """Host and port."""
+
+    @property
+    def mounts(self) -> Path:
+        """The directory below which repositories are mounted."""
+        return self.state / "cvmfs"
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """Parameters of CernVM-FS that images require, and where the cache is."""
+        overrides = {
+            "CVMFS_CACHE_BASE": str(self.state / "cache"),
+            "CVMFS_SHARED_CACHE": "yes",
+            "CVMFS_CLAIM_OWNERSHIP": "no",
+            "CVMFS_CHECK_PERMISSIONS": "yes",
+            "CVMFS_SUID": "yes",
+        }
+        if self.cache_quota is not None:
+            overrides["CVMFS_QUOTA_LIMIT"] = str(self.cache_quota)
+        return overrides
+
+    def settings(self, fqrn: str) -> RepositorySettings:
+        """How a repository is configured. Raises ClientError."""
+        return load_settings(fqrn, self.cvmfs_config, self.overrides)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -116,6 +144,13 @@ def _number(least: float, kind: type[int | float]) -> Callable[[Any], Any]:
     return read
 
 
+def _address(value: Any) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 0 < int(match[2]) < 1 << 16:
+        raise ValueError('write an address and a port, such as "127.0.0.1:9101"')
+    return match[1], int(match[2])
+
+
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("write true or false")  # noqa: TRY004 - as all readers do
@@ -132,4 +167,5 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "lookup_timeout": _number(0.1, float),
     "remap_ids": _boolean,
     "log_level": _one_of(*_LEVELS),
+    "metrics": _address,
 }

@@ -5,6 +5,7 @@ from typing import ClassVar
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
 __all__ = [
+    "InstallationError",
     "NoSuchSnapshotError",
     "SnapshotExistsError",
     "SnapshotRequestError",
@@ -53,4 +54,11 @@ class SnapshotterConfigurationError(SnapshotterError):
     """The configuration file cannot be read, or has a mistake."""
 
     exit_code: ClassVar[int] = 95
+    status: ClassVar[str] = "FAILED_PRECONDITION"
+
+
+class InstallationError(SnapshotterError):
+    """An engine's configuration cannot be read, understood or written; nothing was changed."""
+
+    exit_code: ClassVar[int] = 96
     status: ClassVar[str] = "FAILED_PRECONDITION"

@@ -1,4 +1,4 @@
-"""The messages of containerd's snapshots service, version 1.
+"""The messages of containerd's snapshots service, version 1, and those by which it is asked about an image.
 
 Owns: their description, from which the protobuf library makes classes when this module is imported. So there
 is no generated code, which would be tied to versions of that library. The same from containerd 1.6 to 2.x:
@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-__all__ = ["SERVICE", "message", "message_names"]
+__all__ = ["SERVICE", "message", "message_names", "other_message_names"]
 
 SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
@@ -31,7 +31,8 @@ _TYPES = {
         (2, "source", "string"),
         (3, "target", "string"),
         (4, "options", "string*"),
-    )
+    ),
+    "Descriptor": ((1, "media_type", "string"), (2, "digest", "string"), (3, "size", "int64")),
 }
 _NEW = ((1, "snapshotter", "string"), (2, "key", "string"), (3, "parent", "string"), (4, "labels", "map"))
 _ONE = ((1, "snapshotter", "string"), (2, "key", "string"))
@@ -69,6 +70,29 @@ _MESSAGES = {
     "CleanupRequest": ((1, "snapshotter", "string"),),
 }
 
+_OTHERS: dict[str, dict[str, Any]] = {
+    "containerd.services.namespaces.v1": {
+        "ListNamespacesRequest": ((1, "filter", "string"),),
+        "Namespace": ((1, "name", "string"),),
+        "ListNamespacesResponse": ((1, "namespaces", ".containerd.services.namespaces.v1.Namespace*"),),
+    },
+    "containerd.services.images.v1": {
+        "GetImageRequest": ((1, "name", "string"),),
+        "Image": ((1, "name", "string"), (3, "target", ".containerd.types.Descriptor")),
+        "GetImageResponse": ((1, "image", ".containerd.services.images.v1.Image"),),
+    },
+    "containerd.services.content.v1": {
+        "ReadContentRequest": ((1, "digest", "string"), (2, "offset", "int64"), (3, "size", "int64")),
+        "ReadContentResponse": ((1, "offset", "int64"), (2, "data", "bytes")),
+    },
+}
+"""Of other services, only what we send and what we read of their answers."""
+_SCALARS = {
+    "string": FieldDescriptorProto.TYPE_STRING,
+    "bytes": FieldDescriptorProto.TYPE_BYTES,
+    "int64": FieldDescriptorProto.TYPE_INT64,
+}
+
 
 def _file(name: str, package: str, messages: dict[str, Any]) -> FileDescriptorProto:
     file = FileDescriptorProto(name=name, package=package, syntax="proto3")
@@ -85,8 +109,8 @@ def _describe(described: DescriptorProto, owner: str, number: int, name: str, ki
     if kind.endswith("*") or kind == "map":
         field.label = FieldDescriptorProto.LABEL_REPEATED
     kind = kind.removesuffix("*")
-    if kind in ("string", "int64"):
-        field.type = FieldDescriptorProto.TYPE_STRING if kind == "string" else FieldDescriptorProto.TYPE_INT64
+    if kind in _SCALARS:
+        field.type = _SCALARS[kind]
     elif kind == _KIND:
         field.type, field.type_name = FieldDescriptorProto.TYPE_ENUM, kind
     else:
@@ -110,7 +134,10 @@ def _pool() -> DescriptorPool:
     for number, name in enumerate(_KINDS):
         kinds.value.add(name=name, number=number)
     service.dependency.extend([types.name, *(module.DESCRIPTOR.name for module in _WELL_KNOWN)])
-    for file in (types, service):
+    others = [_file(f"{package}.proto", package, messages) for package, messages in _OTHERS.items()]
+    for file in others:
+        file.dependency.append(types.name)
+    for file in (types, service, *others):
         pool.AddSerializedFile(file.SerializeToString())
     return pool
 
@@ -127,3 +154,9 @@ def message(name: str) -> Any:
 def message_names() -> list[str]:
     """The names of the service's messages."""
     return list(_MESSAGES)
+
+
+def other_message_names() -> list[str]:
+    """The full names of messages of which we know only a part."""
+    others = (f"{package}.{name}" for package, messages in _OTHERS.items() for name in messages)
+    return ["containerd.types.Descriptor", *others]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from cvmfs_graphdriver.planes.plane import LayerPath
 from cvmfs_graphdriver.snapshotter.errors import (
@@ -60,17 +61,24 @@ _KEY_LIMIT: Final = 4096
 
 
 class Metadata:
-    """The database at ``path``, created if it does not exist; safe for any number of threads."""
+    """The database at ``path``, created if it does not exist; safe for any number of threads.
 
-    def __init__(self, path: Path) -> None:
+    ``reading`` opens one that exists only to read it, beside the process that changes it.
+    """
+
+    def __init__(self, path: Path, *, reading: bool = False) -> None:
         """Raises SnapshotterError: the file cannot be used."""
         self._lock = threading.RLock()
+        address = f"file:{quote(str(path))}?mode={'ro' if reading else 'rwc'}"
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection = sqlite3.connect(
+                address, uri=True, isolation_level=None, check_same_thread=False
+            )
+            if not reading:
+                for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                    self._connection.execute(f"PRAGMA {pragma}")
             ((version,),) = self._connection.execute("PRAGMA user_version")
-            if version == 0:
+            if version == 0 and not reading:
                 self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
             elif version != _VERSION:
                 raise SnapshotterError(

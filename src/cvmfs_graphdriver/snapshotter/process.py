@@ -9,12 +9,18 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+from cvmfs_graphdriver.client.administration.metrics import metrics_text
+from cvmfs_graphdriver.client.administration.metrics_server import metrics_server
+from cvmfs_graphdriver.http.server import running
+from cvmfs_graphdriver.kernel.notify import notify
 from cvmfs_graphdriver.planes.choice import choose_plane
+from cvmfs_graphdriver.planes.mounted import mounted_repositories
+from cvmfs_graphdriver.snapshotter.administration.meters import Meters
 from cvmfs_graphdriver.snapshotter.configuration import SnapshotterConfiguration
 from cvmfs_graphdriver.snapshotter.errors import SnapshotterError
 from cvmfs_graphdriver.snapshotter.lookup import RepositoryLookup
@@ -40,17 +46,44 @@ def run_snapshotter(configuration: SnapshotterConfiguration) -> None:
             configuration.data_plane,
             state,
             configuration.cvmfs_config,
-            _overrides(configuration),
+            configuration.overrides,
             stacked=True,
         )
         lookup = RepositoryLookup(plane, configuration.repositories, configuration.lookup_timeout)
-        with closing(Snapshots(state, plane, lookup, remap_ids=configuration.remap_ids)) as snapshots:
+        meters = Meters()
+        with (
+            closing(Snapshots(state, plane, lookup, meters, remap_ids=configuration.remap_ids)) as snapshots,
+            _metrics(configuration, meters),
+        ):
             snapshots.recover()
             service = Service(snapshots)
             service.start(configuration.socket)
             _log.info("serving at %s, with the %s plane (%s)", configuration.socket, plane.name, plane.why)
+            notify("READY=1")
             ended.wait()
+            notify("STOPPING=1")
             service.stop(_GRACE).wait()
+
+
+@contextmanager
+def _metrics(configuration: SnapshotterConfiguration, meters: Meters) -> Iterator[None]:
+    """Serve metrics if they are configured; if that is not possible, containers matter more."""
+    if configuration.metrics is None:
+        yield
+        return
+    host, port = configuration.metrics
+
+    def text() -> bytes:
+        return meters.text() + metrics_text(
+            mounted_repositories(configuration.mounts, configuration.settings).statuses
+        )
+
+    with ExitStack() as running_server:
+        try:
+            running_server.enter_context(running(metrics_server(host, port, text)))
+        except OSError as error:
+            _log.error("cannot serve metrics at %s:%d: %s", host, port, error.strerror)
+        yield
 
 
 @contextmanager
@@ -68,17 +101,3 @@ def _alone(state: Path) -> Iterator[None]:
         raise SnapshotterError(f"another snapshotter is using {state}; stop it first") from error
     finally:
         os.close(descriptor)
-
-
-def _overrides(configuration: SnapshotterConfiguration) -> Mapping[str, str]:
-    """Parameters of CernVM-FS that images require, and where the cache is."""
-    overrides = {
-        "CVMFS_CACHE_BASE": str(configuration.state / "cache"),
-        "CVMFS_SHARED_CACHE": "yes",
-        "CVMFS_CLAIM_OWNERSHIP": "no",
-        "CVMFS_CHECK_PERMISSIONS": "yes",
-        "CVMFS_SUID": "yes",
-    }
-    if configuration.cache_quota is not None:
-        overrides["CVMFS_QUOTA_LIMIT"] = str(configuration.cache_quota)
-    return overrides

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from cvmfs_graphdriver.oci.digest import ContentDigest
+from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 from cvmfs_graphdriver.planes.plane import LayerPath
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "LazySource",
     "Snapshot",
     "SnapshotKind",
+    "chain_of",
+    "digest_in",
     "field_of",
 ]
 
@@ -62,6 +66,19 @@ class Snapshot:
     source: LazySource | None = None
     why_not: str = ""
     usage: tuple[int, int] | None = None
+
+
+def digest_in(text: str) -> ContentDigest | None:
+    """The digest that a label's value is, if it is one."""
+    try:
+        return ContentDigest.parse(text)
+    except ReferenceFormatError:
+        return None
+
+
+def chain_of(snapshot: Snapshot) -> ContentDigest | None:
+    """The chain ID of a committed snapshot: its label, or the last part of containerd's key."""
+    return digest_in(snapshot.labels.get(CHAIN_LABEL, "")) or digest_in(snapshot.key.rpartition("/")[2])
 
 
 def field_of(snapshot: Snapshot, path: Sequence[str]) -> str | None:

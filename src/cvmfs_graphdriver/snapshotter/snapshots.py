@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.oci.digest import ContentDigest
-from cvmfs_graphdriver.oci.errors import ReferenceFormatError
 from cvmfs_graphdriver.planes.plane import Plane
+from cvmfs_graphdriver.snapshotter.administration.meters import Meters, Prepared
 from cvmfs_graphdriver.snapshotter.directories import SnapshotDirectories
 from cvmfs_graphdriver.snapshotter.errors import SnapshotExistsError, SnapshotStateError, SnapshotterError
 from cvmfs_graphdriver.snapshotter.filters import parse_filters
@@ -28,8 +27,11 @@ from cvmfs_graphdriver.snapshotter.snapshot import (
     BELOW_LABEL,
     CHAIN_LABEL,
     LAYER_LABEL,
+    LazySource,
     Snapshot,
     SnapshotKind,
+    chain_of,
+    digest_in,
     field_of,
 )
 from cvmfs_graphdriver.snapshotter.usage import UsageMeter, disk_usage
@@ -45,12 +47,15 @@ class Snapshots:
     ``remap_ids``: containerd relies on us for user namespaces (capability ``remap-ids``).
     """
 
-    def __init__(self, root: Path, plane: Plane, lookup: LayerLookup, *, remap_ids: bool = False) -> None:
+    def __init__(
+        self, root: Path, plane: Plane, lookup: LayerLookup, meters: Meters, *, remap_ids: bool = False
+    ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._metadata = Metadata(root / "metadata.db")
         self._directories = SnapshotDirectories(root)
         self._lowers = Lowers(root, plane)
         self._lookup = lookup
+        self._meters = meters
         self._meter = UsageMeter()
         self._remap_ids = remap_ids
         self._creating = threading.Lock()
@@ -77,11 +82,20 @@ class Snapshots:
         Raises SnapshotExistsError also if containerd wants to unpack a layer that a repository has: then the
         layer is there from now on, as a committed snapshot with these labels.
         """
-        why_not = ""
-        if CHAIN_LABEL in labels:
-            self._metadata.check_new(key, parent)
-            why_not = self._take_from_repository(key, parent, labels)
-        return self._create(SnapshotKind.ACTIVE, key, parent, labels, why_not)
+        with self._meters.prepare() as timing:
+            found = None
+            if CHAIN_LABEL in labels:
+                self._metadata.check_new(key, parent)
+                found = self._find(parent, labels)
+            if isinstance(found, LazySource):
+                self._commit_lazy(key, parent, labels, found)
+                timing.outcome = Prepared.LAZY
+                place = f"{found.layer.fqrn}: {os.fsdecode(found.layer.path)}"
+                raise SnapshotExistsError(f"{labels[CHAIN_LABEL]} is in {place}")
+            why_not = f"{found.reason}: {found.detail}" if found else ""
+            mounts = self._create(SnapshotKind.ACTIVE, key, parent, labels, why_not)
+            timing.outcome = Prepared.PULLED if found else Prepared.CONTAINER
+            return mounts
 
     def view(self, key: str, parent: str, labels: Mapping[str, str]) -> list[MountOption]:
         """A new read-only snapshot."""
@@ -149,32 +163,29 @@ class Snapshots:
 
     # How
 
-    def _take_from_repository(self, key: str, parent: str, labels: Mapping[str, str]) -> str:
-        """Look for the layer; returns why it must be pulled.
-
-        Raises SnapshotExistsError: it is in a repository, and now a committed snapshot.
-        """
+    def _find(self, parent: str, labels: Mapping[str, str]) -> LazySource | NotLazy:
+        """Look for the layer that containerd wants to unpack."""
         wanted = self._wanted(parent, labels)
         found = self._lookup.find(wanted) if isinstance(wanted, WantedLayer) else wanted
         if isinstance(found, NotLazy):
             _log.info("%s is not lazy: %s", labels[CHAIN_LABEL], found.detail)
-            return f"{found.reason}: {found.detail}"
+        self._meters.looked_up(found)
+        return found
+
+    def _commit_lazy(self, key: str, parent: str, labels: Mapping[str, str], source: LazySource) -> None:
         with self._metadata.transaction():
             if self._metadata.lazy_child(parent, labels[CHAIN_LABEL]) is None:
-                self._metadata.create(SnapshotKind.COMMITTED, key, parent, labels, source=found)
-        raise SnapshotExistsError(
-            f"{labels[CHAIN_LABEL]} is in {found.layer.fqrn}: {os.fsdecode(found.layer.path)}"
-        )
+                self._metadata.create(SnapshotKind.COMMITTED, key, parent, labels, source=source)
 
     def _wanted(self, parent: str, labels: Mapping[str, str]) -> WantedLayer | NotLazy:
         """The keys by which a layer can be found."""
-        chain = _digest(labels[CHAIN_LABEL])
+        chain = digest_in(labels[CHAIN_LABEL])
         if chain is None:
             return NotLazy("malformed", f"the label {CHAIN_LABEL} is not a digest")
-        layer = _digest(labels.get(LAYER_LABEL, ""))
+        layer = digest_in(labels.get(LAYER_LABEL, ""))
         if not parent:
             return WantedLayer(chain, None, layer)
-        below = _chain_of(self._metadata.get(parent)) or _digest(labels.get(BELOW_LABEL, ""))
+        below = chain_of(self._metadata.get(parent)) or digest_in(labels.get(BELOW_LABEL, ""))
         return WantedLayer(chain if below else None, below, layer)
 
     def _create(
@@ -218,18 +229,6 @@ class Snapshots:
 
 def _unchanged(directory: Path) -> Path:
     return directory
-
-
-def _digest(text: str) -> ContentDigest | None:
-    try:
-        return ContentDigest.parse(text)
-    except ReferenceFormatError:
-        return None
-
-
-def _chain_of(snapshot: Snapshot) -> ContentDigest | None:
-    """The chain ID of a committed snapshot: its label, or the last part of containerd's key."""
-    return _digest(snapshot.labels.get(CHAIN_LABEL, "")) or _digest(snapshot.key.rpartition("/")[2])
 
 
 def _owner(directory: Path) -> tuple[int, int]:

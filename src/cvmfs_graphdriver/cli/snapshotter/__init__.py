@@ -14,7 +14,10 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
     cls=LazyGroup,
     commands_at={
         "config": f"{_HERE}.config:command",
+        "install": f"{_HERE}.install:command",
         "serve": f"{_HERE}.serve:command",
+        "status": f"{_HERE}.status:command",
+        "uninstall": f"{_HERE}.uninstall:command",
     },
 )
 def command() -> None:

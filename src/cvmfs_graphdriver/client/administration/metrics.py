@@ -43,6 +43,10 @@ _GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "cache_hit_ratio": ("Share of requested objects that were in the cache", _ratio),
     "uptime_seconds": ("Seconds since the client started", lambda status: status.uptime),
     "offline": ("Whether the last check for a new revision failed", lambda status: bool(status.offline)),
+    "last_io_error_timestamp_seconds": (
+        "When a user saw an error last, 0 for never",
+        lambda status: status.last_io_error,
+    ),
     "cache_used_bytes": ("Bytes in the cache", lambda status: status.cache_used),
     "cache_pinned_bytes": ("Pinned bytes in the cache", lambda status: status.cache_pinned),
     "cache_limit_bytes": (

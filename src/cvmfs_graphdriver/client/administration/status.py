@@ -66,6 +66,10 @@ class Status:
     """Whether an object could not be stored lately because the disk is full."""
     open_catalogs: int
     entries: int
+    last_io_error: int
+    """When a user saw an error last, as a Unix time; 0 for never."""
+    last_io_error_text: str
+    """Which file it was about, and why it could not be had."""
     counters: dict[Count, int]
     failures: dict[str, int]
     """Failed attempts of transfers by kind."""
@@ -129,6 +133,8 @@ def status_of(client: Client, mountpoint: str) -> Status:
         cache_full=client.cache.is_full,
         open_catalogs=len(client.catalogs.open_mounts()),
         entries=revision.statfs().files if revision else 0,
+        last_io_error=int(client.counters.last_io_error),
+        last_io_error_text=client.counters.last_io_error_text,
         counters=dict(client.counters.counts()),
         failures=dict(sorted(client.counters.failures().items())),
         sources=tuple(

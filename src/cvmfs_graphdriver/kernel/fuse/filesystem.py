@@ -73,6 +73,6 @@ class Filesystem(Protocol):
         """Totals of the file system."""
         ...
 
-    def failed(self, error: Exception) -> None:
-        """An operation raised ``error``, which is not a RefusalError; its caller gets EIO."""
+    def failed(self, node: int, error: Exception) -> None:
+        """An operation on a node raised ``error``, which is not a RefusalError; its caller gets EIO."""
         ...

@@ -44,8 +44,8 @@ class Refusing:
     def statfs(self) -> StatFs:
         self._refuse()
 
-    def failed(self, error: Exception) -> None:
-        del error  # nobody needs to know
+    def failed(self, node: int, error: Exception) -> None:
+        del node, error  # nobody needs to know
 
     @staticmethod
     def _refuse(*_: object) -> NoReturn:

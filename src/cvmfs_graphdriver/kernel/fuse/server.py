@@ -133,7 +133,7 @@ class Server:
                 raise MemoryError(
                     "hardly any memory is left; the next process serves this request"
                 ) from error
-            self._filesystem.failed(error)
+            self._filesystem.failed(node, error)
             reply = wire.error_reply(unique, errno.EIO)
         self._answer(reply)
 

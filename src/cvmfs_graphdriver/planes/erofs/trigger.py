@@ -136,9 +136,9 @@ class TriggerFilesystem:
         """Totals of the file system."""
         return self._inner.statfs()
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, node: int, error: Exception) -> None:
         """Count and log what made an operation fail."""
-        self._inner.failed(error)
+        self._inner.failed(node, error)
 
 
 def _attributes(node: int) -> bytes:

@@ -16,6 +16,7 @@ says which revision it is from.
 
 import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -186,16 +187,16 @@ class RevisionFilesystem:
         """Totals of the file system."""
         return self._statfs()
 
-    def failed(self, error: Exception) -> None:
-        """Count and log what made an operation fail; at most one message per second."""
+    def failed(self, node: int, error: Exception) -> None:
+        """Count, keep and log what made an operation fail; at most one message per second."""
         now = time.time()
         quiet = now - self._counters.last_io_error < 1
-        self._counters.add_io_error(now)
-        if isinstance(error, CvmfsGraphdriverError):
-            if not quiet:
-                _log.error("%s", error)
-        else:
+        text = f"{self._shown(node)}{error}"
+        self._counters.add_io_error(now, text)
+        if not isinstance(error, CvmfsGraphdriverError):
             _log.error("cannot serve a request", exc_info=error)
+        elif not quiet:
+            _log.error("%s", text)
 
     # Nodes
 
@@ -204,6 +205,14 @@ class RevisionFilesystem:
             return self._tree.node(inode)
         except StaleInodeError:
             raise RefusalError(errno.ESTALE) from None
+
+    def _shown(self, inode: int) -> str:
+        """Which file an error is about; empty if it is none of the tree's."""
+        try:
+            path = self._tree.node(inode).path
+        except Exception:  # noqa: BLE001 - the tree itself may be what is wrong
+            return ""
+        return f"{os.fsdecode(path)}: " if path else ""
 
     def _attributes(self, node: Node) -> bytes:
         target = self._tree.readlink(node) if node.entry.is_symlink else b""

@@ -1,0 +1,1 @@
+"""Making an engine use the snapshotter: what is written to its configuration, and taken back."""

@@ -31,6 +31,7 @@ __all__ = [
     "free_port",
     "plugin_tarball",
     "registry",
+    "remove_cgroups",
     "running",
     "wait_for",
 ]
@@ -189,7 +190,7 @@ class DockerEngine:
         try:
             self.stop()
         finally:  # though a signal comes meanwhile
-            _remove_cgroups(self._cgroup)
+            remove_cgroups(self._cgroup)
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, storage_driver: str, *options: str) -> None:
@@ -345,7 +346,7 @@ def wait_for(is_up: Callable[[], bool], process: subprocess.Popen[bytes], what: 
         time.sleep(0.05)
 
 
-def _remove_cgroups(name: str) -> None:
+def remove_cgroups(name: str) -> None:
     """Remove what Docker made below a control group of ours: of the unified hierarchy, or of each old one.
 
     A process that has been killed belongs to its group until the kernel is done with it.

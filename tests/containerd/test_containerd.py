@@ -1,7 +1,12 @@
 """Real containerd with our snapshotter: images that are in no repository, and lazy ones, unmodified."""
 
 import io
+import os
+import random
+import signal
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -72,3 +77,37 @@ def test_changes_of_a_container_are_all_found(engine: Containerd, scene: Scene) 
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         found = {name for name in tar.getnames() if not name.startswith(("dev", "proc", "sys", "run"))}
     assert found == {"new", ".wh.motd", "bin", "bin/sh2"}
+
+
+def test_a_killed_snapshotter_harms_nobody(
+    engine: Containerd, scene: Scene, serving: SnapshotterProcess
+) -> None:
+    """Containerd's commands fail until it has connected again; then all is well, and nothing left over."""
+    engine.pull(scene.other)
+    started = ("run", "--detach", "--snapshotter", NAME, scene.other, "running", "busybox", "sleep", "10000")
+    engine.ctr(*started)
+    done = threading.Event()
+
+    def live() -> None:
+        while not done.is_set():
+            engine.succeeds(*engine.pulling(scene.image))
+            engine.succeeds("run", "--rm", "--snapshotter", NAME, scene.image, "brief", "busybox", "true")
+            engine.succeeds("images", "rm", "--sync", scene.image)
+
+    life = threading.Thread(target=live)
+    life.start()
+    try:
+        for _ in range(int(os.environ.get("KILLS", "4"))):
+            time.sleep(random.uniform(0.05, 1.5))
+            serving.stop(signal.SIGKILL)
+            serving.start()
+    finally:
+        done.set()
+        life.join()
+    wait_until(lambda: engine.succeeds(*engine.pulling(scene.image)), 20)
+    assert engine.run(scene.image, "busybox", "cat", "/motd") == "top\n"
+    read = ("tasks", "exec", "--exec-id", "x", "running", "busybox", "cat", "/own")
+    assert engine.ctr(*read) == "own\n"
+    engine.ctr("tasks", "kill", "--signal", "SIGKILL", "running")
+    wait_until(lambda: engine.succeeds("tasks", "rm", "running"), 20)
+    engine.succeeds("tasks", "rm", "--force", "brief")

@@ -42,7 +42,7 @@ SECONDS = int(os.environ.get("SOAK", "120"))
 _WARM = 0.3
 """The share of the time after which memory must have stopped growing."""
 _LONGEST = 90.0
-"""Seconds that anything may take: a server that hangs is replaced after 20, and a proxy may be down then."""
+"""Seconds that anything may take: a server that hangs is replaced after 12, and a proxy may be down then."""
 _MARK = "SOAK_MARK"
 _VARYING = r"[0-9a-f]{40}\S*|\d+"
 

@@ -61,12 +61,13 @@ def test_a_request_is_answered(port: int) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [("/a?b=c", b"/a"), ("http://host/a", b"/a"), ("http://[::1", b""), ("*", b"*")],
-)
-def test_any_target_has_a_path(port: int, target: str, path: bytes) -> None:
-    assert get(port, target).partition(b"\r\n\r\n")[2] == path
+def test_the_path_is_told_from_the_query(port: int) -> None:
+    assert get(port, "/a?b=c").partition(b"\r\n\r\n")[2] == b"/a"
+
+
+@pytest.mark.parametrize("target", ["http://host/a", "http://[::1", "//[::1/a", "*", "a"])
+def test_a_target_that_is_not_a_path_is_refused(port: int, target: str) -> None:
+    assert b" 400 " in get(port, target).partition(b"\r\n")[0]
 
 
 @pytest.mark.parametrize("length", ["1001", "-1", "+1", "1e3", "\xb2", "9" * 5000, "one"])
@@ -91,6 +92,14 @@ def test_a_body_within_the_limit_is_read(port: int, body: bytes) -> None:
 )
 def test_heads_that_are_too_long_are_refused(port: int, request_bytes: bytes) -> None:
     assert exchange(port, request_bytes + b"\r\n\r\n").split(b" ")[1] in {b"414", b"413"}
+
+
+@pytest.mark.parametrize("head", [b"GET http://[::1 HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n folded: x\r\n"])
+def test_a_head_that_the_library_does_not_understand_is_refused(
+    port: int, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert exchange(port, head + b"\r\n").startswith(b"HTTP/1.1 400 ")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_silent_client_is_hung_up_on(port: int) -> None:

@@ -27,7 +27,8 @@ TREES: list[list[Item]] = [
 ]
 
 
-INDEXED, STOCK, WRONG = Image("indexed", 3), Image("stock", 2), Image("wrong", 2)
+INDEXED, STOCK, WRONG = Image("indexed", 0, 1, 2), Image("stock", 0, 1), Image("wrong", 0, 1)
+TWICE = Image("indexed", 0, 1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         found.publish(
             INDEXED.trees(TREES)
             | INDEXED.records([0, 1, 2])
+            | TWICE.records([2])
             | STOCK.trees(TREES[:2])
             | {record_directory(WRONG.chains[1]): record(wrong)}
         )
@@ -120,6 +122,12 @@ def test_the_same_chain_is_stored_once(running: SnapshotterProcess) -> None:
     with code_of("ALREADY_EXISTS"):
         running.prepare("other/1/extract", "", INDEXED.labels(0))
     assert len(running.infos()) == len(TREES)
+
+
+def test_a_layer_that_occurs_twice_counts_at_its_topmost_place(running: SnapshotterProcess) -> None:
+    with running.mounted(running.prepare("container", pull(running, TWICE))) as target:
+        assert sorted(os.listdir(target)) == ["etc", "gone", "kept"]
+        assert (target / "etc/motd").read_bytes() == b"base"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.support.snapshotter_process import code_of, snapshotter
 
 pytestmark = pytest.mark.root
 
-IMAGE, OTHER = Image("here", 1), Image("elsewhere", 1)
+IMAGE, OTHER = Image("here", 0), Image("elsewhere", 0)
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ def digest_of(name: str) -> ContentDigest:
 
 
 class Image:
-    """Layers in a repository: their digests and chain IDs, base first."""
+    """Layers in a repository, by number, base first: their digests and chain IDs."""
 
-    def __init__(self, name: str, count: int) -> None:
-        self.layers = [digest_of(f"{name} layer {number}") for number in range(count)]
-        self.diff_ids = [digest_of(f"{name} diff {number}") for number in range(count)]
+    def __init__(self, name: str, *numbers: int) -> None:
+        self.layers = [digest_of(f"{name} layer {number}") for number in numbers]
+        self.diff_ids = [digest_of(f"{name} diff {number}") for number in numbers]
         self.chains: list[ContentDigest] = []
         for diff_id in self.diff_ids:
             self.chains.append(chain_id(self.chains[-1] if self.chains else None, diff_id))

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, bind, mount, umount
-from demo.daemons import first_child, running, wait_for
+from demo.daemons import first_child, remove_cgroups, running, wait_for
 from demo.installation import Installation
 
 __all__ = ["NAME", "Containerd", "Docker", "containerd", "shared_directory"]
 
 NAME = "cvmfs-snapshotter"
+_NAMESPACE = f"cvmfs-tests-{os.getpid()}"
 _PATIENCE = 60
 _CONFIG = """
 version = 2
@@ -39,6 +40,8 @@ address = "{socket}"
 platform = "linux/amd64"
 snapshotter = "{name}"
 """
+# Shims and runc keep sockets and states there, wherever containerd's own directories are.
+_PRIVATE = 'mkdir -p /run/containerd; mount -t tmpfs tmpfs /run/containerd; exec "$@"'
 
 
 @contextmanager
@@ -72,7 +75,14 @@ class Containerd:
         return not self.ctr("version").partition("Version:")[2].strip().lstrip("v").startswith("1.")
 
     def answers(self) -> bool:
-        return self._ctr("version").returncode == 0
+        try:
+            return self.succeeds("version")
+        except LookupError:  # it has not been started yet
+            return False
+
+    def succeeds(self, *words: str) -> bool:
+        """Run the client; whether it succeeds."""
+        return self._ctr(*words).returncode == 0
 
     def ctr(self, *words: str) -> str:
         """Run the client; returns what it prints."""
@@ -84,7 +94,11 @@ class Containerd:
         return done.stdout
 
     def pull(self, reference: str) -> None:
-        self.ctr("images", "pull", "--plain-http", "--snapshotter", NAME, reference)
+        self.ctr(*self.pulling(reference))
+
+    def pulling(self, reference: str) -> tuple[str, ...]:
+        """The command that pulls an image."""
+        return ("images", "pull", "--plain-http", "--snapshotter", NAME, reference)
 
     def run(self, reference: str, *words: str, keep: str = "") -> str:
         """What a new container prints; ``keep`` is its name if it is to remain."""
@@ -98,11 +112,12 @@ class Containerd:
         place.mkdir()
         (place / "daemon.json").write_text('{"features": {"containerd-snapshotter": true}}')
         command = [
-            *("nsenter", f"--target={first_child(self.pid)}", "--mount", "--pid", "--root", "--wd=/"),
+            *self._inside(),
             *("/usr/sbin/dockerd", f"--containerd={self._directory}/c.sock", f"--storage-driver={NAME}"),
             *(f"--config-file={place}/daemon.json", f"--host=unix://{place}/docker.sock"),
             *(f"--data-root={place}/data", f"--exec-root={place}/exec", f"--pidfile={place}/docker.pid"),
             *("--bridge=none", "--iptables=false", "--ip6tables=false", "--insecure-registry=127.0.0.0/8"),
+            f"--cgroup-parent=/{_NAMESPACE}",
         ]
         client = Docker([*self._installation.client(), f"--host=unix://{place}/docker.sock"], place / "log")
         with client.log.open("ab") as log:
@@ -118,14 +133,17 @@ class Containerd:
         """How many blobs of images are here."""
         return len(self.ctr("content", "ls", "--quiet").split())
 
+    def _inside(self) -> list[str]:
+        """The words before a command in containerd's namespaces."""
+        return ["nsenter", f"--target={first_child(self.pid)}", "--mount", "--pid", "--root", "--wd=/"]
+
     def _ctr(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
-        program = self._installation.command("/usr/bin/ctr")
         return subprocess.run(
-            [*program, "--address", f"{self._directory}/c.sock", *words],
+            [*self._inside(), "/usr/bin/ctr", "--address", f"{self._directory}/c.sock", *words],
             capture_output=True,
             check=False,
             timeout=_PATIENCE,
-            env={**os.environ, "TMPDIR": str(self._directory)},
+            env={**os.environ, "TMPDIR": str(self._directory), "CONTAINERD_NAMESPACE": _NAMESPACE},
         )
 
 
@@ -159,8 +177,10 @@ def containerd(directory: Path, socket: Path, installation: Installation) -> Ite
     config = directory / "config.toml"
     config.write_text(_CONFIG.format(directory=directory, socket=socket, name=NAME))
     engine = Containerd(directory, installation)
-    command = [*installation.program("/usr/bin/containerd"), "--config", str(config)]
+    private = ("sh", "-euc", _PRIVATE, "sh")
+    command = [*installation.program(*private, "/usr/bin/containerd"), "--config", str(config)]
     with running(command, engine.log) as process:
         engine.pid = process.pid
         wait_for(engine.answers, process, "containerd", engine.log)
         yield engine
+    remove_cgroups(_NAMESPACE)

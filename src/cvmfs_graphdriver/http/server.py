@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
-from cheroot.server import Gateway, HTTPConnection, HTTPServer
+from cheroot.server import Gateway, HTTPConnection, HTTPRequest, HTTPServer
 
 __all__ = ["Handler", "HttpServer", "listen", "running"]
 
@@ -103,15 +103,28 @@ class Handler(Gateway):
         self.answer(status, b"", {})
 
     def target(self) -> SplitResult:
-        """The request's path and query; both are empty if the client's address is invalid."""
+        """The request's path and query; only targets that begin with one slash get here."""
+        return urlsplit(self.path)
+
+
+class _Request(HTTPRequest):
+    """A request that may be anything."""
+
+    def parse_request(self) -> None:
         try:
-            return urlsplit(self.path)
-        except ValueError:
-            return SplitResult("", "", "", "", "")
+            super().parse_request()
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  cheroot's parser fails in many ways
+            _log.debug("a request is not valid: %r", error)
+            self.ready = False
+            self.simple_response("400 Bad Request")
 
 
 class _Connection(HTTPConnection):
     """A connection; ``since`` is when the client began to keep us waiting, None while we let it wait."""
+
+    RequestHandlerClass = _Request
 
     def __init__(self, server: "HttpServer", sock: socket.socket, *how: Any) -> None:
         super().__init__(server, sock, *how)

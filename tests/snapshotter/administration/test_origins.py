@@ -13,7 +13,7 @@ from cvmfs_graphdriver.snapshotter.metadata import Metadata
 from cvmfs_graphdriver.snapshotter.snapshot import CHAIN_LABEL, LazySource, SnapshotKind
 from tests.support.chains import Image
 
-IMAGE = Image("image", 3)
+IMAGE = Image("image", 0, 1, 2)
 BASE, MIDDLE, TOP = map(str, IMAGE.chains)
 CONTAINER = "0123456789ab" + "c" * 52
 LAZY = LayerOrigin(BASE, True, "a.org", 7, "/.layers/x", "its chain ID")

@@ -16,7 +16,7 @@ from tests.support.snapshotter_process import SnapshotterProcess, code_of, snaps
 
 pytestmark = pytest.mark.root
 
-IMAGE, OTHER = Image("here", 1), Image("elsewhere", 1)
+IMAGE, OTHER = Image("here", 0), Image("elsewhere", 0)
 
 
 def status(running: SnapshotterProcess, *options: str) -> str:

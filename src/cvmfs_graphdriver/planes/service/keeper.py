@@ -53,7 +53,7 @@ _READAHEAD = 4 << 20
 _GO = "go"
 _GLANCE = 1000
 """Milliseconds between two checks of a running server."""
-_SILENCE = 20
+_SILENCE = 12
 """So many checks in a row that find no sign of life of a server end it; counted, since all may have slept."""
 _CRASHED = 1
 """The exit code of a server that an unexpected error ended."""

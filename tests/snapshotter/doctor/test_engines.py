@@ -91,6 +91,13 @@ def test_an_earlier_graph_driver_is_found(root: Path) -> None:
     assert f"above all since {earlier} is not empty" in only_problem(root)
 
 
+def test_the_environment_of_docker(root: Path) -> None:
+    unit = root / "etc/systemd/system/docker.service.d/more.conf"
+    unit.parent.mkdir()
+    unit.write_text('[Service]\n# Environment=DOCKER_DRIVER=zfs\nEnvironment="DOCKER_DRIVER=overlay2"\n')
+    assert only_problem(root) == f"{unit} sets DOCKER_DRIVER=overlay2, which overrides storage-driver"
+
+
 def test_the_transfer_service(tmp_path: Path) -> None:
     (tmp_path / "etc/containerd").mkdir(parents=True)
     (tmp_path / MAIN).write_text(

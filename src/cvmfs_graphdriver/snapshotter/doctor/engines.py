@@ -7,6 +7,7 @@ know: whether anything is running.
 import glob
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _CONTAINERD: Final = ("etc/containerd/config.toml", "var/lib/rancher/k3s/agent/e
 _DOCKER: Final = "etc/docker/daemon.json"
 _DATA: Final = "/var/lib/docker"
 _GRAPH_DRIVERS: Final = ("aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "overlay2", "zfs")
+_ENVIRONMENT: Final = ("etc/default/docker", "etc/systemd/system/docker.service.d/*.conf")
+_DRIVER: Final = re.compile(r"""^[^#\n]*\bDOCKER_DRIVER=["']?([\w.-]+)""", re.MULTILINE)
 _INSTALL: Final = "cvmfs-graphdriver snapshotter install --engine"
 _NEW_FORM: Final = 3
 _TRANSFER: Final = "io.containerd.transfer.v1.local"
@@ -196,6 +199,7 @@ def _check_docker(root: Path) -> Iterator[Finding]:
             "userns-remap keeps Docker from using containerd's image store",
             f"remove userns-remap from {file}",
         )
+    yield from _check_environment(root)
     data = root / str(settings.get("data-root", _DATA)).lstrip("/")
     earlier = [name for name in _GRAPH_DRIVERS if _has_content(data / name)]
     if explicit is not True:
@@ -206,6 +210,16 @@ def _check_docker(root: Path) -> Iterator[Finding]:
         for name in earlier:
             what = f"images and containers in {data / name} are not shown by Docker any more"
             yield Finding(Level.WARNING, what, f"remove {data / name} if you do not need them")
+
+
+def _check_environment(root: Path) -> Iterator[Finding]:
+    """The variable by which dockerd's environment overrides the file."""
+    for pattern in _ENVIRONMENT:
+        for file in sorted(root.glob(pattern)):
+            found = _DRIVER.search(file.read_text(encoding="utf-8", errors="replace"))
+            if found and found[1] != _NAME:
+                what = f"{file} sets DOCKER_DRIVER={found[1]}, which overrides storage-driver"
+                yield Finding(Level.ERROR, what, "remove it there, and restart Docker")
 
 
 def _has_content(directory: Path) -> bool:

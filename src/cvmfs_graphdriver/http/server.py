@@ -107,7 +107,7 @@ class Handler(Gateway):
         return urlsplit(self.path)
 
 
-class _Request(HTTPRequest):
+class _AnyRequest(HTTPRequest):
     """A request that may be anything."""
 
     def parse_request(self) -> None:
@@ -124,7 +124,7 @@ class _Request(HTTPRequest):
 class _Connection(HTTPConnection):
     """A connection; ``since`` is when the client began to keep us waiting, None while we let it wait."""
 
-    RequestHandlerClass = _Request
+    RequestHandlerClass = _AnyRequest
 
     def __init__(self, server: "HttpServer", sock: socket.socket, *how: Any) -> None:
         super().__init__(server, sock, *how)

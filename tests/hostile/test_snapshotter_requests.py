@@ -5,6 +5,7 @@ Everything goes through the real socket, to a real process that has mounted a re
 
 import os
 import random
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,7 +26,7 @@ from tests.support.snapshotter_process import MountSpec, SnapshotterProcess, cod
 
 pytestmark = pytest.mark.root
 
-GOOD = Image("good", 2)
+GOOD = Image("good", 0, 1)
 _LAYER = os.fsdecode(unpacked_directory(GOOD.layers[0]))
 _NAME = GOOD.layers[0].hex
 
@@ -255,6 +256,21 @@ def test_mapped_ids_are_only_numbers(repository: Published, tmp_path: Path) -> N
         running.update("good", {**good, user: "0:0:1,lowerdir=/etc"})
         with code_of("INVALID_ARGUMENT"):
             running.mounts("good")
+
+
+def test_what_is_not_grpc_harms_nobody(running: SnapshotterProcess) -> None:
+    chance = random.Random(SEED)
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    silent = []
+    for number in range(50):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(running.socket))
+        client.sendall(preface * (number % 2) + chance.randbytes(chance.randrange(2000)))
+        silent.append(client)
+    running.prepare("meanwhile")
+    for client in silent:
+        client.close()
+    assert [info.name for info in running.infos()] == ["meanwhile"]
 
 
 @pytest.mark.fuzz

@@ -107,6 +107,7 @@ def read_catalog(path: Path) -> None:
         StatFs(1, 1, total.entries, total.entries).pack()
         assert len(catalog.properties) < 1000
         catalog.directories_with(b".wh.")
+        assert len(catalog.path_with(Digest.of(b"")) or b"") < 100 * 256
         references = catalog.nested()
         assert sum(1 for _ in catalog.objects()) <= catalog.entries + 1000
         pending, seen = [b""], 0

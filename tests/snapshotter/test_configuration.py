@@ -84,7 +84,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_documentation_has_every_key_with_its_default() -> None:
-    text = (PROJECT / "docs/snapshotter.md").read_text()
+    text = (PROJECT / "docs/snapshotter.md").read_text().partition("## Watching it")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE))
     assert set(rows) == {field.name for field in fields(SnapshotterConfiguration)}
     (example,) = re.findall(

@@ -1,6 +1,7 @@
 """Which repositories are asked, in which order, for how long, and what is said of a miss."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.layers.chain_index import MissReason
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.chain import ChainRecord, chain_id, record_directory, unpacked_directory
 from cvmfs_graphdriver.planes.errors import PlaneError
 from cvmfs_graphdriver.planes.plane import LayerPath, Lower
 from cvmfs_graphdriver.snapshotter.lookup import NotLazy, RepositoryLookup, WantedLayer
 from cvmfs_graphdriver.snapshotter.snapshot import LazySource
+from tests.support.project import PROJECT
 
 LAYER, DIFF, BELOW = (ContentDigest.of(name) for name in (b"layer", b"diff", b"below"))
 CHAIN = chain_id(BELOW, DIFF)
@@ -118,3 +121,12 @@ def test_a_repository_that_cannot_be_asked_is_left_alone_for_a_while(plane: Dire
     assert "stock is down; empty: it gave no answer within 0.2 s; indexed: " in missed.detail
     plane.down, plane.silent, now = set(), set(), 61.0
     assert lookup.find(WantedLayer(None, None, LAYER)) == found_in("stock", "layer")
+
+
+def test_the_documentation_has_every_reason() -> None:
+    text = (PROJECT / "docs/snapshotter.md").read_text().partition("| reason |")[2].partition("\n\n")[0]
+    documented = set(re.findall(r"`([a-z-]+)`", text)) - {"reason"}
+    assert documented >= set(MissReason)
+    room = PROJECT / "src/cvmfs_graphdriver/snapshotter"
+    source = (room / "lookup.py").read_text() + (room / "snapshots.py").read_text()
+    assert documented == {*MissReason, *re.findall(r'NotLazy\("([a-z-]+)"', source)}

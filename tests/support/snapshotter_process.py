@@ -84,6 +84,7 @@ class SnapshotterProcess:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
         self._channel = grpc.insecure_channel(f"unix:{self.socket}")
+        grpc.channel_ready_future(self._channel).result(60)  # the socket exists before anybody listens
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self._channel.close()

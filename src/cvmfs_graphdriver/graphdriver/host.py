@@ -1,21 +1,21 @@
 """The host's requirements: the checks that Docker makes for overlay2, and what ``docker info`` shows.
 
-Owns: file system names, d_type, the kernel's version. Must not know: layers.
+Owns: file system names, d_type. Must not know: layers.
 """
 
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfs_graphdriver.graphdriver.errors import UnsupportedHostError
 from cvmfs_graphdriver.kernel.mountinfo import mount_of
+from cvmfs_graphdriver.kernel.overlay import takes_upper
+from cvmfs_graphdriver.kernel.release import kernel_version
 
-__all__ = ["Backing", "check_host", "kernel_version"]
+__all__ = ["Backing", "check_host"]
 
 _LEAST_KERNEL = (4, 0)
-_UNFIT = {"aufs", "ecryptfs", "overlay", "zfs", "nfs", "nfs4", "fuse"}
 _NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}
 
 
@@ -27,12 +27,6 @@ class Backing:
     d_type: bool
 
 
-def kernel_version() -> tuple[int, int]:
-    """Major and minor version of the running kernel."""
-    match = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
 def check_host(home: Path, *, override_kernel_check: bool) -> Backing:
     """Check that overlayfs can work below ``home``. Raises UnsupportedHostError with the reason."""
     if kernel_version() < _LEAST_KERNEL and not override_kernel_check:
@@ -41,7 +35,7 @@ def check_host(home: Path, *, override_kernel_check: bool) -> Backing:
             "storage-opt overlay2.override_kernel_check=true skips this check"
         )
     name = mount_of(home).filesystem.decode()
-    if name.partition(".")[0] in _UNFIT:
+    if not takes_upper(name):
         raise UnsupportedHostError(
             f"{home} is on {name}, which overlayfs cannot write to: move Docker's data root to ext4 or xfs"
         )

@@ -44,9 +44,12 @@ __all__ = [
     "is_whiteout",
     "mount_overlay",
     "plain_options",
+    "takes_upper",
     "unescape_xattr",
     "whiteout_of",
 ]
+
+_UNFIT = {"aufs", "ecryptfs", "overlay", "zfs", "nfs", "nfs4", "fuse"}
 
 MARK = b".wh."
 """Prefix of a whiteout file's name in a layer's tar stream; the rest is the deleted name."""
@@ -144,6 +147,11 @@ def plain_options() -> Mapping[str, str]:
     """
     names = ("index", "redirect_dir", "metacopy")
     return {name: "off" for name in names if os.path.exists(f"/sys/module/overlay/parameters/{name}")}
+
+
+def takes_upper(filesystem: str) -> bool:
+    """Whether an upper directory can lie on a file system of this kind, as the kernel names it."""
+    return filesystem.partition(".")[0] not in _UNFIT
 
 
 def mount_overlay(

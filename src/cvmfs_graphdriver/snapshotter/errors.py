@@ -12,6 +12,7 @@ __all__ = [
     "SnapshotStateError",
     "SnapshotterConfigurationError",
     "SnapshotterError",
+    "UnfitHostError",
 ]
 
 
@@ -61,4 +62,11 @@ class InstallationError(SnapshotterError):
     """An engine's configuration cannot be read, understood or written; nothing was changed."""
 
     exit_code: ClassVar[int] = 96
+    status: ClassVar[str] = "FAILED_PRECONDITION"
+
+
+class UnfitHostError(SnapshotterError):
+    """Something on this host is in the way of lazy images."""
+
+    exit_code: ClassVar[int] = 97
     status: ClassVar[str] = "FAILED_PRECONDITION"

@@ -23,7 +23,11 @@ _RANGE: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})", re.ASCI
 
 
 def map_options(labels: Mapping[str, str]) -> list[str]:
-    """The options of a mount by which containerd maps ids; none without labels."""
+    """The options of a mount by which containerd maps ids; none without labels.
+
+    Raises SnapshotRequestError, as ``mapped_root`` does: labels may have been changed since.
+    """
+    mapped_root(labels)
     return [f"{option}={labels[label]}" for option, label in _LABELS.items() if label in labels]
 
 

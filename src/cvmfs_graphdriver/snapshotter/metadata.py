@@ -85,7 +85,8 @@ class Metadata:
                     f"{path} was written by a newer version of cvmfs-graphdriver; update it"
                 )
         except sqlite3.Error as error:
-            raise SnapshotterError(f"cannot use the database {path}: {error}") from error
+            hint = "; has the snapshotter run with this configuration?" if reading else ""
+            raise SnapshotterError(f"cannot use the database {path}: {error}{hint}") from error
 
     def close(self) -> None:
         """Close the file."""

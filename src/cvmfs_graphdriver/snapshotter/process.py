@@ -17,7 +17,7 @@ from typing import Final
 from cvmfs_graphdriver.client.administration.metrics import metrics_text
 from cvmfs_graphdriver.client.administration.metrics_server import metrics_server
 from cvmfs_graphdriver.http.server import running
-from cvmfs_graphdriver.kernel.notify import notify
+from cvmfs_graphdriver.kernel.unix.notify import notify
 from cvmfs_graphdriver.planes.choice import choose_plane
 from cvmfs_graphdriver.planes.mounted import mounted_repositories
 from cvmfs_graphdriver.snapshotter.administration.meters import Meters

@@ -40,6 +40,7 @@ def use(path: Path) -> None:
         _ = catalog.nested(), catalog.counters, catalog.revision, catalog.ttl, catalog.max_row
         catalog.nested_for(b"/a/b")
         catalog.group_row(1)
+        catalog.path_with(Digest.of(b"f"))
     finally:
         catalog.close()
 
@@ -152,3 +153,32 @@ def test_wrong_types_never_surprise(file: Path, column: str, value: str) -> None
     assert isinstance(entry.mtime, int)
     assert isinstance(entry.size, int)
     assert isinstance(entry.xattr, bytes)
+
+
+@pytest.mark.parametrize("mountpoint", [b"", b"/m"])
+def test_a_file_is_found_by_its_content(tmp_path: Path, mountpoint: bytes) -> None:
+    writer = CatalogWriter.create(tmp_path / "c", mountpoint=mountpoint, now=5)
+    writer.add(mountpoint, ROOT._replace(name=mountpoint[1:]))
+    writer.add(mountpoint + b"/d", ROOT._replace(name=b"d"))
+    writer.add(mountpoint + b"/d/\xff", ROOT._replace(name=b"\xff"))
+    writer.add(mountpoint + b"/d/\xff/f", FILE)
+    writer.finish()
+    with closing(Catalog.open(tmp_path / "c", mountpoint=mountpoint)) as catalog:
+        assert catalog.path_with(Digest.of(b"f")) == mountpoint + b"/d/\xff/f"
+        assert catalog.path_with(Digest.of(b"g")) is None
+    # Directories in a circle, each of them many times.
+    with closing(sqlite3.connect(tmp_path / "c")) as sql:
+        sql.execute("CREATE TABLE copy AS SELECT * FROM catalog")
+        sql.execute("DROP TABLE catalog")
+        sql.execute("ALTER TABLE copy RENAME TO catalog")
+        sql.execute("UPDATE catalog SET (parent_1, parent_2) = (md5path_1, md5path_2) WHERE name = 'd'")
+        for _ in range(5):
+            sql.execute("INSERT INTO catalog SELECT * FROM catalog")
+        sql.commit()
+    with closing(Catalog.open(tmp_path / "c", mountpoint=mountpoint)) as catalog:
+        assert len(catalog.path_with(Digest.of(b"f")) or b"") < 1000
+    with closing(sqlite3.connect(tmp_path / "c")) as sql:
+        sql.execute("UPDATE catalog SET name = NULL")
+        sql.commit()
+    with closing(Catalog.open(tmp_path / "c", mountpoint=mountpoint)) as catalog:
+        assert catalog.path_with(Digest.of(b"f")) == mountpoint + b"/"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cvmfs_graphdriver.planes.choice import obstacle
 from tests.support.chains import Image
 from tests.support.entries import file
 from tests.support.published import FQRN, published
@@ -29,13 +30,16 @@ def rows(running: SnapshotterProcess) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in status(running).splitlines())
 
 
-def test_status(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plane", ["fuse", "erofs"])
+def test_status(tmp_path: Path, plane: str) -> None:
+    if plane == "erofs" and (why := obstacle(tmp_path, stacked=True)):
+        pytest.skip(why)
     (tmp_path / "repository").mkdir()
     online = ExitStack()
     repository = online.enter_context(published(tmp_path / "repository"))
     files = [file("/first", b"1" * 100), file("/second", b"2")]
     repository.publish(IMAGE.trees([files]) | IMAGE.records([0]))
-    with online, snapshotter(tmp_path, [FQRN, "other.example.org"], repository.etc) as running:
+    with online, snapshotter(tmp_path, [FQRN, "other.example.org"], repository.etc, plane) as running:
         with code_of("ALREADY_EXISTS"):
             running.prepare("1", "", IMAGE.labels(0))
         running.prepare("2", "", OTHER.labels(0))

@@ -1,20 +1,20 @@
 """``cvmfs-graphdriver config check``: what is wrong, and how to fix it."""
 
-import json
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import click
 
+from cvmfs_graphdriver.cli.findings import show_findings
 from cvmfs_graphdriver.cli.options import etc_option, json_option
 from cvmfs_graphdriver.client.administration.checkup import Finding, Level, check_repository
 from cvmfs_graphdriver.client.errors import ConfigurationError
+from cvmfs_graphdriver.kernel.release import kernel_version
 
 __all__ = ["command"]
 
-_MARKS = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.ERROR: ("error", "red")}
 _OLDEST = (5, 4)
 _DATA_ONLY_LAYERS = (6, 5)
 
@@ -28,29 +28,15 @@ def command(repository: str, etc: Path, *, as_json: bool) -> None:
 
     The exit status is 21 if an error makes the repository unusable.
     """
-    findings = []
-    for finding in (*_check_kernel(), *check_repository(repository, etc)):
-        findings.append(finding)
-        if not as_json:
-            _print(finding)
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
-    errors = sum(finding.level is Level.ERROR for finding in findings)
+    found = chain(_check_kernel(), check_repository(repository, etc))
+    errors = show_findings(found, as_json=as_json)
     if errors:
         raise ConfigurationError(f"{repository} cannot be used: {errors} error{'s' * (errors > 1)} above")
 
 
-def _print(finding: Finding) -> None:
-    text, colour = _MARKS[finding.level]
-    remedy = f" - {finding.remedy}" if finding.remedy else ""
-    click.echo(f"{click.style(f'{text:<8}', fg=colour)}{finding.what}{remedy}")
-
-
 def _check_kernel() -> Iterator[Finding]:
     """What mounting requires of the kernel."""
-    release = platform.release()
-    digits = [int("".join(filter(str.isdigit, part)) or 0) for part in release.split("-")[0].split(".")[:2]]
-    version = tuple(digits)
+    release, version = platform.release(), kernel_version()
     if version < _OLDEST:
         yield Finding(Level.ERROR, f"the kernel {release} is too old", "use Linux 5.4 or newer")
     elif version < _DATA_ONLY_LAYERS:

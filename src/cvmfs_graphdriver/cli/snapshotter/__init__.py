@@ -14,6 +14,7 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
     cls=LazyGroup,
     commands_at={
         "config": f"{_HERE}.config:command",
+        "doctor": f"{_HERE}.doctor:command",
         "install": f"{_HERE}.install:command",
         "serve": f"{_HERE}.serve:command",
         "status": f"{_HERE}.status:command",

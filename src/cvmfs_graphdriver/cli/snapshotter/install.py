@@ -54,7 +54,7 @@ def command(
         SOCKET,
         STATE,
         runtime_class=runtime_class,
-        capabilities=("remap-ids",) if remap_ids else (),
+        capabilities=("remap-ids" if remap_ids else "only-remap-ids",),
     )
     host = Host(root, None if containerd_version is None else int(containerd_version))
     changes = plan_installation(HostEngine(engine), host, setting, program or os.path.abspath(sys.argv[0]))

@@ -6,11 +6,12 @@ trust. Must not know: the kernel, how findings are presented.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cvmfs_graphdriver.client.addresses import host_of, shown_url
 from cvmfs_graphdriver.client.client import Client
@@ -54,10 +55,23 @@ class Finding:
     remedy: str = ""
 
 
-def check_repository(fqrn: str, etc: Path, now: datetime | None = None) -> Iterator[Finding]:
-    """Check everything that ``fqrn`` needs; stops where later checks would make no sense."""
+def check_repository(
+    fqrn: str, etc: Path, overrides: Mapping[str, str] | None = None, now: datetime | None = None
+) -> Iterator[Finding]:
+    """Check everything that ``fqrn`` needs; stops where later checks would make no sense.
+
+    Nothing is changed: what is fetched goes to a directory that is removed.
+    """
+    with TemporaryDirectory(prefix="cvmfs-check-") as scratch:
+        yield from _check_all(fqrn, etc, overrides or {}, now or datetime.now(UTC), Path(scratch))
+
+
+def _check_all(
+    fqrn: str, etc: Path, overrides: Mapping[str, str], now: datetime, scratch: Path
+) -> Iterator[Finding]:
+    elsewhere = {**overrides, "CVMFS_CACHE_BASE": str(scratch)}
     try:
-        configuration = load_configuration(fqrn, etc, {}, fetched_config_repository(etc, {}))
+        configuration = load_configuration(fqrn, etc, overrides, fetched_config_repository(etc, elsewhere))
         yield from _check_files(configuration, etc)
         settings = settings_of(configuration, etc)
     except CvmfsGraphdriverError as error:
@@ -66,8 +80,9 @@ def check_repository(fqrn: str, etc: Path, now: datetime | None = None) -> Itera
     yield from _check_presentation(settings)
     yield from _check_cache(settings)
     yield from _check_proxies(settings)
-    yield from _check_servers(settings, now or datetime.now(UTC))
-    yield from _check_trust(settings)
+    yield from _check_servers(settings, now)
+    cache = settings.cache._replace(directory=scratch, workspace=scratch, alien=False)
+    yield from _check_trust(settings._replace(cache=cache))
 
 
 def _check_files(configuration: Configuration, etc: Path) -> Iterator[Finding]:
@@ -184,18 +199,19 @@ def _check_dates(server: str, published: datetime, whitelist: Whitelist, now: da
 
 
 def _check_trust(settings: RepositorySettings) -> Iterator[Finding]:
+    remedy = "check the servers above, and CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR"
     for path in settings.trust.public_keys:
         yield Finding(Level.OK, f"the public key {path} is used")
     try:
         client = Client(settings)
     except CvmfsGraphdriverError as error:
-        yield Finding(Level.ERROR, str(error))
+        yield Finding(Level.ERROR, str(error), remedy)
         return
     try:
         manifest = client.manifests.newest()
         membership = client.mount().membership
     except CvmfsGraphdriverError as error:
-        yield Finding(Level.ERROR, str(error))
+        yield Finding(Level.ERROR, str(error), remedy)
         return
     finally:
         client.close()

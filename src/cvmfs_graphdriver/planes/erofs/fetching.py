@@ -8,15 +8,19 @@ import errno
 import logging
 import os
 import threading
+import time
+from contextlib import suppress
 
 from cvmfs_graphdriver.client.cache.arrival import Wanted
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.counters import Count
 from cvmfs_graphdriver.client.errors import CacheError
 from cvmfs_graphdriver.client.tree.revision import Node, Revision
+from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.planes.erofs.links import Links
 from cvmfs_graphdriver.planes.erofs.objectnames import StoredObject
-from cvmfs_graphdriver.repository.digest import ObjectName
+from cvmfs_graphdriver.planes.errors import PlaneError
+from cvmfs_graphdriver.repository.digest import Digest, ObjectName
 
 __all__ = ["Fetching", "describe_catalog"]
 
@@ -24,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _TRIES = 3
 _PERIOD = 120.0
+_PAUSE = 1.0
 
 
 class Fetching:
@@ -32,13 +37,35 @@ class Fetching:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._cache = client.cache
+        self._next_search = 0.0
         self._links = Links(self._cache.directory, client.settings.fqrn)
 
     def fetch(self, wanted: StoredObject) -> None:
         """Make sure that the object is in the cache and linked.
 
-        Raises TransferError, RepositoryError, CacheError.
+        Raises PlaneError, which names a file with this content; TransferError, RepositoryError, CacheError if
+        none is known.
         """
+        try:
+            self._fetch(wanted)
+        except CvmfsGraphdriverError as error:
+            path = self._path_with(wanted.digest)
+            if not path:
+                raise
+            raise PlaneError(f"{os.fsdecode(path)}: {error}") from error
+
+    def _path_with(self, digest: Digest) -> bytes:
+        """The path of a file with this content, if an open catalog has one; looked for once a second."""
+        if time.monotonic() < self._next_search:
+            return b""
+        self._next_search = time.monotonic() + _PAUSE
+        for mount in self._client.catalogs.open_mounts():
+            with suppress(CvmfsGraphdriverError):
+                if path := mount.catalog.path_with(digest):
+                    return path
+        return b""
+
+    def _fetch(self, wanted: StoredObject) -> None:
         name = ObjectName(wanted.digest)
         for _ in range(_TRIES):
             self._client.counters.add(Count.OPENS)

@@ -45,6 +45,7 @@ __all__ = ["Presentation", "RevisionFilesystem"]
 
 _log = logging.getLogger(__name__)
 
+_TEXT_LIMIT = 2000
 _ROOT_TTL = 60
 """Seconds for which the kernel may cache the attributes of the root."""
 _LISTED = 65536
@@ -191,7 +192,7 @@ class RevisionFilesystem:
         """Count, keep and log what made an operation fail; at most one message per second."""
         now = time.time()
         quiet = now - self._counters.last_io_error < 1
-        text = f"{self._shown(node)}{error}"
+        text = f"{self._shown(node)}{error}"[:_TEXT_LIMIT]
         self._counters.add_io_error(now, text)
         if not isinstance(error, CvmfsGraphdriverError):
             _log.error("cannot serve a request", exc_info=error)

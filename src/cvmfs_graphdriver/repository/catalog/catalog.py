@@ -32,6 +32,19 @@ _ALL = -1
 _REQUIRED = ("catalog", "nested_catalogs", "properties")
 _GREATEST_ROW = 2**32 - 1
 _ONE_GROUP = 1 << 32
+_PATH_WITH = """
+WITH RECURSIVE up (parent_1, parent_2, path, depth) AS (
+    SELECT * FROM (
+        SELECT parent_1, parent_2, substr(CAST(name AS BLOB), 1, 255), 0 FROM catalog WHERE hash = ? LIMIT 1
+    )
+    UNION ALL SELECT c.parent_1, c.parent_2, substr(CAST(c.name AS BLOB), 1, 255) || '/' || up.path, depth + 1
+        FROM up JOIN catalog c ON (c.md5path_1, c.md5path_2) = (up.parent_1, up.parent_2)
+        WHERE (c.md5path_1, c.md5path_2) != (?, ?)
+        LIMIT 100
+)
+SELECT ifnull(path, '') FROM up ORDER BY depth DESC LIMIT 1
+"""
+"""Damaged catalogs may have directories in circles, the same key many times, and names of any length."""
 
 
 class Catalog:
@@ -190,6 +203,11 @@ class Catalog:
                 (raw, Suffix.PARTIAL)
                 for (raw,) in self._select("SELECT CAST(hash AS BLOB) FROM chunks WHERE hash IS NOT NULL")
             )
+
+    def path_with(self, digest: Digest) -> bytes | None:
+        """The path of a file with this content, for messages: every row is read."""
+        rows = self._select(_PATH_WITH, (digest.raw, *self.root_key))
+        return self.mountpoint + b"/" + rows[0][0] if rows else None
 
     # Other catalogs
 

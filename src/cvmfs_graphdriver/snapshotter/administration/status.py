@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from cvmfs_graphdriver.kernel.peer import serving_pid
+from cvmfs_graphdriver.kernel.unix.peer import serving_pid
 from cvmfs_graphdriver.planes.mounted import MountedRepositories, mounted_repositories
 from cvmfs_graphdriver.planes.report import cache_row, degraded_row, repository_row
 from cvmfs_graphdriver.snapshotter.configuration import SnapshotterConfiguration

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.kernel.notify import notify
+from cvmfs_graphdriver.kernel.unix.notify import notify
 
 
 def test_the_state_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from cvmfs_graphdriver.kernel.peer import serving_pid
+from cvmfs_graphdriver.kernel.unix.peer import serving_pid
 
 
 def test_the_process_that_listens_is_known(tmp_path: Path) -> None:

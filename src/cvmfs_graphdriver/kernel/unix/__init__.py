@@ -1,0 +1,1 @@
+"""Unix sockets that we do not serve: systemd's, and those of engines."""

@@ -7,6 +7,7 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
+RENEW ?=
 COMMAND ?=
 # The root directory of another Docker for the demo. build/docker-26.1 is made if it does not exist.
 DOCKER_ROOT ?=
@@ -15,9 +16,11 @@ DOCKER_ROOT ?=
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/.installed: pyproject.toml scripts/install-packages
+# The plugin's packages first, in its versions, so that what is tested is what is shipped.
+$(VENV)/.installed: pyproject.toml packaging/plugin.lock scripts/install-packages
 	scripts/install-packages plugin
 	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement packaging/plugin.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
@@ -38,8 +41,16 @@ demo: demo-packages plugin $(DOCKER_ROOT)  ## Convert an image and run it thin i
 	$(BIN)/python -m demo $(if $(DOCKER_ROOT),--docker-root '$(DOCKER_ROOT)') $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
 
 .PHONY: plugin
-plugin: venv  ## Build the Docker plugin: build/plugin/ and build/cvmfs-graphdriver-plugin-VERSION.tar.gz
-	scripts/build-plugin
+plugin: venv  ## Build the Docker plugin in build/: directory, tarball, bill of materials (RENEW=1: newest Debian packages)
+	scripts/build-plugin $(if $(RENEW),--renew)
+
+.PHONY: plugin-updates
+plugin-updates: venv  ## Say whether packages in the plugin are behind
+	$(BIN)/python scripts/plugin-updates
+
+.PHONY: lock
+lock: venv  ## Write packaging/plugin.lock with the newest Python packages for the plugin
+	$(BIN)/python scripts/lock-plugin
 
 .PHONY: docs-cli
 docs-cli: venv  ## Write docs/cli.md from the help of the commands
@@ -68,9 +79,10 @@ $(NEWER_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root trixie $@
 
 .PHONY: test-matrix
-test-matrix: test-packages plugin $(NEWER_DOCKER)  ## Run the tests of Docker's commands with Docker 20.10 and 26.1
+test-matrix: test-packages plugin $(NEWER_DOCKER)  ## Run the tests of Docker's commands with Docker 20.10 and 26.1; build the plugin twice
 	$(BIN)/python -m pytest $(ON_DOCKERS)
 	$(BIN)/python -m pytest $(ON_DOCKERS) --docker-root $(NEWER_DOCKER)
+	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py
 
 .PHONY: reliability
 reliability: test-packages venv  ## Run the fault-injection tests and write their table to docs/reliability.md

@@ -18,6 +18,7 @@ import pytest
 
 from cvmfs_graphdriver.client.client import Client
 from cvmfs_graphdriver.client.config_repository import load_settings
+from cvmfs_graphdriver.conversion.chains import prune_records
 from cvmfs_graphdriver.conversion.convert import Intake, distinct_layers
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout
 from cvmfs_graphdriver.oci.image.layout import LayoutImage
@@ -94,6 +95,7 @@ def remove_and_collect(site: Site, paths: set[bytes]) -> None:
         with Transaction(site.open()) as transaction:
             for path in gone:
                 transaction.remove(path)
+            prune_records(transaction)
             transaction.publish()
     index = site.place / f"{type(site).__name__}-index"
     collect_garbage(site.open(), index, since=site.clock + 1)
@@ -113,7 +115,7 @@ def essence(files: dict[str, bytes], scratch: Path) -> tuple[dict[str, bytes], l
             (scratch / "catalog").write_bytes(decompress(data, Compression.ZLIB))
             with closing(sqlite3.connect(scratch / "catalog")) as sql:
                 properties = dict(sql.execute("SELECT key, value FROM properties"))
-                if properties.get("root_prefix") in (None, "/layers", b"/layers"):
+                if properties.get("root_prefix") in (None, "/layers", "/.chains"):
                     rows = sorted(map(repr, sql.execute("SELECT * FROM catalog")))
                     nested = sorted(map(repr, sql.execute("SELECT path, size FROM nested_catalogs")))
                     counters = sorted(sql.execute("SELECT * FROM statistics"))

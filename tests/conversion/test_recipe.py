@@ -128,3 +128,12 @@ def test_a_recipe_runs_nothing() -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(RecipeError):
         _parse(text)
+
+
+def test_thin_images_can_be_left_out() -> None:
+    plain = "version: 1\ncvmfs_repo: r.org\ninput: ['https://r.org/a:1']\n"
+    assert _parse(plain).thin_images
+    assert not _parse(plain + "thin_images: false\n").thin_images
+    for wrong, line in (("thin_images: 'no'", 4), ("thin_images: false\noutput_format: x", 5)):
+        with pytest.raises(RecipeError, match=f"^r.yaml:{line}: "):
+            _parse(plain + wrong + "\n")

@@ -5,13 +5,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 import urllib3
 
-from cvmfs_graphdriver.conversion import publisher_service
 from cvmfs_graphdriver.conversion.publisher_service import PublisherService, running_service
 from cvmfs_graphdriver.http.server import Handler, HttpServer, listen, running
 from cvmfs_graphdriver.publisher.server import serve
@@ -102,7 +102,7 @@ class _Slow(Handler):
 
 
 class _Narrow(HttpServer):
-    most_connections = 2
+    most_threads = 8
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_clients_that_send_drop_by_drop_lose_their_places(drops: threading.Event
                     return
 
     with running(server):
-        threads = [threading.Thread(target=drip) for _ in range(2)]
+        threads = [threading.Thread(target=drip) for _ in range(8)]
         for thread in threads:
             thread.start()
         time.sleep(0.2)
@@ -135,7 +135,49 @@ def test_clients_that_send_drop_by_drop_lose_their_places(drops: threading.Event
             assert not thread.is_alive()
 
 
-def test_the_service_is_patient_for_a_bounded_time() -> None:
-    handler = publisher_service._UploadHandler
-    assert handler.patience is not None
-    assert handler.patience <= 60
+def test_64_slow_connections_stop_neither_the_publisher_nor_its_end(
+    uploads: CountedUploads, drops: threading.Event
+) -> None:
+    """They send requests drop by drop, come again when they are hung up on, and outnumber threads."""
+    service = PublisherService(uploads, interval=60)  # type: ignore[arg-type]
+    begun = threading.Semaphore(0)
+
+    def drip(port: int) -> None:
+        while not drops.is_set():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+                begun.release()
+                while not drops.wait(0.2):
+                    client.sendall(b"x")
+
+    with running_service(service, "127.0.0.1", 0) as url:
+        port = int(url.rpartition(":")[2])
+        threads = [threading.Thread(target=drip, args=(port,)) for _ in range(72)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert begun.acquire(timeout=20)
+        for _ in range(10):
+            started = time.monotonic()
+            assert _post(url) == 200
+            assert time.monotonic() - started < 5
+        started = time.monotonic()
+    assert time.monotonic() - started < 10
+    drops.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_clients_that_do_not_read_do_not_keep_others_out(tmp_path: Path) -> None:
+    """They ask for more than the kernel's buffers hold, and read nothing of it."""
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(64 << 20)
+    with serve(tmp_path) as served, ExitStack() as stack:
+        port = int(served.url.rpartition(":")[2])
+        for _ in range(140):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            client.sendall(b"GET /big HTTP/1.1\r\n\r\n")
+        started = time.monotonic()
+        assert urllib3.request("GET", f"{served.url}/none", retries=False, timeout=20.0).status == 404
+        assert time.monotonic() - started < 10

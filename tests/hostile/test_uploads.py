@@ -4,17 +4,21 @@ import gzip
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cvmfs_graphdriver.conversion.uploads import LayerUploads, UploadLimits
+from cvmfs_graphdriver.publisher.care.gc import Collection, collect_garbage
 from cvmfs_graphdriver.publisher.creation import create_repository
 from cvmfs_graphdriver.publisher.repository import Repository
 from cvmfs_graphdriver.publisher.storage.bucket import BucketObject
 from cvmfs_graphdriver.publisher.storage.local import LocalStorage
+from tests.support.storage_site import Site
 from tests.support.tars import tar_of
 
 MIB = 1 << 20
@@ -94,6 +98,63 @@ def test_unpacking_takes_no_longer_than_allowed(tmp_path: Path) -> None:
     assert layers.publish() == 0
     assert "takes more than 0.5 seconds" in layers.status(hashlib.sha256(bad).hexdigest())
     assert list((tmp_path / "storage/data/txn").iterdir()) == [tmp_path / "storage/data/txn/.lock"]
+
+
+class BusyBucket(MemoryBucket):
+    """Something is done with the repository whenever an upload is read."""
+
+    def __init__(self, action: Callable[[], object], *uploads: bytes) -> None:
+        super().__init__(*uploads)
+        self.action = action
+
+    def open(self, key: str) -> io.BytesIO:
+        bucket = self
+
+        class Reader(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                bucket.action()
+                return super().read(size)
+
+        return Reader(self.content[key])
+
+
+def test_the_repository_is_not_locked_while_an_upload_is_unpacked(tmp_path: Path) -> None:
+    """Others publish and collect garbage meanwhile, and nothing of the upload gets lost."""
+    site = Site(tmp_path)
+    collected: list[Collection] = []
+
+    def work() -> None:
+        site.publish({b"/others/%d" % len(collected): ()})
+        site.clock += 1000
+        collected.append(collect_garbage(site.open(), tmp_path / "index", since=site.clock))
+
+    uploads = [tar_of({"file": name.encode() * 1000}) for name in ("first", "second", "third")]
+    bucket = BusyBucket(work, *uploads)
+    assert LayerUploads(bucket, site.open(), UploadLimits()).publish() == 3  # type: ignore[arg-type]
+    assert len(collected) >= 6
+    assert site.findings() == []
+    for tar in uploads:
+        layer = site.tree(b"/layers/" + hashlib.sha256(tar).hexdigest().encode())
+        assert len(layer[b"/file"][1]) in {5000, 6000}
+
+
+def test_what_a_killed_publisher_had_spooled_is_removed(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    scratch = site.storage / "data/txn"
+    code = (
+        "import os, pathlib, sys\n"
+        "from cvmfs_graphdriver.publisher.storage.local import LocalStorage\n"
+        "with LocalStorage(pathlib.Path(sys.argv[1])).spool() as spool:\n"
+        "    spool.put('data/00/' + '0' * 38, b'content')\n"
+        "    os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, site.storage], check=True)
+    (left,) = scratch.glob("spool-*")
+    with site.at().spool() as alive:
+        site.publish({})
+        assert list(scratch.glob("spool-*")) == [alive.directory]
+        assert not left.exists()
+    assert list(scratch.glob("spool-*")) == []
 
 
 def test_what_is_within_the_limits_is_published(tmp_path: Path) -> None:

@@ -424,3 +424,20 @@ def test_a_small_file_is_written_replaced_and_read(site: Site) -> None:
             transaction.read_file(b"/layers")
         with pytest.raises(PublisherError, match="in the way"):
             transaction.write_file(b"/at the top/below", b"")
+
+
+def test_only_catalogs_that_changed_are_stored(site: Site) -> None:
+    site.publish({b"/a": [], b"/a/one": [file("/f", b"1")], b"/b": [directory("/d"), file("/d/f", b"2")]})
+    before = {name for name in site.files() if name.endswith("C")}
+    repository = site.open()
+    with Transaction(repository) as transaction:
+        assert transaction.lookup(b"/b/d/f") is not None
+        assert [entry.name for entry in transaction.listing(b"/b/d")] == [b"f"]
+        assert transaction.listing(b"/a/none") == []
+        transaction.write_link(b"/a/one/link", b"../../b")
+        transaction.publish()
+    new = {name for name in site.files() if name.endswith("C")} - before
+    assert len(new) == 3  # the root, /a, /a/one
+    entry, _ = site.tree(b"/a/one/link")[b""]
+    assert (entry.symlink, entry.mode) == (b"../../b", 0o120777)
+    assert site.findings() == []

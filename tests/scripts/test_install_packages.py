@@ -20,7 +20,7 @@ _RECORDS = ("var/cache/apt/", "var/lib/apt/lists/", "var/log/apt/")
 _LOG = "project/build/install-packages.log"
 pytestmark = pytest.mark.root
 
-_PATIENCE = 60
+_PATIENCE = 300
 _UPSTREAM = {"docker-ce": "docker.io, docker", "containerd.io": "containerd, runc"}
 _COPIED = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "scripts", "packaging", "demo")
 _ENTER = """

@@ -1,6 +1,6 @@
 """``cvmfs-graphdriver metrics``: a metrics endpoint for Prometheus."""
 
-import socket
+import signal
 from http import HTTPStatus
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import click
 from cvmfs_graphdriver.cli.options import etc_option
 from cvmfs_graphdriver.client.administration.metrics import metrics_text
 from cvmfs_graphdriver.client.administration.running import find_sockets, running_clients
-from cvmfs_graphdriver.http.server import Handler, HttpServer
+from cvmfs_graphdriver.http.server import Handler, HttpServer, running
 from cvmfs_graphdriver.http.server import listen as open_listener
 
 __all__ = ["command"]
@@ -30,28 +30,22 @@ def command(listen: str, etc: Path) -> None:
     if not port.isdigit() or not host:
         raise click.UsageError(f"--listen {listen!r} is not HOST:PORT")
     try:
-        server = _MetricsServer(open_listener(host, int(port)), etc)
+        server = HttpServer(open_listener(host, int(port)), type("Handler", (_MetricsHandler,), {"etc": etc}))
     except OSError as error:
         raise click.ClickException(f"cannot listen on {listen}: {error.strerror}") from error
-    with server:
+    with running(server):
         click.echo(f"metrics at http://{host}:{server.port}/metrics", err=True)
-        server.serve_forever()
-
-
-class _MetricsServer(HttpServer):
-    """Asks all clients whenever it is asked."""
-
-    def __init__(self, listener: socket.socket, etc: Path) -> None:
-        super().__init__(listener, _MetricsHandler)
-        self.etc = etc
+        signal.pause()
 
 
 class _MetricsHandler(Handler):
-    server: _MetricsServer
+    """Asks all clients whenever it is asked."""
+
+    etc: Path
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":
-            self.send_error(HTTPStatus.NOT_FOUND)
+            self.answer(HTTPStatus.NOT_FOUND, b"", {})
             return
-        text = metrics_text(running_clients(find_sockets(self.server.etc)))
+        text = metrics_text(running_clients(find_sockets(self.etc)))
         self.answer(HTTPStatus.OK, text, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

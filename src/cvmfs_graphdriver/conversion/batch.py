@@ -30,23 +30,26 @@ _SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ConversionRequest:
-    """A request to make an image thin; both functions may raise, for example for an invalid name."""
+    """A request to convert an image; both functions may raise, for example for an invalid name."""
 
     image: str
     """The image's name as requested."""
     source: Callable[[], ImageSource]
-    target: Callable[[], ThinTarget]
+    target: Callable[[], ThinTarget] | None
+    """Where its thin image goes; None if none is wanted."""
     place: str = ""
     """File and line in a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result for an image, or for a recipe's line that yields none: ``made`` or ``error``."""
+    """The result for an image, or for a recipe's line that yields none: ``conversion`` or ``error``."""
 
     place: str
     image: str
-    made: MadeThin | None = None
+    conversion: Conversion | None = None
+    thin: MadeThin | None = None
+    """Its thin image, if one was wanted."""
     error: CvmfsGraphdriverError | None = None
 
 
@@ -55,12 +58,13 @@ class _Taken:
     """An image whose layers are in the revision being made."""
 
     outcome: Outcome
-    draft: ThinDraft
+    draft: ThinDraft | None
     conversion: Conversion
 
     def finish(self) -> Outcome:
         try:
-            return replace(self.outcome, made=self.draft.finish(self.conversion))
+            thin = self.draft.finish() if self.draft else None
+            return replace(self.outcome, conversion=self.conversion, thin=thin)
         except CvmfsGraphdriverError as error:
             return replace(self.outcome, error=error)
 
@@ -116,7 +120,9 @@ class Batch:
         try:
             source = request.source()
             image = load_image(source, self.platform)
-            draft = ThinDraft.prepare(image, self.repository.fqrn, self.layout, request.target())
+            draft = None
+            if request.target is not None:
+                draft = ThinDraft.prepare(image, self.repository.fqrn, self.layout, request.target())
             return _Taken(begun, draft, intake.add(source, image))
         except CvmfsGraphdriverError as error:
             return replace(begun, error=error)

@@ -1,4 +1,4 @@
-"""Converting images: the layers that the repository lacks, in one transaction, and their thin.json.
+"""Converting images: what the repository lacks of layers and records, in one transaction; their thin.json.
 
 Owns: which layers are needed, the order of steps, and the statistics. Nothing of an image becomes visible
 unless all of it has been fetched, verified and stored; an image that fails is left out of the transaction as
@@ -13,17 +13,21 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from cvmfs_graphdriver.conversion.errors import AlreadyThinError, HaltedError, LayerPlaceError
+from cvmfs_graphdriver.conversion.chains import needed_records, write_records
+from cvmfs_graphdriver.conversion.errors import AlreadyThinError, HaltedError
 from cvmfs_graphdriver.conversion.layout import LayerLayout
+from cvmfs_graphdriver.conversion.places import is_there, require_way
 from cvmfs_graphdriver.conversion.progress import CountingSource, Progress
 from cvmfs_graphdriver.conversion.tree import tree_entries
+from cvmfs_graphdriver.oci.errors import ThinImageFormatError
+from cvmfs_graphdriver.oci.image.chain import ChainRecord
 from cvmfs_graphdriver.oci.image.model import Image, ImageLayer
 from cvmfs_graphdriver.oci.image.source import ImageSource
 from cvmfs_graphdriver.oci.image.thin import THIN_FILE, LayerLocation, ThinImage, ThinLayer
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
+from cvmfs_graphdriver.publisher.ingest.staged_tree import StagedTree
 from cvmfs_graphdriver.publisher.repository import Repository
-from cvmfs_graphdriver.publisher.transaction import StagedTree, Transaction
-from cvmfs_graphdriver.repository.catalog.entry import CATALOG_MARKER
+from cvmfs_graphdriver.publisher.transaction import Transaction
 
 __all__ = ["Conversion", "Intake", "convert", "describe", "distinct_layers"]
 
@@ -45,6 +49,8 @@ class Conversion:
     """Compressed size of the new files, without catalogs."""
     known_objects: int = 0
     """Files and chunks of files that were already stored."""
+    chain_records: int = 0
+    """New records of chains, by which nodes find the layers of the unmodified image."""
     notes: tuple[str, ...] = field(default=())
     """What could not be preserved, a line each."""
 
@@ -130,10 +136,12 @@ class Intake:
         _refuse_thin(source, image.name, layers)
         before = transaction.objects.mark()
         missing = [
-            layer for layer in layers if not _is_there(transaction, layout.directory(layer.descriptor.digest))
+            layer for layer in layers if not is_there(transaction, layout.directory(layer.descriptor.digest))
         ]
         records = _changed_records(transaction, image, layout)
+        chains, problems = self._chains(image)
         staged, notes = self._stage(source, missing)
+        notes += problems
         after = transaction.objects.mark()
         try:
             _make_catalogs(transaction, missing, layout)
@@ -142,12 +150,13 @@ class Intake:
                 notes += tree.notes
             for path, data in records.items():
                 transaction.write_file(path, data)
+            write_records(transaction, chains)
         except BaseException:
             self.broken = True
             for tree in staged:
                 tree.abandon()
             raise
-        self._changed = self._changed or bool(missing or records)
+        self._changed = self._changed or bool(missing or records or chains)
         self.layers += len(missing)
         return Conversion(
             thin=thin,
@@ -156,6 +165,7 @@ class Intake:
             revision=transaction.base.revision + self._changed,
             stored_bytes=after.bytes_new - before.bytes_new,
             known_objects=after.objects_known - before.objects_known,
+            chain_records=len(chains),
             notes=tuple(notes),
         )
 
@@ -163,6 +173,13 @@ class Intake:
         """Publish the revision if anything changed. Raises whatever the publisher raises."""
         if self._changed:
             self._transaction.publish()
+
+    def _chains(self, image: Image) -> tuple[dict[bytes, ChainRecord], list[str]]:
+        """The records of chains that the image needs; or why it cannot have any."""
+        try:
+            return needed_records(self._transaction, image.layers, self._layout.directory), []
+        except ThinImageFormatError as error:
+            return {}, [f"the unmodified image cannot start lazily: {error}"]
 
     def _stage(self, source: ImageSource, layers: Sequence[ImageLayer]) -> tuple[list[StagedTree], list[str]]:
         """Store the layers, several at a time; also returns what could not be preserved.
@@ -217,47 +234,15 @@ def _changed_records(transaction: Transaction, image: Image, layout: LayerLayout
         if transaction.read_file(path) != data
     }
     for path in records:
-        _require_way(transaction, path)
+        require_way(transaction, path)
     return records
 
 
 def _make_catalogs(transaction: Transaction, layers: Sequence[ImageLayer], layout: LayerLayout) -> None:
-    """Give new directories above the layers catalogs of their own.
-
-    They also get the stock tools' marker, which no container sees, since it is outside of all layers.
-    """
+    """Give new directories above the layers catalogs of their own."""
     for layer in layers:
         for path in layout.catalogs(layer.descriptor.digest):
-            if transaction.lookup(path) is None:
-                transaction.ingest(path, ())
-                transaction.write_file(path + b"/" + CATALOG_MARKER, b"")
-
-
-def _is_there(transaction: Transaction, path: bytes) -> bool:
-    """Whether a layer is in its place. Raises LayerPlaceError: the place is occupied."""
-    _require_way(transaction, path)
-    entry = transaction.lookup(path)
-    if entry is not None and not entry.is_directory:
-        raise LayerPlaceError(
-            f"{path.decode()} in the repository should be a layer's directory but is something else; "
-            "remove it or choose another place for the layers"
-        )
-    return entry is not None
-
-
-def _require_way(transaction: Transaction, path: bytes) -> None:
-    """Make sure, before any change, that the directories above ``path`` exist or can be created."""
-    parts = path.split(b"/")
-    for above in (b"/".join(parts[:end]) for end in range(2, len(parts))):
-        entry = transaction.lookup(above)
-        if entry is None:
-            return
-        if not entry.is_directory:
-            raise LayerPlaceError(
-                f"{above.decode('utf-8', 'replace')} in the repository is in the way of "
-                f"{path.decode('utf-8', 'replace')}, because it is not a directory; "
-                "remove it or choose another place for the layers"
-            )
+            transaction.make_catalog(path)
 
 
 def _refuse_thin(source: ImageSource, name: str, layers: Sequence[ImageLayer]) -> None:

@@ -8,6 +8,7 @@ __all__ = [
     "AlreadyThinError",
     "ConversionError",
     "HaltedError",
+    "IncompleteIndexError",
     "LayerPlaceError",
     "OutputError",
     "RecipeError",
@@ -47,6 +48,12 @@ class RecipeError(ConversionError):
     """A recipe is malformed; the message names file and line."""
 
     exit_code: ClassVar[int] = 64
+
+
+class IncompleteIndexError(ConversionError):
+    """An image cannot be indexed, or not wholly, because the repository does not have what it takes."""
+
+    exit_code: ClassVar[int] = 66
 
 
 class RecipeIncompleteError(ConversionError):

@@ -94,9 +94,9 @@ class UnpackedLayout:
         origin = str(image.manifest.config.digest)
         created = json.loads(image.config.raw).get("created")
         for layer in image.layers:
-            metadata = self._home(layer.descriptor.digest) + b"/.metadata"
-            yield metadata + b"/layers.json", _dump([_layer_record(layer, created)])
-            path = metadata + b"/origin.json"
+            record = self.layer_record(layer.descriptor.digest)
+            yield record, _dump([_layer_record(layer, created)])
+            path = record.rpartition(b"/")[0] + b"/origin.json"
             origins = _origins(read(path))
             yield path, _dump({"origin": origins if origin in origins else [*origins, origin]})
         try:
@@ -105,6 +105,10 @@ class UnpackedLayout:
             return  # from a layout or an archive, whose name means nothing elsewhere
         path = f"/.metadata/{name}/manifest.json".encode()
         yield path, image.manifest.raw
+
+    def layer_record(self, digest: ContentDigest) -> bytes:
+        """The file that records a layer's digests."""
+        return self._home(digest) + b"/.metadata/layers.json"
 
     def _home(self, digest: ContentDigest) -> bytes:
         return self._TOP + f"/{digest.hex[:2]}/{digest.hex}".encode()

@@ -10,7 +10,7 @@ converted, how a registry works.
 from dataclasses import dataclass
 from typing import Self
 
-from cvmfs_graphdriver.conversion.convert import Conversion, describe
+from cvmfs_graphdriver.conversion.convert import describe
 from cvmfs_graphdriver.conversion.layout import LayerLayout
 from cvmfs_graphdriver.oci.image.model import Image
 from cvmfs_graphdriver.oci.image.reference import ImageReference
@@ -31,10 +31,9 @@ class ThinTarget:
 
 @dataclass(frozen=True, slots=True)
 class MadeThin:
-    """A thin image in the registry: its name with digest, and the conversion behind it."""
+    """A thin image in the registry: its name with digest."""
 
     reference: ImageReference
-    conversion: Conversion
     pushed: bool
     """False if the registry already had it."""
 
@@ -58,9 +57,9 @@ class ThinDraft:
                 target.registry.upload_blob(target.reference.repository, blob)
         return cls(target, packed, known)
 
-    def finish(self, conversion: Conversion) -> MadeThin:
+    def finish(self) -> MadeThin:
         """Make it visible, now that its layers are published. Raises whatever the registry raises."""
         target, packed = self.target, self.packed
         if not self.known:
             target.registry.upload_manifest(target.reference, packed.manifest, packed.media_type)
-        return MadeThin(target.reference.with_digest(packed.digest), conversion, pushed=not self.known)
+        return MadeThin(target.reference.with_digest(packed.digest), pushed=not self.known)

@@ -10,7 +10,6 @@ published.
 import hmac
 import ipaddress
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,32 +75,26 @@ class PublisherService:
 
 
 class _UploadHandler(Handler):
-    server: "_UploadServer"
     timeout = 15.0
-    patience = 30.0
+    body_limit = _BODY_LIMIT
+    service: PublisherService
 
     def do_GET(self) -> None:
         if not self.path.startswith(_STATUS):
             self._answer_text(HTTPStatus.NOT_FOUND, "only /status/<sha256> exists")
             return
         try:
-            status = self.server.service.uploads.status(self.path.removeprefix(_STATUS))
+            status = self.service.uploads.status(self.path.removeprefix(_STATUS))
         except CvmfsGraphdriverError as error:
             self._answer_text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         else:
             self._answer_text(HTTPStatus.OK, status)
 
     def do_POST(self) -> None:
-        length = self.content_length(_BODY_LIMIT)
-        if length is None:
-            self._answer_text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the notification is too long")
-            return
-        self.rfile.read(length)
-        authorization = self.headers.get("Authorization", "")
-        if not self.server.service.may_wake(authorization, self.client_address[0]):
+        if not self.service.may_wake(self.header("Authorization"), self.client):
             self._answer_text(HTTPStatus.FORBIDDEN, "POST requires the publisher's token")
             return
-        self.server.service.wake()
+        self.service.wake()
         self._answer_text(HTTPStatus.OK, "")
 
     def _answer_text(self, status: HTTPStatus, text: str) -> None:
@@ -109,17 +102,12 @@ class _UploadHandler(Handler):
         self.answer(status, text.encode(), headers)
 
 
-class _UploadServer(HttpServer):
-    def __init__(self, listener: socket.socket, service: PublisherService) -> None:
-        self.service = service
-        super().__init__(listener, _UploadHandler)
-
-
 @contextmanager
 def running_service(service: PublisherService, host: str, port: int) -> Iterator[str]:
     """Run the service until the block ends; yields its URL. Raises StorageError: the address is in use."""
+    handler = type("Handler", (_UploadHandler,), {"service": service})
     try:
-        server = _UploadServer(listen(host, port), service)
+        server = HttpServer(listen(host, port), handler)
     except OSError as error:
         raise StorageError(f"cannot listen at {host}:{port}: {error.strerror}") from error
     publishing = threading.Thread(target=service.run, name="publisher")

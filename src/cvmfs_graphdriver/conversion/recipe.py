@@ -1,5 +1,7 @@
 """Recipes: the images that a repository should have, in DUCC's YAML format (format reference, 17.3).
 
+One key is ours: ``thin_images: false`` asks for layers and records of chains alone.
+
 Owns: the format, with file and line in every error message; wildcards in tags; names of thin images. Must not
 know: how an image is converted.
 """
@@ -17,7 +19,7 @@ __all__ = ["Recipe", "RecipeInput"]
 
 _LIMIT: Final = 4 << 20
 _VERSION: Final = 1
-_KEYS: Final = frozenset({"version", "user", "cvmfs_repo", "output_format", "input"})
+_KEYS: Final = frozenset({"version", "user", "cvmfs_repo", "output_format", "thin_images", "input"})
 _DEFAULT_OUTPUT: Final = "$(scheme)://$(registry)/$(repository)_thin:$(tag)"
 _WILDCARDS: Final = frozenset("*?[")
 
@@ -67,6 +69,8 @@ class Recipe:
     output_format: str
     inputs: tuple[RecipeInput, ...]
     user: str = ""
+    thin_images: bool = True
+    """Whether the images get thin images; otherwise only their layers and records are published."""
 
     @classmethod
     def parse(cls, name: str, data: bytes) -> Self:
@@ -83,7 +87,10 @@ class Recipe:
             output_format=document.text("output_format", _DEFAULT_OUTPUT),
             inputs=tuple(RecipeInput.parse(place, text) for place, text in document.texts("input")),
             user=document.text("user", ""),
+            thin_images=document.flag("thin_images", default=True),
         )
+        if not recipe.thin_images and document.has("output_format"):
+            raise document.error("output_format", "with thin_images: false there are no thin images to name")
         if recipe.inputs:
             try:
                 recipe.output(recipe.inputs[0], recipe.inputs[0].reference)
@@ -172,6 +179,16 @@ class _Mapping:
         value = self.value(key)
         if not isinstance(value, str) or not value:
             raise self.error(key, f"{key!r} is not a string")
+        return value
+
+    def has(self, key: str) -> bool:
+        return key in self._value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A truth value; ``default`` if the key is missing."""
+        value = self._value.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, f"{key!r} is neither true nor false")
         return value
 
     def texts(self, key: str) -> Iterator[tuple[str, str]]:

@@ -4,9 +4,9 @@ Owns: what happens to an object named by 64 hexadecimal digits: if it is a tar, 
 SHA-256, it is published as ``/layers/<digits>``; once it is published or refused, it is deleted. Every step
 can be repeated: what is not published yet is still in the bucket. Must not know: who asks.
 
-Uploads are untrusted: what one may cost is limited, since it is unpacked while the repository is locked. A
-refused upload leaves no object behind and does not stop the others; a failing store or repository stops all
-until the next attempt.
+Uploads are untrusted: what one may cost is limited, and they are unpacked, compressed and stored beside the
+repository, which is locked only to take over what was accepted. A refused upload leaves no object behind and
+does not stop the others; a failing store or repository stops all until the next attempt.
 """
 
 import hashlib
@@ -26,7 +26,9 @@ from cvmfs_graphdriver.oci.layer.budget import LayerBudget
 from cvmfs_graphdriver.oci.layer.layer import LayerStream
 from cvmfs_graphdriver.publisher.errors import BusyError, StorageError, UploadError
 from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
+from cvmfs_graphdriver.publisher.ingest.staged_tree import StagedTree
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.staging import Staging
 from cvmfs_graphdriver.publisher.storage.bucket import Bucket, BucketObject
 from cvmfs_graphdriver.publisher.transaction import Transaction
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference
@@ -94,27 +96,36 @@ class LayerUploads:
 
     def _publish(self, waiting: list[BucketObject]) -> int:
         new = 0
-        with Transaction(self._repository, wait=_WAIT) as transaction:
+        with Staging(self._repository) as staging:
+            staged = {}
             for each in waiting:
-                path = _path(each.key)
-                if transaction.lookup(path) is not None:
+                if self._is_published(each.key):
                     continue
-                before = transaction.objects.mark()
                 try:
-                    self._ingest(each, transaction, path)
-                    new += 1
+                    staged[_path(each.key)] = self._stage(each, staging)
                 except (StorageError, BusyError):
                     raise
                 except CvmfsGraphdriverError as error:
-                    transaction.objects.discard(before)
                     self._refuse(each, str(error))
-            if new:
-                manifest = transaction.publish()
-                _log.info("published %d layers in revision %d", new, manifest.revision)
+            if staged:
+                staging.flush()
+                new = self._mount(staged, staging)
         self._bucket.delete(each.key for each in waiting)
         return new
 
-    def _ingest(self, upload: BucketObject, transaction: Transaction, path: bytes) -> None:
+    def _mount(self, staged: dict[bytes, StagedTree], staging: Staging) -> int:
+        """Publish trees at their paths, except those that others have published meanwhile."""
+        with Transaction(self._repository, wait=_WAIT) as transaction:
+            missing = [tree for path, tree in staged.items() if transaction.lookup(path) is None]
+            if missing:
+                transaction.adopt(staging)
+                for tree in missing:
+                    transaction.mount(tree)
+                manifest = transaction.publish()
+                _log.info("published %d layers in revision %d", len(missing), manifest.revision)
+        return len(missing)
+
+    def _stage(self, upload: BucketObject, staging: Staging) -> StagedTree:
         notes: list[str] = []
         with tempfile.TemporaryFile(prefix="upload-") as file:
             self._fetch(upload, file)
@@ -122,11 +133,12 @@ class LayerUploads:
             limits = self._limits
             budget = LayerBudget(size=limits.unpacked, entries=limits.entries, seconds=limits.seconds)
             layer = LayerStream(f"the upload {upload.key}", file, budget=budget)
-            transaction.ingest(path, tree_entries(layer, notes))
+            tree = staging.stage(_path(upload.key), tree_entries(layer, notes))
         for note in notes[:_NOTES]:
             _log.info("%s: %s", upload.key, note)
         if len(notes) > _NOTES:
             _log.info("%s: and %d more", upload.key, len(notes) - _NOTES)
+        return tree
 
     def _fetch(self, upload: BucketObject, file: IO[bytes]) -> None:
         """Copy an upload to a file. Raises UploadError: it does not match its name."""

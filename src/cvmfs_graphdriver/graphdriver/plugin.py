@@ -10,6 +10,7 @@ repositories keep running meanwhile, so containers do not notice.
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.graphdriver.driver import GraphDriver
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
+from cvmfs_graphdriver.http.server import running
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.plane import Plane
@@ -63,13 +65,13 @@ def run_plugin(
         _log.debug("%s took %.3f s", call.method, time.monotonic() - started)
         return failure if failure is not None else replies[0]
 
-    server = PluginServer(listener, answer, _guard)
+    ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.stop())
+        signal.signal(number, lambda *_: ended.set())
     try:
-        server.serve_forever(poll_interval=0.1)
+        with running(PluginServer(listener, answer, _guard)):
+            ended.wait()
     finally:
-        server.server_close()
         socket.unlink(missing_ok=True)
         if alone:
             _guard(driver.end, "the end of the graph driver")

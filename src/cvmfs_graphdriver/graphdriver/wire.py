@@ -8,11 +8,10 @@ Follows Docker's "Graph driver plugins" (docs: engine/extend). Must not know: wh
 import json
 import os
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedWriter, RawIOBase
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +23,7 @@ __all__ = ["Call", "PluginServer", "Reply", "Streamed", "listen"]
 
 _CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _BODY_LIMIT = 1 << 20
-_LENGTH_LIMIT = 1 << 60
+_BUFFER = 1 << 16
 _LINE_LIMIT = 256
 _STREAMED = "GraphDriver.Diff"
 _BACKLOG = 128
@@ -120,52 +119,51 @@ class BodyReader(BufferedIOBase):
                 pass
 
 
-class _ChunkWriter(BufferedIOBase):
-    """A reply's body in chunks, begun with the first bytes."""
+class _ReplyBody(RawIOBase):
+    """A reply's body, begun with the first bytes; nothing is sent any more once it is ``broken``."""
 
-    def __init__(self, out: BufferedIOBase, begin: Callable[[], None]) -> None:
+    def __init__(self, write: Callable[[memoryview], None], begin: Callable[[], None]) -> None:
         super().__init__()
-        self._out = out
+        self._write = write
         self._begin = begin
         self.begun = False
+        self.broken = False
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any, /) -> int:
+        if not self.broken:
+            self.begin()
+            self._write(data)
+        return len(data)
+
+    def begin(self) -> None:
+        """Send the head of the reply, unless it has been sent."""
         if not self.begun:
             self.begun = True
             self._begin()
-        if len(data):
-            self._out.write(b"%x\r\n" % len(data) + bytes(data) + b"\r\n")
-        return len(data)
-
-    def end(self) -> None:
-        self.write(b"")
-        self._out.write(b"0\r\n\r\n")
-        self._out.flush()
 
 
 class _DriverHandler(Handler):
-    protocol_version = "HTTP/1.1"
     timeout: ClassVar[float | None] = None
     """Docker keeps idle connections, and repeats a call with an empty body if it finds one closed."""
-    server: "PluginServer"
+    patience: ClassVar[float | None] = None
+    """The answer to a layer begins after the layer's last byte."""
+    body_limit: ClassVar[int | None] = None
 
     def do_POST(self) -> None:
         url = urlsplit(self.path)
-        body = BodyReader(
-            self.rfile,
-            length=self.content_length(_LENGTH_LIMIT) or 0,
-            chunked=self.headers.get("Transfer-Encoding", "").lower() == "chunked",
-        )
+        chunked = self.req.chunked_read
+        source = self.req.conn.rfile if chunked else self.req.rfile
+        body = BodyReader(source, length=int(self.header("Content-Length") or "0"), chunked=chunked)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         call = Call(url.path.lstrip("/"), query, body)
         reply = self.server.answer(call)
         try:
             body.drain()
         except RequestError:
-            self.close_connection = True
+            self.req.close_connection = True
         if isinstance(reply, Streamed):
             self._stream(reply)
         else:
@@ -177,13 +175,15 @@ class _DriverHandler(Handler):
         self.answer(status, data, {"Content-Type": _CONTENT_TYPE})
 
     def _stream(self, reply: Streamed) -> None:
-        headers = {"Content-Type": _CONTENT_TYPE, "Transfer-Encoding": "chunked"}
-        out = _ChunkWriter(self.wfile, lambda: self.begin(HTTPStatus.OK, headers))
+        body = _ReplyBody(self.write, lambda: self.begin(HTTPStatus.OK, {"Content-Type": _CONTENT_TYPE}))
+        out = BufferedWriter(body, _BUFFER)
         failure = self.server.guard(lambda: reply.write(out))
+        body.broken = failure is not None
         if failure is None:
-            out.end()
-        elif out.begun:
-            self.close_connection = True  # the missing last chunk tells Docker that the stream is broken
+            body.begin()
+            out.flush()
+        elif body.begun:
+            raise ConnectionAbortedError  # the missing last chunk tells Docker that the stream is broken
         else:
             self._send(failure, failed_stream=True)
 
@@ -202,6 +202,8 @@ class PluginServer(HttpServer):
     """Serves a plugin's socket."""
 
     most_connections = 1024
+    most_threads = 512
+    grace = 2.0
 
     def __init__(
         self,
@@ -213,7 +215,3 @@ class PluginServer(HttpServer):
         super().__init__(listener, _DriverHandler)
         self.answer = answer
         self.guard = guard
-
-    def stop(self) -> None:
-        """End ``serve_forever``; may be called from any thread or a signal handler."""
-        threading.Thread(target=self.shutdown, daemon=True).start()

@@ -34,6 +34,7 @@ from cvmfs_graphdriver.layers.directories import Directories, Part
 from cvmfs_graphdriver.layers.errors import ApplyError
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.remove import remove_directory
+from cvmfs_graphdriver.layers.times import DirectoryTimes
 from cvmfs_graphdriver.oci.errors import OciError
 from cvmfs_graphdriver.oci.image.thin import THIN_LIMIT, ThinImage
 from cvmfs_graphdriver.oci.layer.entry import EntryKind, LayerEntry
@@ -97,7 +98,7 @@ class _Unpacking:
     def __init__(self, root: int, owners: Owners) -> None:
         self._root = root
         self._owners = owners
-        self._times: dict[bytes, int] = {}
+        self._times = DirectoryTimes()
         self._parent: tuple[bytes, int] | None = None
         self.size = 0
         self.has_thin = False
@@ -114,13 +115,13 @@ class _Unpacking:
         if is_mark(name):
             self._mark(parent, name)
         elif entry.kind is EntryKind.DIRECTORY:
-            self._directory(parent, name)
+            self._directory(parent, name, path)
             self._describe(parent, name, path, entry)
         else:
             try:
                 self._make(parent, name, path, entry, read)
             except FileExistsError:
-                self._replace(parent, name)
+                self._replace(parent, name, path)
                 self._make(parent, name, path, entry, read)
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ class _Unpacking:
     def finish(self) -> None:
         """Set the times of directories, once no further entry can change them."""
         with Directories() as opened:
-            for path, time in self._times.items():
+            for path, time in self._times:
                 os.utime(opened.open(Part(b"/proc/self/fd/%d" % self._root, path)), ns=(time, time))
 
     def _open_parent(self, path: bytes) -> int:
@@ -181,14 +182,14 @@ class _Unpacking:
             if stat.S_ISDIR(os.stat(hidden, dir_fd=parent, follow_symlinks=False).st_mode):
                 _make_opaque(parent, hidden)
 
-    def _directory(self, parent: int, name: bytes) -> None:
+    def _directory(self, parent: int, name: bytes, path: bytes) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 return
-            self._replace(parent, name)
+            self._replace(parent, name, path)
             os.mkdir(name, 0o755, dir_fd=parent)
             if is_whiteout(status.st_mode, status.st_rdev):
                 _make_opaque(parent, name)
@@ -247,25 +248,19 @@ class _Unpacking:
             os.chmod(name, entry.mode, dir_fd=parent)
         _set_xattrs(b"/proc/self/fd/%d/%b" % (parent, name), path, entry)
         if entry.kind is EntryKind.DIRECTORY:
-            self._times[path] = _time(entry)
+            self._times.put(path, _time(entry))
         elif not (is_link and is_symlink):
             os.utime(name, ns=(_time(entry), _time(entry)), dir_fd=parent, follow_symlinks=False)
 
     def _owner(self, entry: LayerEntry) -> tuple[int, int]:
         return self._owners.users.outward(entry.uid), self._owners.groups.outward(entry.gid)
 
-    def _replace(self, parent: int, name: bytes) -> None:
-        """Remove what an earlier entry of the layer created under this name."""
+    def _replace(self, parent: int, name: bytes, path: bytes) -> None:
+        """Remove what an earlier entry of the layer created at this path."""
         was_directory, size = _clear(parent, name)
         self.size -= size
         if was_directory:
-            # Forget the times recorded for directories that no longer exist.
-            inside = (self._parent[0] + b"/" if self._parent and self._parent[0] else b"") + name
-            self._times = {
-                path: time
-                for path, time in self._times.items()
-                if path != inside and not path.startswith(inside + b"/")
-            }
+            self._times.forget(path)
 
 
 def _stackable(thin: ThinImage) -> ThinImage:

@@ -83,6 +83,6 @@ class LayerFormatError(OciError):
 
 
 class ThinImageFormatError(OciError):
-    """A ``thin.json`` or a layer's location is malformed."""
+    """A ``thin.json``, the record of a chain or a layer's location is malformed."""
 
     exit_code: ClassVar[int] = 39

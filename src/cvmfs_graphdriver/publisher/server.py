@@ -26,7 +26,7 @@ __all__ = ["Served", "serve"]
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _DATA_AGE, _ROOT_AGE = 259200, 61
 _DATA_TYPE, _ROOT_TYPE = "application/octet-stream", "application/x-cvmfs"
-_PIECE = 1 << 20
+_PIECE = 1 << 17
 
 
 @dataclass(slots=True)
@@ -46,8 +46,6 @@ class Served:
 
 
 class _StorageHandler(Handler):
-    protocol_version = "HTTP/1.1"
-    patience = 60.0
     directory: int
     served: Served
 
@@ -62,16 +60,16 @@ class _StorageHandler(Handler):
         try:
             descriptor = _open_regular(self.directory, name)
         except OSError:
-            self.answer(HTTPStatus.NOT_FOUND, b"", {})
             self.served.count(0)
+            self.answer(HTTPStatus.NOT_FOUND, b"", {})
             return
         with open(descriptor, "rb", buffering=0) as file:
             size = os.fstat(descriptor).st_size
-            asked = _asked_range(self.headers.get("Range", ""), size)
+            asked = _asked_range(self.header("Range"), size)
             if asked is not None and not asked:
                 headers = {"Content-Range": f"bytes */{size}"}
-                self.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers)
                 self.served.count(0)
+                self.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers)
                 return
             span = asked or range(size)
             headers = {
@@ -82,23 +80,22 @@ class _StorageHandler(Handler):
             }
             if asked:
                 headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
-            self.begin(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, headers)
             self.served.count(len(span) if with_content else 0)
+            self.begin(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, headers)
             if with_content:
                 self._send(file, span)
 
     def _send(self, file: FileIO, span: range) -> None:
-        self.wfile.flush()
         file.seek(span.start)
         left = len(span)
         while left > 0 and (data := file.read(min(left, _PIECE))):
-            self.wfile.write(data)
+            self.write(data)
             left -= len(data)
 
 
 class _StorageServer(HttpServer):
-    daemon_threads = False  # they use the directory's descriptor
-    most_connections = 1024
+    most_connections = 512
+    most_threads = 128
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,38 +22,24 @@ from cvmfs_graphdriver.publisher.contents import read_object
 from cvmfs_graphdriver.publisher.errors import PublisherError
 from cvmfs_graphdriver.publisher.ingest.objects import ObjectWriter
 from cvmfs_graphdriver.publisher.ingest.open_catalogs import OpenCatalogs
-from cvmfs_graphdriver.publisher.ingest.tree import TreeIngest
+from cvmfs_graphdriver.publisher.ingest.staged_tree import StagedTree, check_place
 from cvmfs_graphdriver.publisher.ingest.tree_entry import TreeEntry
 from cvmfs_graphdriver.publisher.repository import Repository
+from cvmfs_graphdriver.publisher.staging import Staging
 from cvmfs_graphdriver.publisher.storage.interface import ContentReader
 from cvmfs_graphdriver.publisher.tags import move_trunk
 from cvmfs_graphdriver.repository.catalog.entry import (
+    CATALOG_MARKER,
     CatalogReference,
     Compression,
     DirectoryEntry,
     EntryFlag,
 )
-from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import ObjectName, Suffix
 from cvmfs_graphdriver.repository.history import History, Tag, check_tag_name
 from cvmfs_graphdriver.repository.manifest import Manifest
 
-__all__ = ["StagedTree", "Transaction"]
-
-
-@dataclass(frozen=True, slots=True)
-class StagedTree:
-    """A tree whose content is stored but which has no place yet; it is mounted once or abandoned."""
-
-    catalog: CatalogWriter
-    root: DirectoryEntry
-    nested: tuple[CatalogWriter, ...]
-    notes: tuple[str, ...]
-
-    def abandon(self) -> None:
-        """Drop it; its objects stay until the transaction ends or they are discarded."""
-        for catalog in (self.catalog, *self.nested):
-            catalog.abandon()
+__all__ = ["Transaction"]
 
 
 class Transaction:
@@ -116,6 +101,11 @@ class Transaction:
         with self._lock:
             return self._catalogs.lookup(path)
 
+    def listing(self, path: bytes) -> list[DirectoryEntry]:
+        """The entries of a directory, as changed so far; empty if there is no such directory."""
+        with self._lock:
+            return self._catalogs.listing(path)
+
     def ingest(self, path: bytes, entries: Iterable[tuple[TreeEntry, ContentReader | None]]) -> None:
         """Replace what is at ``path`` with a directory of ``entries``, in a nested catalog of its own.
 
@@ -133,19 +123,18 @@ class Transaction:
 
         Raises IngestError, StorageError and whatever ``entries`` raises.
         """
-        _check_path(path)
-        catalog = self._catalogs.new_catalog(path)
-        nested: list[CatalogWriter] = []
-        try:
-            tree = TreeIngest(catalog, self._objects, self._repository.options, now=self._now)
-            tree.take(entries)
-            root = tree.finish()
-            weights = self._repository.options.catalog_weights
-            nested = tree.split(weights, self._catalogs.new_catalog) if weights else []
-        except BaseException:
-            catalog.abandon()
-            raise
-        return StagedTree(catalog, root, tuple(nested), tuple(tree.notes))
+        return StagedTree.make(
+            path,
+            entries,
+            self._objects,
+            self._repository.options,
+            self._catalogs.new_catalog,
+            now=self._now,
+        )
+
+    def adopt(self, staging: Staging) -> None:
+        """Take over the objects of trees that were staged without the lock. Raises StorageError."""
+        self._objects.adopt(staging.objects, staging.spool)
 
     def mount(self, staged: StagedTree) -> None:
         """Put a staged tree in its place, replacing what is there.
@@ -163,9 +152,46 @@ class Transaction:
 
         Raises StorageError; PublisherError: something on the way is not a directory.
         """
-        _check_path(path)
+        check_place(path)
+        entry = self._small_file(path.rpartition(b"/")[2], data)
+        with self._lock:
+            self._catalogs.put(path, entry)
+
+    def write_link(self, path: bytes, target: bytes) -> None:
+        """Write a symbolic link, as ``write_file`` does. Raises PublisherError."""
+        check_place(path)
         entry = DirectoryEntry(
             path.rpartition(b"/")[2],
+            stat.S_IFLNK | 0o777,
+            len(target),
+            self._now,
+            flags=EntryFlag.FILE | EntryFlag.SYMLINK,
+            symlink=target,
+        )
+        with self._lock:
+            self._catalogs.put(path, entry)
+
+    def make_catalog(self, path: bytes) -> None:
+        """Make an empty directory with a catalog of its own, unless there is something at ``path``.
+
+        It also gets the stock tools' marker, visible, so it must not be a part of an image. Raises as
+        ``ingest`` does.
+        """
+        if self.lookup(path) is None:
+            self.ingest(path, ())
+            self.write_file(path + b"/" + CATALOG_MARKER, b"")
+
+    def split(self, path: bytes, *, most: int, least: int) -> None:
+        """If the catalog at ``path`` has more than ``most`` entries, make catalogs of directories in it.
+
+        Those with at least ``least`` entries get one each, with a marker as ``make_catalog`` writes it.
+        """
+        with self._lock:
+            self._catalogs.split(path, most, least, lambda: self._small_file(CATALOG_MARKER, b""))
+
+    def _small_file(self, name: bytes, data: bytes) -> DirectoryEntry:
+        return DirectoryEntry(
+            name,
             stat.S_IFREG | 0o644,
             len(data),
             self._now,
@@ -173,8 +199,6 @@ class Transaction:
             digest=self._objects.put(data, Suffix.NONE),
             hash_algorithm=self._repository.options.algorithm,
         )
-        with self._lock:
-            self._catalogs.put(path, entry)
 
     def read_file(self, path: bytes) -> bytes | None:
         """A small file, as changed so far; None if there is none.
@@ -192,7 +216,7 @@ class Transaction:
 
     def remove(self, path: bytes) -> None:
         """Remove what is at ``path`` and everything below it. Raises PublisherError: there is nothing."""
-        _check_path(path)
+        check_place(path)
         with self._lock:
             self._catalogs.remove(path)
 
@@ -223,12 +247,6 @@ class Transaction:
             move_trunk(history, root, revision, now=now)
 
         return self._commit.run(root, revision, move_tags)
-
-
-def _check_path(path: bytes) -> None:
-    parts = path.split(b"/")
-    if parts[0] or len(parts) < 2 or any(part in {b"", b".", b".."} or len(part) > 255 for part in parts[1:]):
-        raise PublisherError(f"{path.decode('utf-8', 'replace')!r} is not an absolute path below the root")
 
 
 def _free_name(history: History, name: str) -> str:

@@ -18,6 +18,8 @@ _HERE = "cvmfs_graphdriver.cli.docker2cvmfs"
     cls=LazyGroup,
     commands_at={
         "make-thin": f"{_HERE}.make_thin:command",
+        "publish": f"{_HERE}.publish:command",
+        "index": f"{_HERE}.index:command",
         "pull": f"{_HERE}.pull:command",
         "thin": f"{_HERE}.thin:command",
         "manifest": f"{_HERE}.manifest:command",

@@ -20,7 +20,8 @@ __all__ = ["command"]
 def command(access: Access, recipe: Path, *, as_json: bool, publishing: Publishing) -> None:
     """Make thin images of all images that RECIPE lists, as make-thin does for one.
 
-    RECIPE is a YAML file in DUCC's format: version, cvmfs_repo, output_format, input. Images that are up to
-    date are skipped, and a failed image does not stop the others. Prints a line for each image.
+    RECIPE is a YAML file in DUCC's format: version, cvmfs_repo, output_format, input. With thin_images: false
+    in it, images are stored as publish does, without thin images. Images that are up to date are skipped, and
+    a failed image does not stop the others. Prints a line for each image.
     """
     RecipePass(access, publishing, recipe, as_json).run()

@@ -11,15 +11,15 @@ from typing import Any
 
 import click
 
-from cvmfs_graphdriver.cli.docker2cvmfs.options import platform_option
-from cvmfs_graphdriver.cli.options import keys_option, settings_option, storage_option
+from cvmfs_graphdriver.cli.docker2cvmfs.options import keys_option, platform_option
+from cvmfs_graphdriver.cli.options import settings_option, storage_option
 from cvmfs_graphdriver.cli.repo.options import open_repository
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, LayerLayout, UnpackedLayout
 from cvmfs_graphdriver.oci.image.platform import Platform
 from cvmfs_graphdriver.oci.image.thin_image import ManifestFormat
 from cvmfs_graphdriver.publisher.repository import Repository
 
-__all__ = ["Publishing", "publishing_options"]
+__all__ = ["Publishing", "publishing_options", "sub_option"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,18 @@ class Publishing:
         return open_repository(fqrn, self.storage, self.keys, self.settings)
 
 
+sub_option = click.option(
+    "-s", "--sub", default="layers/", show_default=True, metavar="PATH", help="The directory for layers."
+)
 _OPTIONS = (
-    click.option(
-        "-s", "--sub", default="layers/", show_default=True, metavar="PATH", help="The directory for layers."
-    ),
+    sub_option,
     click.option(
         "--unpacked-layout",
         is_flag=True,
         help="Use the layout of unpacked.cern.ch: /.layers/XX/DIGEST/layerfs.",
     ),
     storage_option,
-    keys_option("The directory of its keys."),
+    keys_option,
     settings_option,
     click.option(
         "--format",

@@ -18,6 +18,7 @@ from cvmfs_graphdriver.cli.docker2cvmfs.progress import watch
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import Publishing
 from cvmfs_graphdriver.conversion.batch import Batch, ConversionRequest, Outcome
 from cvmfs_graphdriver.conversion.errors import RecipeError, RecipeIncompleteError
+from cvmfs_graphdriver.conversion.layout import UnpackedLayout
 from cvmfs_graphdriver.conversion.make_thin import ThinTarget
 from cvmfs_graphdriver.conversion.recipe import Recipe, RecipeInput
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
@@ -50,7 +51,8 @@ class RecipePass:
         failed = total = 0
         repository = self.publishing.open(recipe.repository)
         with watch() as progress:
-            batch = Batch(repository, self.publishing.layout, progress, self.publishing.platform)
+            layout = self.publishing.layout if recipe.thin_images else UnpackedLayout()
+            batch = Batch(repository, layout, progress, self.publishing.platform)
             for outcome in batch.run(self._requests(recipe)):
                 tell_outcome(recipe.repository, outcome, as_json=self.as_json)
                 total += 1
@@ -80,7 +82,7 @@ class RecipePass:
                 yield ConversionRequest(
                     str(image),
                     functools.partial(self._source, image),
-                    functools.partial(self._target, recipe, line, image),
+                    functools.partial(self._target, recipe, line, image) if recipe.thin_images else None,
                     line.place,
                 )
 

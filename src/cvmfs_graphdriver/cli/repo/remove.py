@@ -7,6 +7,7 @@ import click
 
 from cvmfs_graphdriver.cli.options import settings_option
 from cvmfs_graphdriver.cli.repo.options import open_repository, repository_options, wait_option
+from cvmfs_graphdriver.conversion.chains import prune_records
 from cvmfs_graphdriver.publisher.transaction import Transaction
 
 __all__ = ["command"]
@@ -22,11 +23,13 @@ def command(
 ) -> None:
     """Remove each PATH and everything below it from REPO.
 
-    Older revisions and the storage keep it. Prints the number of the new revision.
+    Records of layers that are gone (/.chains) are removed with them. Older revisions and the storage keep
+    everything. Prints the number of the new revision.
     """
     repository = open_repository(fqrn, storage, keys, settings)
     with Transaction(repository, wait=wait) as transaction:
         for path in paths:
             transaction.remove(b"/" + os.fsencode(path).strip(b"/"))
+        prune_records(transaction)
         manifest = transaction.publish()
     click.echo(manifest.revision)

@@ -228,9 +228,7 @@ class Revision:
 
     def statfs(self) -> Totals:
         """Totals of the cache and of all catalogs, loaded or not."""
-        total = self.top.mount.catalog.counters.total
-        files = total.regular + total.symlink + total.special + total.dir
-        return Totals(*self._services.capacity(), files)
+        return Totals(*self._services.capacity(), self.top.mount.catalog.counters.total.entries)
 
     def _inside(self, directory: Node) -> MountedCatalog:
         """The catalog that lists a directory: for a mountpoint the nested one."""

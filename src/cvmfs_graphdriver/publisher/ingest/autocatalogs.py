@@ -67,8 +67,7 @@ def split_catalog(
     Gives these. The directories' entries in ``catalog`` are mountpoints then, and its counters are right.
     """
     top = catalog.mountpoint
-    counters = catalog.counters.self_
-    if counters.regular + counters.symlink + counters.special + counters.dir <= weights.most:
+    if catalog.counters.self_.entries <= weights.most:
         return []
     plan = _Plan()
     groups: dict[int, set[bytes]] = defaultdict(set)

@@ -7,11 +7,13 @@ The threads that read sources hand pieces to worker processes. What is in flight
 not grow with the source. Small sources are stored without workers, since starting one would take as long.
 """
 
+import itertools
 import os
 import queue
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.ingest.worker import Form, Piece, Stored, Worker, store
 from cvmfs_graphdriver.publisher.options import RepositoryOptions
 from cvmfs_graphdriver.publisher.storage.interface import ContentReader, Storage
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.repository.catalog.entry import Chunk, Compression
 from cvmfs_graphdriver.repository.chunking import ChunkDetector
 from cvmfs_graphdriver.repository.compression import Engine, new_compressor
@@ -34,6 +37,7 @@ _READ = 1 << 20
 _BATCH_BYTES, _BATCH_PIECES = 1 << 20, 256
 _UNDER_WAY = 48 << 20
 _EARLY_FLUSH = 64 << 20
+_ADOPTED = 1024
 _OVERHEAD = 512  # what a piece costs besides its bytes
 _WORTH_WORKERS = 8 << 20
 _MOST_WORKERS = 8
@@ -189,6 +193,27 @@ class ObjectWriter:
         self._account([stored], [suffix])
         return stored.digest
 
+    def adopt(self, spooled: "ObjectWriter", spool: LocalStorage) -> None:
+        """Move what another writer stored in a spool of this one's storage. Raises StorageError."""
+
+        def move(name: ObjectName) -> Stored:
+            size, there = spool.size(name.path), self._storage.size(name.path)
+            if size is not None and there != size:  # missing, or truncated by a crash of the machine
+                self._storage.adopt(spool, name.path)
+            return Stored(name.digest, size or 0, there is None and size is not None)
+
+        names = spooled.new()
+        with ThreadPoolExecutor(self._storage.parallel, "adopt") as movers:
+            while batch := list(itertools.islice(names, _ADOPTED)):
+                self._account(list(movers.map(move, batch)), [name.suffix for name in batch])
+
+    def new(self, since: int = 0) -> Iterator[ObjectName]:
+        """The objects that were new when this writer stored them, except the first ``since`` bytes of it."""
+        step = self._form.algorithm.size + 1
+        for at in range(since, len(self._new), step):
+            digest = Digest(self._form.algorithm, bytes(self._new[at : at + step - 1]))
+            yield ObjectName(digest, Suffix(chr(self._new[at + step - 1]).strip()))
+
     def mark(self) -> StoreMark:
         """How much has been stored so far. Not to be called while something is being stored."""
         return StoreMark(len(self._new), self.bytes_new, self.objects_new, self.objects_known)
@@ -202,14 +227,7 @@ class ObjectWriter:
             while self._under_way and not self._ended:
                 self._dispatch(self._batch)
                 self._changed.wait()
-        step = self._form.algorithm.size + 1
-        self._storage.delete(
-            ObjectName(
-                Digest(self._form.algorithm, bytes(self._new[at : at + step - 1])),
-                Suffix(chr(self._new[at + step - 1]).strip()),
-            ).path
-            for at in range(since.new, len(self._new), step)
-        )
+        self._storage.delete(name.path for name in self.new(since.new))
         del self._new[since.new :]
         self.bytes_new, self.objects_new = since.bytes_new, since.objects_new
         self.objects_known = since.objects_known

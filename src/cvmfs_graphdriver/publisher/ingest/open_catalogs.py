@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Self
 
 from cvmfs_graphdriver.publisher.errors import PublisherError
+from cvmfs_graphdriver.publisher.ingest.autocatalogs import split_catalog
 from cvmfs_graphdriver.publisher.ingest.tree import directory_entry
+from cvmfs_graphdriver.publisher.options import Weights
 from cvmfs_graphdriver.repository.catalog.counters import Tally
 from cvmfs_graphdriver.repository.catalog.entry import CatalogReference, DirectoryEntry, EntryFlag
+from cvmfs_graphdriver.repository.catalog.loader import CatalogLoader
 from cvmfs_graphdriver.repository.catalog.writer import CatalogWriter
 from cvmfs_graphdriver.repository.digest import Digest
 
@@ -63,6 +66,10 @@ class OpenCatalogs:
     def lookup(self, path: bytes) -> DirectoryEntry | None:
         """The entry at a path; for a mountpoint, the one in the catalog above."""
         return self._owner(path.rpartition(b"/")[0]).writer.lookup(path)
+
+    def listing(self, path: bytes) -> list[DirectoryEntry]:
+        """The entries of a directory, hidden ones included; empty if there is no such directory."""
+        return self._owner(path).writer.listing(path)
 
     # Changes
 
@@ -158,10 +165,21 @@ class OpenCatalogs:
                 changed = entry._replace(mtime=self._now, mtime_ns=None, linkcount=entry.linkcount + links)
                 writer.replace(path, changed)
 
+    def split(self, path: bytes, most: int, least: int, marker: Callable[[], DirectoryEntry]) -> None:
+        """If the catalog at ``path`` has more than ``most`` entries, make catalogs of directories in it.
+
+        Those with at least ``least`` entries get one each, with a marker as ``marker`` makes it.
+        """
+        owner = self._owner(path).writer
+        if owner.mountpoint == path and owner.counters.self_.entries > most:
+            weights = Weights(most=0, least=least)
+            for made in split_catalog(owner, CatalogLoader(owner), weights, self.new_catalog, marker()):
+                self.adopt(made)
+
     # Storing
 
     def finish(self, *, revision: int, ttl: int, store: Callable[[Path], Digest]) -> CatalogReference:
-        """Complete and store all open catalogs, deepest first; returns the new root's reference.
+        """Complete and store all catalogs that have changed, deepest first; returns the new root's reference.
 
         The root catalog gets the number ``revision``; each of the others counts its own.
         """
@@ -169,6 +187,8 @@ class OpenCatalogs:
         for path in sorted(self._open, key=lambda path: path.count(b"/"), reverse=True):
             catalog = self._open[path]
             writer = catalog.writer
+            if path and catalog.previous is not None and not writer.is_changed:
+                continue
             writer.advance(now=self._now, previous=catalog.previous, revision=None if path else revision)
             total = writer.counters.total
             size = writer.finish()

@@ -20,7 +20,7 @@ root, which they take for one as well (docs/adr/0023-hidden-catalog-markers.md).
 
 import os
 import stat
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -53,6 +53,8 @@ _CHUNKED: Final = EntryFlag.FILE | EntryFlag.CHUNKED
 _SYMLINK: Final = EntryFlag.FILE | EntryFlag.SYMLINK
 _SPECIAL: Final = EntryFlag.FILE | EntryFlag.SPECIAL
 _SYMLINK_HOPS: Final = 40
+_STEPS: Final = 4096
+"""Names on the way to one directory, those in symbolic links included."""
 _MOST_WAITING: Final = 4096
 """How many of the latest entries wait for their content: a constant, so that equal streams make
 byte-identical catalogs however fast the storage is."""
@@ -99,6 +101,7 @@ class TreeIngest:
         self._options = options
         self._now = now
         self._directories: dict[bytes, DirectoryEntry] = {}
+        self._inside: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)  # directories in directories
         self._waiting: deque[tuple[bytes, _File]] = deque()
         self._recent: dict[bytes, _File] = {}
         self._marker = DirectoryEntry(
@@ -132,12 +135,11 @@ class TreeIngest:
         Raises StorageError.
         """
         self._write_all()
-        subdirectories = Counter(path.rpartition(b"/")[0] for path in self._directories if path)
         root = self._directories.pop(b"", None) or directory_entry(b"", now=self._now)
-        root = root._replace(name=self._base.rpartition(b"/")[2], linkcount=2 + subdirectories[b""])
+        root = root._replace(name=self._base.rpartition(b"/")[2], linkcount=2 + len(self._inside[b""]))
         self._loader.put(self._base, root._replace(flags=root.flags | EntryFlag.NESTED_ROOT))
         for path, entry in self._directories.items():
-            self._loader.put(self._base + path, entry._replace(linkcount=2 + subdirectories[path]))
+            self._loader.put(self._base + path, entry._replace(linkcount=2 + len(self._inside[path])))
         marker = self._base + b"/" + CATALOG_MARKER
         if self._loader.lookup(marker) is None:
             self._loader.put(marker, self._marker._replace(mtime=root.mtime))
@@ -155,11 +157,11 @@ class TreeIngest:
     def _take_directory(self, entry: TreeEntry) -> None:
         parent, _, name = entry.path.rpartition(b"/")
         path = self._directory(parent, entry.mtime) + b"/" + name if entry.path else b""
-        self._recent.pop(path, None)
-        self._directories[path] = DirectoryEntry(
+        made = DirectoryEntry(
             name, entry.mode, _DIRECTORY_SIZE, entry.mtime, entry.mtime_ns or None, entry.uid, entry.gid,
             EntryFlag.DIRECTORY, xattr=self._xattr(entry),
         )  # fmt: skip
+        self._put_directory(path, made)
 
     def _take_file(self, entry: TreeEntry, reader: ContentReader | None) -> None:
         parent, _, name = entry.path.rpartition(b"/")
@@ -245,9 +247,12 @@ class TreeIngest:
         """The directory at ``path``, symbolic links resolved; given a time, missing parts are created."""
         at = b""
         parts = deque(path.split(b"/"))
-        hops = 0
+        hops = steps = 0
         while parts:
             part = parts.popleft()
+            steps += 1
+            if steps > _STEPS:
+                raise IngestError(f"{os.fsdecode(path)!r} takes too many steps through symbolic links")
             if part in {b"", b"."}:
                 continue
             if part == b"..":
@@ -265,10 +270,15 @@ class TreeIngest:
                     continue
                 if mtime is None:
                     return None
-                self._recent.pop(here, None)
-                self._directories[here] = directory_entry(part, now=mtime)
+                self._put_directory(here, directory_entry(part, now=mtime))
             at = here
         return at
+
+    def _put_directory(self, path: bytes, entry: DirectoryEntry) -> None:
+        self._recent.pop(path, None)
+        self._directories[path] = entry
+        if path:
+            self._inside[path.rpartition(b"/")[0]][path] = None
 
     def _symlink(self, path: bytes) -> bytes | None:
         """Where the symbolic link at a path points; None if there is none."""
@@ -279,10 +289,13 @@ class TreeIngest:
     def _forget_directory(self, path: bytes) -> None:
         """Forget a directory and everything in it, since a file takes its place."""
         self._write_all()
-        inside = path + b"/"
-        for at in [at for at in self._directories if at == path or at.startswith(inside)]:
+        del self._inside[path.rpartition(b"/")[0]][path]
+        pending = [path]
+        while pending:
+            at = pending.pop()
             self._loader.clear(self._base + at)
             del self._directories[at]
+            pending += self._inside.pop(at, ())
 
     # Into the catalog
 

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
+
 __all__ = ["ContentReader", "Storage"]
 
 
@@ -60,6 +62,14 @@ class Storage(Protocol):
 
     def put_file(self, name: str, source: Path) -> None:
         """Store a copy of a local file, as ``put`` does."""
+        ...
+
+    def spool(self) -> AbstractContextManager[LocalStorage]:
+        """A private storage for objects that may yet be refused, without the lock; gone after the block."""
+        ...
+
+    def adopt(self, spool: LocalStorage, name: str) -> None:
+        """Move a file from a spool of this storage here."""
         ...
 
     def objects(self) -> Iterator[tuple[str, int]]:

@@ -3,7 +3,9 @@
 Owns: atomic files, their modes, and the lock. A file is written under a unique name in ``data/txn`` and then
 renamed, so that neither a reader nor a publisher started after a crash ever sees half of one. A power failure
 may leave truncated objects; no revision refers to them, since ``flush`` precedes the manifest, and ``size``
-reveals them to the next publisher. Must not know: what a file contains.
+reveals them to the next publisher. A spool is a directory in ``data/txn``, so that what is accepted moves by
+renaming; one that was left behind is recognised by its own lock, which nobody holds. Must not know: what a
+file contains.
 """
 
 import ctypes
@@ -11,6 +13,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +31,7 @@ _TEMPORARY = "data/txn"
 _DIRECTORY_MODE = 0o755
 """As in the stock server: a web server, which runs as another user, reads the storage."""
 _POLL = 0.2
+_SPOOL = "spool-"
 
 
 class LocalStorage:
@@ -113,6 +117,21 @@ class LocalStorage:
         ):
             shutil.copyfileobj(reader, writer, 1 << 20)
 
+    @contextmanager
+    def spool(self) -> Iterator["LocalStorage"]:
+        with _mapped("write to", self.directory):
+            place = Path(tempfile.mkdtemp(prefix=_SPOOL, dir=self._scratch))
+        try:
+            spool = LocalStorage.create(place)
+            with spool.lock(wait=0):
+                yield spool
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def adopt(self, spool: "LocalStorage", name: str) -> None:
+        with _mapped("write", self.directory / name):
+            os.rename(spool._path(name), self._path(name))
+
     def objects(self) -> Iterator[tuple[str, int]]:
         for number in range(256):
             directory = f"data/{number:02x}"
@@ -163,9 +182,12 @@ class LocalStorage:
             os.close(descriptor)
 
     def _clear_temporary(self) -> None:
-        """Remove what a killed publisher left behind. Only the holder of the lock writes there."""
-        for entry in os.scandir(self.directory / _TEMPORARY):
-            if entry.name != ".lock" and entry.is_file(follow_symlinks=False):
+        """Remove what a killed publisher left behind. Only the holder of the lock writes files there."""
+        for entry in os.scandir(self._scratch):
+            if entry.name.startswith(_SPOOL) and entry.is_dir(follow_symlinks=False):
+                with suppress(BusyError, StorageError), LocalStorage(Path(entry.path)).lock(wait=0):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != ".lock" and entry.is_file(follow_symlinks=False):
                 os.unlink(entry.path)
 
     def _path(self, name: str) -> str:

@@ -7,6 +7,7 @@ Must not know: what a file contains.
 
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import BinaryIO
 
 from cvmfs_graphdriver.publisher.errors import StorageError
 from cvmfs_graphdriver.publisher.storage.bucket import Bucket, BucketReader, read_small
+from cvmfs_graphdriver.publisher.storage.local import LocalStorage
 from cvmfs_graphdriver.publisher.storage.s3_lock import S3Lock
 from cvmfs_graphdriver.publisher.storage.s3_settings import S3Settings
 
@@ -82,6 +84,14 @@ class S3Storage:
                 self._put(name, file, os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise StorageError(f"cannot read {source}: {error.strerror}") from error
+
+    @contextmanager
+    def spool(self) -> Iterator[LocalStorage]:
+        with tempfile.TemporaryDirectory(prefix="spool-") as place:
+            yield LocalStorage.create(Path(place))
+
+    def adopt(self, spool: LocalStorage, name: str) -> None:
+        self.put_file(name, spool.directory / name)
 
     def _put(self, name: str, source: BinaryIO, size: int) -> None:
         content_type, caching = _OBJECT if name.startswith("data/") else _DOT_FILE

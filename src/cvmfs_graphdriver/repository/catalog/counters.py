@@ -29,6 +29,11 @@ class Tally:
     external: int = 0
     external_file_size: int = 0
 
+    @property
+    def entries(self) -> int:
+        """How many entries of all kinds there are."""
+        return self.regular + self.symlink + self.special + self.dir
+
     def count(self, entry: DirectoryEntry, chunks: int, sign: int = 1) -> None:
         """Count one entry in (``sign`` 1) or out (-1)."""
         if entry.is_directory:

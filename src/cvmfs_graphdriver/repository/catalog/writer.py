@@ -51,6 +51,7 @@ class CatalogWriter:
         self._rows: list[tuple[Any, ...]] = []
         self._chunks: list[tuple[Any, ...]] = []
         self._next_group = 1
+        self._opened_at = 0
         self.counters = Counters(Tally(), Tally())
 
     @classmethod
@@ -105,6 +106,7 @@ class CatalogWriter:
                 "SELECT ifnull(max(CAST(hardlinks AS INTEGER) >> 32), 0) FROM catalog"
             )
         self._next_group = greatest + 1
+        self._opened_at = self._sql.total_changes
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +115,11 @@ class CatalogWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abandon()
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether entries, references or properties have changed since it was created or opened."""
+        return bool(self._rows) or self._sql.total_changes > self._opened_at
 
     # Entries
 

@@ -78,10 +78,17 @@ ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_e
 $(NEWER_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root trixie $@
 
+# Docker 28 or later and containerd 2, with the packages that containerd's own conformance suite is compiled from.
+NEWEST_DOCKER := build/docker-newest
+
+$(NEWEST_DOCKER): scripts/make-docker-root
+	scripts/make-docker-root testing $@ golang-go golang-github-containerd-containerd-dev
+
 .PHONY: test-matrix
-test-matrix: test-packages plugin $(NEWER_DOCKER)  ## Run the tests of Docker's commands with Docker 20.10 and 26.1; build the plugin twice
+test-matrix: test-packages plugin $(NEWER_DOCKER) $(NEWEST_DOCKER)  ## Run the tests of Docker's and containerd's commands with several versions; build the plugin twice
 	$(BIN)/python -m pytest $(ON_DOCKERS)
-	$(BIN)/python -m pytest $(ON_DOCKERS) --docker-root $(NEWER_DOCKER)
+	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
+	$(BIN)/python -m pytest tests/containerd --docker-root $(NEWEST_DOCKER)
 	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py
 
 .PHONY: reliability

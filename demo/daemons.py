@@ -23,7 +23,17 @@ from cvmfs_graphdriver import __version__
 from demo.containment import contained
 from demo.installation import HERE, Installation
 
-__all__ = ["DaemonError", "DockerEngine", "end_on_signals", "free_port", "plugin_tarball", "registry"]
+__all__ = [
+    "DaemonError",
+    "DockerEngine",
+    "end_on_signals",
+    "first_child",
+    "free_port",
+    "plugin_tarball",
+    "registry",
+    "running",
+    "wait_for",
+]
 
 _PATIENCE = 60.0
 _LONGEST = 600.0
@@ -81,7 +91,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A contained process, terminated when the block ends."""
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -97,14 +107,14 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         yield process
     finally:
         try:
-            os.kill(_first_child(process.pid), signal.SIGTERM)
+            os.kill(first_child(process.pid), signal.SIGTERM)
             process.wait(_PATIENCE / 2)
         except (LookupError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
 
 
-def _first_child(pid: int) -> int:
+def first_child(pid: int) -> int:
     """The first process in the namespaces of a contained one. Raises LookupError: there is none (yet)."""
     try:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
@@ -140,8 +150,8 @@ def registry(scratch: Path, *, port: int = 0) -> Iterator[str]:
     }
     config.write_text(json.dumps(settings))  # JSON is YAML
     log = directory / "log"
-    with _process(["docker-registry", "serve", str(config)], log) as process:
-        _wait(lambda: _answers(f"http://{address}/v2/"), process, "docker-registry", log)
+    with running(["docker-registry", "serve", str(config)], log) as process:
+        wait_for(lambda: _answers(f"http://{address}/v2/"), process, "docker-registry", log)
         yield address
 
 
@@ -195,8 +205,8 @@ class DockerEngine:
             *("--cgroup-parent", f"/{self._cgroup}"),
             *("--insecure-registry", "127.0.0.0/8", "--storage-driver", storage_driver, *options),
         ]
-        self._process = self._stack.enter_context(_process(command, self.log))
-        _wait(self._is_up, self._process, "dockerd", self.log)
+        self._process = self._stack.enter_context(running(command, self.log))
+        wait_for(self._is_up, self._process, "dockerd", self.log)
 
     def stop(self) -> None:
         """Stop it; its layers and plugins stay."""
@@ -222,7 +232,7 @@ class DockerEngine:
         os.kill(killed, signal.SIGKILL)
         while Path(f"/proc/{killed}").exists():
             time.sleep(0.01)
-        _wait(self._is_up, self._process, "dockerd", self.log)
+        wait_for(self._is_up, self._process, "dockerd", self.log)
 
     def start_with_plugin(
         self, tarball: Path, etc: Path, *options: str, name: str = "cvmfs", settings: Sequence[str] = ()
@@ -326,7 +336,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+def wait_for(is_up: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not is_up():
         if process.poll() is not None or time.monotonic() > deadline:

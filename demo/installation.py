@@ -5,6 +5,8 @@ and scratch directories at the same paths. The root becomes that of the mount na
 runc cannot enter a container's root from a changed one (chroot(2)). Must not know: what is started.
 """
 
+import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +34,27 @@ class Installation:
 
     def client(self) -> list[str]:
         """The words before those of a ``docker`` command line."""
+        return self.command("/usr/bin/docker")
+
+    def command(self, program: str) -> list[str]:
+        """The words before the options of a program of this installation."""
         if self.root is None:
-            return ["/usr/bin/docker"]
-        return ["unshare", "--mount", "--propagation", "slave", *self._entering(self.root), "/usr/bin/docker"]
+            return [program]
+        return ["unshare", "--mount", "--propagation", "slave", *self.program(program)]
 
     def daemon(self, *prepared: str) -> list[str]:
         """The words before dockerd's options, in a mount namespace of its own, after ``prepared``."""
-        entering = [] if self.root is None else self._entering(self.root)
-        return [*entering, *prepared, "/usr/sbin/dockerd"]
+        return self.program(*prepared, "/usr/sbin/dockerd")
+
+    def major(self, program: str) -> int:
+        """The major version that a program tells."""
+        told = subprocess.run([*self.command(program), "--version"], capture_output=True, check=True)
+        match = re.search(rb"\d+", told.stdout)
+        return int(match[0]) if match else 0
+
+    def program(self, *words: str) -> list[str]:
+        """The same for any program that is already in a mount namespace of its own."""
+        return [*([] if self.root is None else self._entering(self.root)), *words]
 
     @staticmethod
     def _entering(root: Path) -> list[str]:

@@ -28,6 +28,7 @@ FLOORS = {
     "conversion": 2,
     "layers": 2.5,
     "graphdriver": 3,
+    "snapshotter": 3,
     "cli": 4,
 }
 MOST_LINES = 420

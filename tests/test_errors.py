@@ -23,6 +23,7 @@ _RANGES = {
     "layers": range(70, 80),
     "graphdriver": range(70, 80),
     "shell": range(80, 90),
+    "snapshotter": range(90, 100),
 }
 
 ErrorClass = type[CvmfsGraphdriverError]

@@ -9,7 +9,7 @@ The contract:
 * ``exit_code`` is the exit status of a command that ends by this error; it is part of the interface and
   stands in docs/errors.md (a test compares the two). Codes by room: 1 unexpected, 2 usage, 10-19
   repository, 20-29 client, 30-39 oci, 40-49 publisher, 50-59 kernel and planes, 60-69 conversion,
-  70-79 layers and graphdriver, 80-89 shell.
+  70-79 layers and graphdriver, 80-89 shell, 90-99 snapshotter.
 * Exceptions of other libraries are mapped at the border (``raise OurError(...) from error``).
 """
 

@@ -502,11 +502,12 @@ def test_owners_that_are_not_the_stored_ones(tmp_path: Path) -> None:
 def test_the_choice(stored: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: tuple[Path, Path, dict[str, str]] = (tmp_path, stored.etc, {})
     assert obstacle(tmp_path) == ""
+    assert obstacle(tmp_path, stacked=True) == ""
     assert choose_plane(Choice.AUTO, *arguments).name == "erofs"
     assert choose_plane(Choice.FUSE, *arguments).name == "fuse"
     assert not mounts_below(tmp_path)
     assert os.listdir(tmp_path) == ["cvmfs"]
-    monkeypatch.setattr(choice, "obstacle", lambda _: "the kernel is old")
+    monkeypatch.setattr(choice, "obstacle", lambda _, **__: "the kernel is old")
     unsuited = choose_plane(Choice.AUTO, *arguments)
     assert (unsuited.name, unsuited.why) == ("fuse", "erofs not possible: the kernel is old")
     with pytest.raises(PlaneError, match="the kernel is old"):

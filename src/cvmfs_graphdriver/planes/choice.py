@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.kernel.erofs import Directory, Inode, write_image
-from cvmfs_graphdriver.kernel.mount import UmountFlag, umount
+from cvmfs_graphdriver.kernel.mount import MountAttribute, UmountFlag, umount
 from cvmfs_graphdriver.kernel.overlay import mount_overlay
 from cvmfs_graphdriver.planes.erofs_plane import ErofsPlane, mount_image
 from cvmfs_graphdriver.planes.errors import PlaneError
@@ -42,15 +42,18 @@ class Choice(StrEnum):
     EROFS = "erofs"
 
 
-def choose_plane(choice: Choice, home: Path, etc: Path, overrides: Mapping[str, str]) -> Plane:
+def choose_plane(
+    choice: Choice, home: Path, etc: Path, overrides: Mapping[str, str], *, stacked: bool = False
+) -> Plane:
     """The plane for a driver whose files lie below ``home``.
 
-    Raises PlaneError: the EROFS plane is required but cannot be used.
+    ``stacked``: others mount overlays upon an overlay of what the plane provides. Raises PlaneError: the
+    EROFS plane is required but cannot be used.
     """
     mounts = home / "cvmfs"
     if choice is Choice.FUSE:
         return FusePlane(mounts, etc, overrides, why="required by DATA_PLANE")
-    reason = obstacle(home)
+    reason = obstacle(home, stacked=stacked)
     if reason:
         if choice is Choice.EROFS:
             raise PlaneError(f"DATA_PLANE requires the EROFS plane, which cannot be used here: {reason}")
@@ -64,8 +67,11 @@ def choose_plane(choice: Choice, home: Path, etc: Path, overrides: Mapping[str, 
         raise PlaneError(f"cannot keep images in {home}: {error.strerror}") from error
 
 
-def obstacle(home: Path) -> str:
-    """Why the EROFS plane cannot be used with files below ``home``; empty if it can."""
+def obstacle(home: Path, *, stacked: bool = False) -> str:
+    """Why the EROFS plane cannot be used with files below ``home``; empty if it can.
+
+    ``stacked`` as with ``choose_plane``: not every kernel counts the layers of file systems alike.
+    """
     if os.geteuid() != 0:
         return "it needs root"
     if _SELINUX.exists():
@@ -76,18 +82,19 @@ def obstacle(home: Path) -> str:
                 return f"overlay's {name} is on by default"
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=".new-"))
     try:
-        return _try(scratch)
+        return _try(scratch, stacked=stacked)
     except (CvmfsGraphdriverError, OSError) as error:
         return str(error)
     finally:
-        with suppress(CvmfsGraphdriverError):
-            umount(scratch / "merged", UmountFlag.DETACH | UmountFlag.NOFOLLOW)
+        for name in ("merged", "inner"):
+            with suppress(CvmfsGraphdriverError):
+                umount(scratch / name, UmountFlag.DETACH | UmountFlag.NOFOLLOW)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _try(scratch: Path) -> str:
+def _try(scratch: Path, *, stacked: bool) -> str:
     """Mount an image of one file whose data is in the second of two data-only layers, and use it."""
-    for name in ("first", "second", "upper", "work", "merged"):
+    for name in ("first", "second", "upper", "work", "merged", "inner"):
         (scratch / name).mkdir()
     (scratch / "second/data").write_bytes(_CONTENT)
     file = Inode(stat.S_IFREG | 0o640, size=len(_CONTENT), redirect=b"/data")
@@ -95,15 +102,15 @@ def _try(scratch: Path) -> str:
         image.write(write_image(Directory(children={b"file": file})))
         image.flush()
         mounted = mount_image(image.fileno())
-    merged = scratch / "merged"
+    merged, inner = scratch / "merged", scratch / "inner"
+    upper, work = scratch / "upper", scratch / "work"
+    data = [scratch / "first", scratch / "second"]
     try:
-        mount_overlay(
-            [mounted],
-            merged,
-            upper=scratch / "upper",
-            work=scratch / "work",
-            data=[scratch / "first", scratch / "second"],
-        )
+        if stacked:
+            mount_overlay([mounted], inner, data=data, attributes=MountAttribute.READ_ONLY)
+            mount_overlay([inner], merged, upper=upper, work=work)
+        else:
+            mount_overlay([mounted], merged, upper=upper, work=work, data=data)
     finally:
         os.close(mounted)
     if (merged / "file").read_bytes() != _CONTENT:

@@ -75,8 +75,9 @@ class FusePlane:
         del bottom  # whiteouts are always shown
         with ExitStack() as held:
             found: list[Path | int] = []
+            checked: set[str] = set()
             for layer in layers:
-                descriptor = self.open(layer)
+                descriptor = self._open(layer, checked)
                 held.callback(os.close, descriptor)
                 found.append(descriptor)
                 if _is_opaque(descriptor):
@@ -137,6 +138,15 @@ class FusePlane:
             raise LayerNotFoundError(f"there is no layer {shown}: it is not a plain directory") from error
         except OSError as error:
             raise PlaneError(f"cannot read the layer {shown}: {error.strerror}") from error
+
+    def _open(self, layer: LayerPath, checked: set[str]) -> int:
+        """The same, but a repository in ``checked`` is not asked again whether it answers."""
+        if layer.fqrn in checked:
+            with suppress(OSError, PathEscapeError):  # ``open`` says what is wrong
+                return _open_below(self._directory / layer.fqrn, layer.path)
+        descriptor = self.open(layer)
+        checked.add(layer.fqrn)
+        return descriptor
 
     def _look_for_newer(self, fqrn: str) -> None:
         """Ask the repository's server, if it answers, to look for a new revision now."""

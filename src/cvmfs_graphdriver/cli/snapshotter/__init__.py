@@ -13,9 +13,11 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
     "snapshotter",
     cls=LazyGroup,
     commands_at={
+        "config": f"{_HERE}.config:command",
         "install": f"{_HERE}.install:command",
+        "serve": f"{_HERE}.serve:command",
         "uninstall": f"{_HERE}.uninstall:command",
     },
 )
 def command() -> None:
-    """Start unmodified images lazily with containerd, Docker 28 and later, and Kubernetes."""
+    """Start unmodified images lazily on containerd, Docker 28 and later, and Kubernetes."""

@@ -1,4 +1,4 @@
-"""Options that install and uninstall share."""
+"""Options that commands of the snapshotter share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,25 @@ import click
 from cvmfs_graphdriver.snapshotter.installation.change import Change
 from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host
 
-__all__ = ["NAME", "SOCKET", "STATE", "carry_out", "installation_options"]
+__all__ = ["NAME", "SOCKET", "STATE", "carry_out", "configuration_option", "installation_options"]
 
 NAME = "cvmfs-snapshotter"
 SOCKET = "/run/cvmfs-snapshotter/snapshotter.sock"
 STATE = "/var/lib/cvmfs-snapshotter"
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def configuration_option(function: Function) -> Function:
+    """``--config``: the snapshotter's configuration file; passed as ``file``."""
+    option = click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("/etc/cvmfs-snapshotter/config.toml"),
+        show_default=True,
+        help="The configuration file (docs/snapshotter.md).",
+    )
+    return option(function)
 
 
 def installation_options(function: Function) -> Function:

@@ -17,10 +17,11 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 # The plugin's packages first, in its versions, so that what is tested is what is shipped.
-$(VENV)/.installed: pyproject.toml packaging/plugin.lock scripts/install-packages
+$(VENV)/.installed: pyproject.toml packaging/plugin.lock packaging/snapshotter.lock scripts/install-packages
 	scripts/install-packages plugin
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement packaging/plugin.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement packaging/plugin.lock \
+		--requirement packaging/snapshotter.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
@@ -44,12 +45,16 @@ demo: demo-packages plugin $(DOCKER_ROOT)  ## Convert an image and run it thin i
 plugin: venv  ## Build the Docker plugin in build/: directory, tarball, bill of materials (RENEW=1: newest Debian packages)
 	scripts/build-plugin $(if $(RENEW),--renew)
 
+.PHONY: snapshotter-image
+snapshotter-image: plugin  ## Build the image that puts the snapshotter onto the nodes of a cluster, an OCI archive in build/
+	scripts/build-snapshotter-image
+
 .PHONY: plugin-updates
 plugin-updates: venv  ## Say whether packages in the plugin are behind
 	$(BIN)/python scripts/plugin-updates
 
 .PHONY: lock
-lock: venv  ## Write packaging/plugin.lock with the newest Python packages for the plugin
+lock: venv  ## Write packaging/*.lock with the newest Python packages for the plugin and the snapshotter
 	$(BIN)/python scripts/lock-plugin
 
 .PHONY: docs-cli

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+from cvmfs_graphdriver.kernel.readiness import notify_ready
 from cvmfs_graphdriver.planes.choice import choose_plane
 from cvmfs_graphdriver.snapshotter.configuration import SnapshotterConfiguration
 from cvmfs_graphdriver.snapshotter.errors import SnapshotterError
@@ -49,6 +50,7 @@ def run_snapshotter(configuration: SnapshotterConfiguration) -> None:
             service = Service(snapshots)
             service.start(configuration.socket)
             _log.info("serving at %s, with the %s plane (%s)", configuration.socket, plane.name, plane.why)
+            notify_ready()
             ended.wait()
             service.stop(_GRACE).wait()
 

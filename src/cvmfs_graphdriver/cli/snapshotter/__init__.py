@@ -15,6 +15,9 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
     commands_at={
         "config": f"{_HERE}.config:command",
         "install": f"{_HERE}.install:command",
+        "node-install": f"{_HERE}.node_install:command",
+        "node-uninstall": f"{_HERE}.node_uninstall:command",
+        "node-wait": f"{_HERE}.node_wait:command",
         "serve": f"{_HERE}.serve:command",
         "uninstall": f"{_HERE}.uninstall:command",
     },

@@ -9,7 +9,17 @@ import click
 from cvmfs_graphdriver.snapshotter.installation.change import Change
 from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host
 
-__all__ = ["NAME", "SOCKET", "STATE", "carry_out", "configuration_option", "installation_options"]
+__all__ = [
+    "NAME",
+    "SOCKET",
+    "STATE",
+    "carry_out",
+    "configuration_option",
+    "engine_option",
+    "installation_options",
+    "node_options",
+    "runtime_options",
+]
 
 NAME = "cvmfs-snapshotter"
 SOCKET = "/run/cvmfs-snapshotter/snapshotter.sock"
@@ -30,6 +40,14 @@ def configuration_option(function: Function) -> Function:
     return option(function)
 
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice([engine.value for engine in Engine]),
+    required=True,
+    help="The engine: docker (28 or later), containerd (with Kubernetes), or k3s.",
+)
+
+
 def installation_options(function: Function) -> Function:
     """--engine, --root and --dry-run; passed as ``engine``, ``root`` and ``dry_run``."""
     for option in (
@@ -41,11 +59,46 @@ def installation_options(function: Function) -> Function:
             metavar="DIR",
             help="The root directory of the host (default: /).",
         ),
+        engine_option,
+    ):
+        function = option(function)
+    return function
+
+
+def node_options(function: Function) -> Function:
+    """--root and --no-start of commands that run in a container; passed as ``root`` and ``start``."""
+    for option in (
         click.option(
-            "--engine",
-            type=click.Choice([engine.value for engine in Engine]),
-            required=True,
-            help="The engine: docker (28 or later), containerd (with Kubernetes), or k3s.",
+            "--no-start",
+            "start",
+            flag_value=False,
+            default=True,
+            help="Write files only: no service is started, stopped or restarted.",
+        ),
+        click.option(
+            "--root",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            default=Path("/host"),
+            show_default=True,
+            metavar="DIR",
+            help="Where the root directory of the host is mounted.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def runtime_options(function: Function) -> Function:
+    """--runtime-class and --remap-ids; passed as ``runtime_class`` and ``remap_ids``."""
+    for option in (
+        click.option(
+            "--remap-ids", is_flag=True, help="Announce that mounts can be mapped for user namespaces."
+        ),
+        click.option(
+            "--runtime-class",
+            default="",
+            metavar="NAME",
+            help="Only pods of this RuntimeClass use it (default: every pod; only for --engine containerd).",
         ),
     ):
         function = option(function)

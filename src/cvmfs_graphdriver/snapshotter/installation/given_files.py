@@ -1,4 +1,4 @@
-"""Configuration files that a cluster gives to its nodes: written below /etc where there is none, or one of ours.
+"""Configuration files that a cluster gives to its nodes: written below /etc unless somebody else did it.
 
 Owns: which files are ours, by a list of their digests. A file that somebody has changed on the node is left
 alone from then on. Must not know: where the files come from, what is in them.
@@ -95,7 +95,9 @@ class GivenFiles:
 
     def _listing(self) -> bytes:
         lines = (
-            f"{digest}  {path}\n" for path, digests in sorted(self._ours.items()) for digest in sorted(digests)
+            f"{digest}  {path}\n"
+            for path, digests in sorted(self._ours.items())
+            for digest in sorted(digests)
         )
         return "".join(lines).encode()
 

@@ -21,7 +21,9 @@ def systemctl(*words: str) -> None:
         raise InstallationError(f"cannot run systemctl {' '.join(words)}: {error}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
-        raise InstallationError(f"systemctl {' '.join(words)} failed: {said}; see journalctl --unit {words[-1]}")
+        raise InstallationError(
+            f"systemctl {' '.join(words)} failed: {said}; see journalctl --unit {words[-1]}"
+        )
 
 
 def exists(unit: str) -> bool:

@@ -1,4 +1,4 @@
-"""The program's own files on a node: a directory for each version below one place, and a link to the current one.
+"""The program's own files on a node: a directory for each version, and a link to the current one.
 
 Owns: copying a version whole or not at all, which one is current, and removing those that no process uses.
 Must not know: what is in a version, engines, systemd.

@@ -10,6 +10,7 @@ same path there as in the image.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -56,7 +57,7 @@ class Node:
             changed, foreign = GivenFiles().write(files)
             restart.wanted |= changed
             for path in foreign:
-                self.say(f"{path} was written by somebody else and is left alone")
+                self._say(f"{path} was written by somebody else and is left alone")
         unit, *others = plan_installation(self.engine, Host(), setting, str(tree.PROGRAM))
         restart.wanted |= unit.needed
         self._make([unit])
@@ -68,9 +69,9 @@ class Node:
         engine = _Note(self.engine.value)
         engine.wanted |= any(change.needed for change in others)
         self._make(others)
-        self._restart_engine(engine)
         kept = tree.remove_unused()
-        self.say(f"{version.name} is installed{_besides(kept)}")
+        self._say(f"{version.name} is installed{_besides(kept)}")
+        self._restart_engine(engine)
 
     def uninstall(self, name: str) -> None:
         """Take everything back but the state; running containers go on. Raises InstallationError."""
@@ -92,7 +93,12 @@ class Node:
             systemctl("daemon-reload")
         GivenFiles().remove()
         kept = tree.remove_all()
-        self.say(f"{name} is uninstalled{_besides(kept)}")
+        self._say(f"{name} is uninstalled{_besides(kept)}")
+
+    def _say(self, text: str) -> None:
+        # The engine that restarts may be the one that reads this.
+        with suppress(OSError):
+            self.say(text)
 
     def _enter(self) -> None:
         try:
@@ -109,13 +115,13 @@ class Node:
 
     def _show(self, change: Change) -> None:
         if change.needed:
-            self.say(change.difference().removesuffix("\n"))
+            self._say(change.difference().removesuffix("\n"))
 
     def _restart_engine(self, note: "_Note") -> None:
         if note.wanted and self.start:
             for service in _SERVICES[self.engine]:
                 if exists(service):
-                    self.say(f"restarting {service}")
+                    self._say(f"restarting {service}")
                     systemctl("try-restart", service)
         note.forget()
 

@@ -11,6 +11,12 @@ from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 __all__ = ["exists", "systemctl"]
 
 _PATIENCE = 300.0
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    # By its private socket, systemctl cannot reach systemd from a PID namespace of its own.
+    "SYSTEMCTL_FORCE_BUS": "1",
+    "SYSTEMD_IGNORE_CHROOT": "1",
+}
 
 
 def systemctl(*words: str) -> None:
@@ -21,9 +27,7 @@ def systemctl(*words: str) -> None:
         raise InstallationError(f"cannot run systemctl {' '.join(words)}: {error}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
-        raise InstallationError(
-            f"systemctl {' '.join(words)} failed: {said}; see journalctl --unit {words[-1]}"
-        )
+        raise InstallationError(f"systemctl {' '.join(words)} failed: {said}; see journalctl on the host")
 
 
 def exists(unit: str) -> bool:
@@ -35,12 +39,11 @@ def exists(unit: str) -> bool:
 
 
 def _run(*words: str) -> "subprocess.CompletedProcess[bytes]":
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return subprocess.run(
         ["systemctl", *words],
         capture_output=True,
         check=False,
         timeout=_PATIENCE,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": path, "SYSTEMD_IGNORE_CHROOT": "1"},
+        env={**os.environ, **_ENVIRONMENT},
     )

@@ -10,7 +10,6 @@ takes the place of an old one: it lies beside it.
 
 import os
 import shutil
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -93,7 +92,7 @@ def _remove(versions: list[Path]) -> list[Path]:
     used = _in_use()
     left = []
     for version in versions:
-        if used is None or _interpreters(version) & used:
+        if version in used:
             left.append(version)
             continue
         # Under another name, so that what is left of it after a crash is not taken for a version.
@@ -111,23 +110,17 @@ def _versions() -> Iterator[Path]:
         yield from (path for path in sorted(_HOME.iterdir()) if path.is_dir() and not path.is_symlink())
 
 
-def _interpreters(version: Path) -> set[tuple[int, int]]:
-    found = [path.lstat() for path in (version / "usr/bin").glob("python3*")]
-    return {(each.st_dev, each.st_ino) for each in found if stat.S_ISREG(each.st_mode)}
-
-
-def _in_use() -> set[tuple[int, int]] | None:
-    """The programs of all processes of the host; None: they cannot be told."""
-    found: set[tuple[int, int]] = set()
+def _in_use() -> set[Path]:
+    """The versions whose interpreter is the first word of a process's command line, but for this process."""
+    found: set[Path] = set()
+    me = Path("/proc/self").resolve()
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            program = (process / "exe").stat()
-        except PermissionError:
-            return None
-        except OSError:  # it has ended, or is a thread of the kernel
-            continue
-        found.add((program.st_dev, program.st_ino))
-    return found or None
+        # That it can be read without any privilege is why it is preferred to "exe".
+        with suppress(OSError):
+            program = Path(os.fsdecode((process / "cmdline").read_bytes().partition(b"\0")[0]))
+            if process != me and program.is_relative_to(_HOME) and program != _HOME:
+                found.add(_HOME / program.relative_to(_HOME).parts[0])
+    return found
 
 
 def _below(root: Path, path: Path) -> Path:

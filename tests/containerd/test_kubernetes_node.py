@@ -1,0 +1,107 @@
+"""The image of ``make snapshotter-image`` on a node with real systemd and containerd, with install.yaml's rights.
+
+``make test-matrix`` makes the node's root directory and the image.
+"""
+
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.containerd.conftest import Scene
+from tests.support.node import Node, node
+from tests.support.project import PROJECT
+from tests.support.published import FQRN
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+_VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+_INSTALLED = PROJECT / "build/kubernetes-node"
+_ARCHIVE = PROJECT / f"build/cvmfs-snapshotter-image-{_VERSION}.tar"
+_IMAGE = f"cvmfs-snapshotter:{_VERSION}"
+_NAME = "cvmfs-snapshotter"
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """The container of a manifest that works on the node."""
+    documents = YAML(typ="safe").load_all((PROJECT / "deploy/kubernetes" / name).read_text())
+    (found,) = [each for each in documents if each["kind"] == "DaemonSet"]
+    (container,) = found["spec"]["template"]["spec"]["initContainers"]
+    return dict(container)
+
+
+@pytest.fixture(scope="module")
+def given(scene: Scene, scratch: Path) -> Path:
+    """What the cluster gives: repositories, how to reach them, and the keys."""
+    place = scratch / "given"
+    (place / "cvmfs-snapshotter").mkdir(parents=True)
+    (place / "cvmfs-snapshotter/config.toml").write_text(f'repositories = ["{FQRN}"]\n')
+    (place / "cvmfs/keys").mkdir(parents=True)
+    local = (scene.repository.etc / "default.local").read_text().splitlines()
+    kept = [line for line in local if not line.startswith(("CVMFS_KEYS_DIR", "CVMFS_CACHE_BASE"))]
+    (place / "cvmfs/default.local").write_text("\n".join([*kept, "CVMFS_KEYS_DIR=/etc/cvmfs/keys", ""]))
+    for key in (scene.repository.etc.parent / "keys").glob("*.pub"):
+        shutil.copy(key, place / "cvmfs/keys")
+    return place
+
+
+@pytest.fixture(scope="module")
+def running(given: Path, scratch: Path) -> Iterator[Node]:
+    if not _INSTALLED.exists() or not _ARCHIVE.exists():
+        pytest.skip("there is no node or no image: 'make test-matrix' makes them")
+    place = scratch / "node"
+    place.mkdir()
+    with node(_INSTALLED, place, f"--bind-ro={_ARCHIVE}:/image.tar", f"--bind={given}:/given") as found:
+        found("ctr", "images", "import", "/image.tar")
+        yield found
+
+
+def work(node: Node, name: str) -> str:
+    """Run a manifest's container, until what it does is done."""
+    container = manifest(name)
+    capabilities = container["securityContext"]["capabilities"]["add"]
+    label = f"{name.partition('.')[0]}-{len(node('ctr', 'containers', 'ls', '--quiet'))}"
+    done = node.container(_IMAGE, label, container["args"], capabilities, "/given")
+    # ctr, unlike a kubelet, cannot go on when containerd is restarted; so the second run says it.
+    if done.returncode:
+        assert "restarting containerd.service" in done.stdout, done.stdout + done.stderr
+        node("systemctl", "is-active", "--quiet", "containerd")
+        node.run("ctr", "tasks", "kill", "--signal=SIGKILL", label)
+        node.run("ctr", "containers", "rm", label)
+        done = node.container(_IMAGE, f"{label}-again", container["args"], capabilities, "/given")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_there_and_back(running: Node, scene: Scene) -> None:
+    main = running.root / "etc/containerd/config.toml"
+    before = main.read_bytes()
+    assert "is installed" in work(running, "install.yaml")
+    assert _NAME in running("ctr", "plugins", "ls")
+    since = running("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME)
+    assert work(running, "install.yaml").startswith(f"{_VERSION}-")
+    assert since == running(
+        "systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME
+    )
+
+    running("ctr", "images", "pull", "--plain-http", "--snapshotter", _NAME, scene.image)
+    run = ("ctr", "run", "--cpu-shares=0", "--snapshotter", _NAME)
+    assert running(*run, "--rm", scene.image, "once", "/bin/sh", "-c", "busybox cat /motd") == "top\n"
+    stored = running("ctr", "content", "ls")
+    assert all(layer not in stored for layer in scene.repository_layers)
+    running(*run, "--detach", scene.image, "kept", "/bin/sh", "-c", "busybox sleep 600")
+
+    assert "processes still use" in work(running, "uninstall.yaml")
+    assert main.read_bytes() == before
+    assert _NAME not in running("ctr", "plugins", "ls")
+    assert running.run("systemctl", "cat", _NAME).returncode != 0
+    assert not (running.root / "etc/cvmfs/default.local").exists()
+    assert not (running.root / "opt/cvmfs-snapshotter/current").exists()
+    # What runs does so from the repository, still.
+    read = ("ctr", "tasks", "exec", "--exec-id=e", "kept", "/bin/busybox", "md5sum", "/bin/busybox")
+    assert running(*read).endswith("/bin/busybox\n")
+    running("ctr", "tasks", "kill", "--signal=SIGKILL", "kept")

@@ -1,4 +1,4 @@
-"""The image of ``make snapshotter-image`` on a node with real systemd and containerd, with install.yaml's rights.
+"""The snapshotter's image on a node with real systemd and containerd, with the rights of the manifests.
 
 ``make test-matrix`` makes the node's root directory and the image.
 """
@@ -91,8 +91,9 @@ def test_there_and_back(running: Node, scene: Scene) -> None:
     running("ctr", "images", "pull", "--plain-http", "--snapshotter", _NAME, scene.image)
     run = ("ctr", "run", "--cpu-shares=0", "--snapshotter", _NAME)
     assert running(*run, "--rm", scene.image, "once", "/bin/sh", "-c", "busybox cat /motd") == "top\n"
-    stored = running("ctr", "content", "ls")
-    assert all(layer not in stored for layer in scene.repository_layers)
+    stored = running("ctr", "content", "ls", "--quiet").split()
+    journal = running("journalctl", "--no-pager", f"--unit={_NAME}")
+    assert all(layer not in stored for layer in scene.repository_layers), journal
     running(*run, "--detach", scene.image, "kept", "/bin/sh", "-c", "busybox sleep 600")
 
     assert "processes still use" in work(running, "uninstall.yaml")

@@ -9,10 +9,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, mount, umount
+from cvmfs_graphdriver.kernel.mount import UmountFlag, mount, umount
 from demo.daemons import first_child
 from tests.support.mounts import wait_until
 
@@ -45,7 +45,7 @@ class Node:
         return done.stdout
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        enter = ("nsenter", f"--target={first_child(self._process.pid)}", "--all", "--root", "--wd=/", "--")
+        enter = ("nsenter", f"--target={self._systemd()}", "--all", "--root", "--wd=/", "--")
         return subprocess.run(
             [*enter, *words],
             capture_output=True,
@@ -70,7 +70,16 @@ class Node:
         )
 
     def is_up(self) -> bool:
-        return self.run("systemctl", "is-active", "--quiet", "dbus", "containerd").returncode == 0
+        with suppress(LookupError, OSError):
+            return self.run("sh", "-c", "systemctl is-active dbus && ctr version").returncode == 0
+        return False
+
+    def _systemd(self) -> int:
+        """Its first process. Raises LookupError or OSError: there is none yet."""
+        child = first_child(self._process.pid)
+        if Path(f"/proc/{child}/comm").read_text() != "systemd\n":
+            raise LookupError(child)
+        return child
 
 
 @contextmanager
@@ -83,7 +92,8 @@ def node(installed: Path, scratch: Path, *binds: str) -> Iterator[Node]:
     units.mkdir(parents=True)
     for unit in ("docker.service", "docker.socket"):
         (units / unit).symlink_to("/dev/null")
-    mount(b"overlay", root, b"overlay", MountFlag(0), f"lowerdir={installed},upperdir={upper},workdir={work}")
+    options = f"lowerdir={installed},upperdir={upper},workdir={work}"
+    mount("overlay", root, "overlay", data=options.encode())
     own = [f"--bind={scratch / name}:/{name}" for name in _OWN]
     log = scratch / "log"
     command = [

@@ -14,8 +14,8 @@ from cvmfs_graphdriver.cli.snapshotter.options import (
     installation_options,
     runtime_options,
 )
-from cvmfs_graphdriver.snapshotter.installation.containerd import Setting
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host, plan_installation
+from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
+from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine, Host, plan_installation
 
 __all__ = ["command"]
 
@@ -50,7 +50,7 @@ def command(
 
     Example: cvmfs-graphdriver snapshotter install --engine docker --dry-run
     """
-    setting = Setting(
+    setting = SnapshotterSetting(
         NAME,
         SOCKET,
         STATE,
@@ -58,5 +58,7 @@ def command(
         capabilities=("remap-ids",) if remap_ids else (),
     )
     host = Host(root, None if containerd_version is None else int(containerd_version))
-    changes = plan_installation(Engine(engine), host, setting, program or os.path.abspath(sys.argv[0]))
+    changes = plan_installation(
+        ContainerEngine(engine), host, setting, program or os.path.abspath(sys.argv[0])
+    )
     carry_out(changes, dry_run=dry_run, host=host, back=False, engine=engine)

@@ -12,9 +12,9 @@ from cvmfs_graphdriver.cli.snapshotter.options import (
     node_options,
     runtime_options,
 )
-from cvmfs_graphdriver.snapshotter.installation.containerd import Setting
-from cvmfs_graphdriver.snapshotter.installation.node import Node
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine
+from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
+from cvmfs_graphdriver.snapshotter.installation.node import NodeInstallation
+from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine
 
 __all__ = ["command"]
 
@@ -42,5 +42,5 @@ def command(
     Example: cvmfs-graphdriver snapshotter node-install --engine containerd --root /host
     """
     capabilities = ("remap-ids",) if remap_ids else ()
-    setting = Setting(NAME, SOCKET, STATE, runtime_class=runtime_class, capabilities=capabilities)
-    Node(root, Engine(engine), start, click.echo).install(setting, configuration)
+    setting = SnapshotterSetting(NAME, SOCKET, STATE, runtime_class=runtime_class, capabilities=capabilities)
+    NodeInstallation(root, ContainerEngine(engine), start, click.echo).install(setting, configuration)

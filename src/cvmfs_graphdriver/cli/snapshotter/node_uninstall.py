@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.snapshotter.options import NAME, engine_option, node_options
-from cvmfs_graphdriver.snapshotter.installation.node import Node
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine
+from cvmfs_graphdriver.snapshotter.installation.node import NodeInstallation
+from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine
 
 __all__ = ["command"]
 
@@ -20,4 +20,4 @@ def command(engine: str, root: Path, *, start: bool) -> None:
     Containers that run go on: their mounts, and the processes and files that these need, stay. So does the
     state in /var/lib/cvmfs-snapshotter.
     """
-    Node(root, Engine(engine), start, click.echo).uninstall(NAME)
+    NodeInstallation(root, ContainerEngine(engine), start, click.echo).uninstall(NAME)

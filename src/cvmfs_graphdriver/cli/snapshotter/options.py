@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from cvmfs_graphdriver.snapshotter.installation.change import Change
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host
+from cvmfs_graphdriver.snapshotter.installation.change import FileChange
+from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine, Host
 
 __all__ = [
     "NAME",
@@ -42,7 +42,7 @@ def configuration_option(function: Function) -> Function:
 
 engine_option = click.option(
     "--engine",
-    type=click.Choice([engine.value for engine in Engine]),
+    type=click.Choice([engine.value for engine in ContainerEngine]),
     required=True,
     help="The engine: docker (28 or later), containerd (with Kubernetes), or k3s.",
 )
@@ -105,7 +105,7 @@ def runtime_options(function: Function) -> Function:
     return function
 
 
-def carry_out(changes: list[Change], *, dry_run: bool, host: Host, back: bool, engine: str) -> None:
+def carry_out(changes: list[FileChange], *, dry_run: bool, host: Host, back: bool, engine: str) -> None:
     """Show all changes, then make them unless it is a dry run; say what the administrator does next."""
     needed = [change for change in changes if change.needed]
     for change in needed:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cvmfs_graphdriver.cli.snapshotter.options import NAME, carry_out, installation_options
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host, plan_removal
+from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine, Host, plan_removal
 
 __all__ = ["command"]
 
@@ -15,4 +15,10 @@ __all__ = ["command"]
 def command(engine: str, root: Path, *, dry_run: bool) -> None:
     """Take back what install wrote; what was changed otherwise since then is kept."""
     host = Host(root)
-    carry_out(plan_removal(Engine(engine), host, NAME), dry_run=dry_run, host=host, back=True, engine=engine)
+    carry_out(
+        plan_removal(ContainerEngine(engine), host, NAME),
+        dry_run=dry_run,
+        host=host,
+        back=True,
+        engine=engine,
+    )

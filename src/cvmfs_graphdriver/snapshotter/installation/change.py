@@ -12,7 +12,7 @@ from pathlib import Path
 from cvmfs_graphdriver.kernel.whole_file import write_whole_file
 from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 
-__all__ = ["BACKUP", "Change", "read"]
+__all__ = ["BACKUP", "FileChange", "read"]
 
 BACKUP = ".before-cvmfs-snapshotter"
 """What the name of a backup ends with."""
@@ -20,7 +20,7 @@ _LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """What a file contains and what it is to contain; None stands for a file that does not exist."""
 
     path: Path

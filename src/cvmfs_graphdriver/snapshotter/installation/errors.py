@@ -8,6 +8,6 @@ __all__ = ["InstallationError"]
 
 
 class InstallationError(CvmfsGraphdriverError):
-    """An engine's configuration cannot be read, understood or written; nothing was changed."""
+    """An engine's configuration, or the service, cannot be read, understood, written or started."""
 
     exit_code: ClassVar[int] = 96

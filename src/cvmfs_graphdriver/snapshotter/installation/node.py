@@ -16,36 +16,41 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.snapshotter.installation import tree
-from cvmfs_graphdriver.snapshotter.installation.change import Change
-from cvmfs_graphdriver.snapshotter.installation.containerd import Setting
+from cvmfs_graphdriver.snapshotter.installation.change import FileChange
+from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
 from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation.given_files import GivenFiles, read_given
-from cvmfs_graphdriver.snapshotter.installation.plan import Engine, Host, plan_installation, plan_removal
+from cvmfs_graphdriver.snapshotter.installation.plan import (
+    ContainerEngine,
+    Host,
+    plan_installation,
+    plan_removal,
+)
 from cvmfs_graphdriver.snapshotter.installation.systemd import exists, systemctl
 
-__all__ = ["Node"]
+__all__ = ["NodeInstallation"]
 
 _SERVICES: Final = {
-    Engine.CONTAINERD: ("containerd.service",),
-    Engine.DOCKER: ("containerd.service", "docker.service"),
-    Engine.K3S: ("k3s.service", "k3s-agent.service"),
+    ContainerEngine.CONTAINERD: ("containerd.service",),
+    ContainerEngine.DOCKER: ("containerd.service", "docker.service"),
+    ContainerEngine.K3S: ("k3s.service", "k3s-agent.service"),
 }
 _NOTES: Final = Path("/run/cvmfs-snapshotter-installation")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeInstallation:
     """A host's root directory as the container sees it, and the engine on it.
 
     Without ``start``, files are written, and systemd is not asked for anything. ``say`` takes lines of text.
     """
 
     root: Path
-    engine: Engine
+    engine: ContainerEngine
     start: bool = True
     say: Callable[[str], None] = field(default=print)
 
-    def install(self, setting: Setting, given: Path | None) -> None:
+    def install(self, setting: SnapshotterSetting, given: Path | None) -> None:
         """Install or upgrade; ``given`` is a directory with configuration files. Raises InstallationError."""
         files = None if given is None else read_given(given)
         version = tree.copy_to(self.root)
@@ -107,13 +112,13 @@ class Node:
         except OSError as error:
             raise InstallationError(f"cannot enter {self.root}: {error.strerror}") from error
 
-    def _make(self, changes: list[Change]) -> None:
+    def _make(self, changes: list[FileChange]) -> None:
         for change in changes:
             self._show(change)
             if change.needed:
                 change.install()
 
-    def _show(self, change: Change) -> None:
+    def _show(self, change: FileChange) -> None:
         if change.needed:
             self._say(change.difference().removesuffix("\n"))
 

@@ -9,12 +9,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from cvmfs_graphdriver.snapshotter.installation import containerd, docker, k3s
-from cvmfs_graphdriver.snapshotter.installation.change import BACKUP, Change, read
-from cvmfs_graphdriver.snapshotter.installation.containerd import Setting
+from cvmfs_graphdriver.snapshotter.installation.change import BACKUP, FileChange, read
+from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
 from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation.unit import unit
 
-__all__ = ["Engine", "Host", "plan_installation", "plan_removal"]
+__all__ = ["ContainerEngine", "Host", "plan_installation", "plan_removal"]
 
 _CONTAINERD = "etc/containerd/config.toml"
 _DROP_IN = "etc/containerd/conf.d/cvmfs-snapshotter.toml"
@@ -28,7 +28,7 @@ _K3S_TEMPLATES = {
 _UNIT = "etc/systemd/system/cvmfs-snapshotter.service"
 
 
-class Engine(StrEnum):
+class ContainerEngine(StrEnum):
     """Who asks the snapshotter."""
 
     DOCKER = "docker"
@@ -43,41 +43,43 @@ class Host:
     root: Path = Path("/")
     containerd: int | None = None
 
-    def setting(self, setting: Setting, engine: Engine) -> Setting:
+    def setting(self, setting: SnapshotterSetting, engine: ContainerEngine) -> SnapshotterSetting:
         """The setting in the form that this host's containerd reads. Raises InstallationError."""
         major = self.containerd
         if major is None:
             major = containerd.parse_version(
-                _version(self.root, "k3s" if engine is Engine.K3S else "containerd")
+                _version(self.root, "k3s" if engine is ContainerEngine.K3S else "containerd")
             )
-        main = None if engine is Engine.K3S else read(self.root / _CONTAINERD)
-        pods = setting.pods and engine is Engine.CONTAINERD
+        main = None if engine is ContainerEngine.K3S else read(self.root / _CONTAINERD)
+        pods = setting.pods and engine is ContainerEngine.CONTAINERD
         form = containerd.form_of(main, default=min(major + 1, 3))
         return replace(setting, major=major, form=form, pods=pods)
 
 
-def plan_installation(engine: Engine, host: Host, setting: Setting, program: str) -> list[Change]:
+def plan_installation(
+    engine: ContainerEngine, host: Host, setting: SnapshotterSetting, program: str
+) -> list[FileChange]:
     """The changes that make an engine use the snapshotter; ``program`` is the command that serves it.
 
     Raises InstallationError.
     """
     setting = host.setting(setting, engine)
     changes = [_change(host, _UNIT, unit(program))]
-    if engine is Engine.K3S:
+    if engine is ContainerEngine.K3S:
         template = _K3S_TEMPLATES[setting.form]
         added = k3s.with_snapshotter(read(host.root / template), setting)
         return [*changes, _change(host, template, added), _change(host, _K3S, k3s.settings_file(setting))]
     main = containerd.with_snapshotter(read(host.root / _CONTAINERD), setting)
     changes += [_change(host, _DROP_IN, containerd.drop_in(setting)), _change(host, _CONTAINERD, main)]
-    if engine is Engine.DOCKER:
+    if engine is ContainerEngine.DOCKER:
         settings = docker.with_snapshotter(read(host.root / _DOCKER), setting.name, _CONTAINERD_SOCKET)
         changes.append(_change(host, _DOCKER, settings))
     return changes
 
 
-def plan_removal(engine: Engine, host: Host, name: str) -> list[Change]:
+def plan_removal(engine: ContainerEngine, host: Host, name: str) -> list[FileChange]:
     """The changes that take an installation back. Raises InstallationError."""
-    if engine is Engine.K3S:
+    if engine is ContainerEngine.K3S:
         changes = [_change(host, _K3S, None)]
         for template in _K3S_TEMPLATES.values():
             kept = k3s.without_snapshotter(read(host.root / template), _original(host, template))
@@ -85,15 +87,15 @@ def plan_removal(engine: Engine, host: Host, name: str) -> list[Change]:
         return [*changes, _change(host, _UNIT, None)]
     main = containerd.without_snapshotter(read(host.root / _CONTAINERD), _original(host, _CONTAINERD), name)
     changes = [_change(host, _CONTAINERD, main), _change(host, _DROP_IN, None), _change(host, _UNIT, None)]
-    if engine is Engine.DOCKER:
+    if engine is ContainerEngine.DOCKER:
         settings = docker.without_snapshotter(read(host.root / _DOCKER), _original(host, _DOCKER))
         changes.insert(0, _change(host, _DOCKER, settings))
     return changes
 
 
-def _change(host: Host, path: str, after: bytes | None) -> Change:
+def _change(host: Host, path: str, after: bytes | None) -> FileChange:
     place = host.root / path
-    return Change(place, read(place), after)
+    return FileChange(place, read(place), after)
 
 
 def _original(host: Host, path: str) -> bytes | None:

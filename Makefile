@@ -89,12 +89,19 @@ NEWEST_DOCKER := build/docker-newest
 $(NEWEST_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root testing $@ golang-go golang-github-containerd-containerd-dev
 
+# A node of a cluster, which systemd-nspawn boots.
+KUBERNETES_NODE := build/kubernetes-node
+
+$(KUBERNETES_NODE): scripts/make-docker-root
+	scripts/make-docker-root testing $@ systemd-sysv dbus
+
 .PHONY: test-matrix
-test-matrix: test-packages plugin $(NEWER_DOCKER) $(NEWEST_DOCKER)  ## Run the tests of Docker's and containerd's commands with several versions; build the plugin twice
+test-matrix: test-packages snapshotter-image $(NEWER_DOCKER) $(NEWEST_DOCKER) $(KUBERNETES_NODE)  ## Run the tests of Docker's and containerd's commands with several versions, and the snapshotter on a Kubernetes node; build plugin and image twice
 	$(BIN)/python -m pytest $(ON_DOCKERS)
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
 	$(BIN)/python -m pytest tests/containerd --docker-root $(NEWEST_DOCKER)
-	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py
+	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py \
+		tests/scripts/test_build_snapshotter_image.py tests/containerd/test_kubernetes_node.py
 
 .PHONY: reliability
 reliability: test-packages venv  ## Run the fault-injection tests and write their table to docs/reliability.md

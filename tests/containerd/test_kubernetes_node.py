@@ -4,7 +4,6 @@
 """
 
 import shutil
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,10 @@ from tests.containerd.conftest import Scene
 from tests.support.node import Node, node
 from tests.support.project import PROJECT
 from tests.support.published import FQRN
+from tests.support.snapshotter_image import ARCHIVE, IMAGE, NODE, VERSION, need_snapshotter_image
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-_VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-_INSTALLED = PROJECT / "build/kubernetes-node"
-_ARCHIVE = PROJECT / f"build/cvmfs-snapshotter-image-{_VERSION}.tar"
-_IMAGE = f"cvmfs-snapshotter:{_VERSION}"
 _NAME = "cvmfs-snapshotter"
 
 
@@ -51,11 +47,10 @@ def given(scene: Scene, scratch: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def running(given: Path, scratch: Path) -> Iterator[Node]:
-    if not _INSTALLED.exists() or not _ARCHIVE.exists():
-        pytest.skip("there is no node or no image: 'make test-matrix' makes them")
+    need_snapshotter_image()
     place = scratch / "node"
     place.mkdir()
-    with node(_INSTALLED, place, f"--bind-ro={_ARCHIVE}:/image.tar", f"--bind={given}:/given") as found:
+    with node(NODE, place, f"--bind-ro={ARCHIVE}:/image.tar", f"--bind={given}:/given") as found:
         found("ctr", "images", "import", "/image.tar")
         yield found
 
@@ -65,14 +60,14 @@ def work(node: Node, name: str) -> str:
     container = manifest(name)
     capabilities = container["securityContext"]["capabilities"]["add"]
     label = f"{name.partition('.')[0]}-{len(node('ctr', 'containers', 'ls', '--quiet'))}"
-    done = node.container(_IMAGE, label, container["args"], capabilities, "/given")
+    done = node.container(IMAGE, label, container["args"], capabilities, "/given")
     # ctr, unlike a kubelet, cannot go on when containerd is restarted; so the second run says it.
     if done.returncode:
         assert "restarting containerd.service" in done.stdout, done.stdout + done.stderr
         node("systemctl", "is-active", "--quiet", "containerd")
         node.run("ctr", "tasks", "kill", "--signal=SIGKILL", label)
         node.run("ctr", "containers", "rm", label)
-        done = node.container(_IMAGE, f"{label}-again", container["args"], capabilities, "/given")
+        done = node.container(IMAGE, f"{label}-again", container["args"], capabilities, "/given")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -83,7 +78,7 @@ def test_there_and_back(running: Node, scene: Scene) -> None:
     assert "is installed" in work(running, "install.yaml")
     assert _NAME in running("ctr", "plugins", "ls")
     since = running("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME)
-    assert work(running, "install.yaml").startswith(f"{_VERSION}-")
+    assert work(running, "install.yaml").startswith(f"{VERSION}-")
     assert since == running(
         "systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME
     )

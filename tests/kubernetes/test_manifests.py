@@ -1,6 +1,5 @@
 """The manifests for Kubernetes: valid for its published schemas, and in step with the program they run."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ruamel.yaml import YAML
 from cvmfs_graphdriver.cli.main import command
 from cvmfs_graphdriver.snapshotter.configuration import SnapshotterConfiguration
 from tests.support.project import PROJECT
+from tests.support.snapshotter_image import VERSION
 
 MANIFESTS = PROJECT / "deploy/kubernetes"
 RELEASES = ("1.30", "1.33", "1.37")
@@ -57,8 +57,7 @@ def test_the_program_knows_the_commands() -> None:
 
 
 def test_the_image_has_this_version() -> None:
-    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-    assert {each["image"].rpartition(":")[2] for each in containers()} == {version}
+    assert {each["image"].rpartition(":")[2] for each in containers()} == {VERSION}
 
 
 def test_no_more_rights_than_needed() -> None:

@@ -20,10 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.support.project import PROJECT
+from tests.support.snapshotter_image import ARCHIVE, NODE, need_snapshotter_image
 
-_VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-_ARCHIVE = PROJECT / f"build/cvmfs-snapshotter-image-{_VERSION}.tar"
-_OTHER_RELEASE = PROJECT / "build/kubernetes-node"
 _SOURCES = ("pyproject.toml", "packaging", "scripts", "src")
 
 _EVERYTHING = """
@@ -48,9 +46,8 @@ print(*(path for path in code if path.startswith("/") and not path.startswith("/
 @pytest.fixture(scope="module")
 def archive() -> dict[str, bytes]:
     """The archive's files."""
-    if not _ARCHIVE.exists():
-        pytest.skip("there is no image: 'make test-matrix' makes it")
-    with tarfile.open(_ARCHIVE) as tar:
+    need_snapshotter_image()
+    with tarfile.open(ARCHIVE) as tar:
         return {each.name: tar.extractfile(each).read() for each in tar}  # type: ignore[union-attr]
 
 
@@ -113,13 +110,11 @@ def test_it_runs_in_an_empty_root(unpacked: Path) -> None:
 
 @pytest.mark.root
 def test_it_uses_nothing_of_a_node(unpacked: Path, tmp_path: Path) -> None:
-    if not _OTHER_RELEASE.exists():
-        pytest.skip("there is no other release: 'make test-matrix' makes it")
     own, work, root = (tmp_path / name for name in ("own", "work", "root"))
     for place in (own, work, root):
         place.mkdir()
     subprocess.run(["cp", "-a", unpacked / "opt", own], check=True)
-    options = f"lowerdir={_OTHER_RELEASE},upperdir={own},workdir={work}"
+    options = f"lowerdir={NODE},upperdir={own},workdir={work}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, root], check=True)
     try:
         assert _python(root, _EVERYTHING) == "\n"
@@ -180,4 +175,4 @@ def test_two_builds_give_the_same_bytes(
         env={"PATH": os.environ["PATH"], "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": str(epoch)},
         stderr=subprocess.DEVNULL,
     )
-    assert (tmp_path / "build" / _ARCHIVE.name).read_bytes() == _ARCHIVE.read_bytes()
+    assert (tmp_path / "build" / ARCHIVE.name).read_bytes() == ARCHIVE.read_bytes()

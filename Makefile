@@ -101,7 +101,8 @@ test-matrix: test-packages snapshotter-image $(NEWER_DOCKER) $(NEWEST_DOCKER) $(
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
 	$(BIN)/python -m pytest tests/containerd --docker-root $(NEWEST_DOCKER)
 	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py \
-		tests/scripts/test_build_snapshotter_image.py tests/containerd/test_kubernetes_node.py
+		tests/scripts/test_build_snapshotter_image.py tests/kubernetes/test_installer.py \
+		tests/containerd/test_kubernetes_node.py
 
 .PHONY: reliability
 reliability: test-packages venv  ## Run the fault-injection tests and write their table to docs/reliability.md

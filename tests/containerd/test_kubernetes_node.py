@@ -72,6 +72,23 @@ def work(node: Node, name: str) -> str:
     return done.stdout
 
 
+def test_containerd_is_left_alone_if_the_snapshotter_does_not_serve(running: Node, given: Path) -> None:
+    main = running.root / "etc/containerd/config.toml"
+    before = main.read_bytes()
+    file = given / "cvmfs-snapshotter/config.toml"
+    right = file.read_text()
+    file.write_text('repository = "unpacked.cern.ch"\n')
+    container = manifest("install.yaml")
+    capabilities = container["securityContext"]["capabilities"]["add"]
+    done = running.container(IMAGE, "wrong", container["args"], capabilities, "/given")
+    file.write_text(right)
+    assert done.returncode != 0
+    assert "systemctl restart cvmfs-snapshotter.service failed" in done.stderr
+    assert "there is no such key" in running("journalctl", "--no-pager", f"--unit={_NAME}")
+    assert main.read_bytes() == before
+    assert not (running.root / "etc/containerd/conf.d").exists()
+
+
 def test_there_and_back(running: Node, scene: Scene) -> None:
     main = running.root / "etc/containerd/config.toml"
     before = main.read_bytes()

@@ -13,14 +13,21 @@ import subprocess
 import tarfile
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.support.project import PROJECT
-from tests.support.snapshotter_image import ARCHIVE, NODE, need_snapshotter_image
+from tests.support.snapshotter_image import (
+    ARCHIVE,
+    NODE,
+    image_blob,
+    image_manifest,
+    need_snapshotter_image,
+    read_archive,
+    unpack_snapshotter_image,
+)
 
 _SOURCES = ("pyproject.toml", "packaging", "scripts", "src")
 
@@ -47,33 +54,22 @@ print(*(path for path in code if path.startswith("/") and not path.startswith("/
 def archive() -> dict[str, bytes]:
     """The archive's files."""
     need_snapshotter_image()
-    with tarfile.open(ARCHIVE) as tar:
-        return {each.name: tar.extractfile(each).read() for each in tar}  # type: ignore[union-attr]
+    return read_archive(ARCHIVE)
 
 
 @pytest.fixture(scope="module")
 def layer(archive: dict[str, bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=io.BytesIO(gzip.decompress(_blob(archive, _manifest(archive)["layers"][0]))))
+    return tarfile.open(
+        fileobj=io.BytesIO(gzip.decompress(image_blob(archive, image_manifest(archive)["layers"][0])))
+    )
 
 
 @pytest.fixture(scope="module")
-def unpacked(archive: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_snapshotter_image()
     place = tmp_path_factory.mktemp("image")
-    content = _blob(archive, _manifest(archive)["layers"][0])
-    subprocess.run(["tar", "--extract", "--gzip", "--directory", place], input=content, check=True)
+    unpack_snapshotter_image(ARCHIVE, place)
     return place
-
-
-def _blob(archive: dict[str, bytes], descriptor: dict[str, Any]) -> bytes:
-    content = archive["blobs/sha256/" + descriptor["digest"].removeprefix("sha256:")]
-    assert len(content) == descriptor["size"]
-    assert f"sha256:{hashlib.sha256(content).hexdigest()}" == descriptor["digest"]
-    return content
-
-
-def _manifest(archive: dict[str, bytes]) -> dict[str, Any]:
-    (described,) = json.loads(archive["index.json"])["manifests"]
-    return dict(json.loads(_blob(archive, described)))
 
 
 def _tree(root: Path) -> Path:
@@ -94,9 +90,9 @@ def _python(root: Path, program: str) -> str:
 
 
 def test_the_archive_is_an_image(archive: dict[str, bytes], layer: tarfile.TarFile) -> None:
-    manifest = _manifest(archive)
-    config = json.loads(_blob(archive, manifest["config"]))
-    stream = gzip.decompress(_blob(archive, manifest["layers"][0]))
+    manifest = image_manifest(archive)
+    config = json.loads(image_blob(archive, manifest["config"]))
+    stream = gzip.decompress(image_blob(archive, manifest["layers"][0]))
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(stream).hexdigest()}"]
     (program,) = config["config"]["Entrypoint"]
     target = layer.getmember(f".{program}").linkname

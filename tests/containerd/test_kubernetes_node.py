@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 from tests.containerd.conftest import Scene
 from tests.support.node import Node, node
 from tests.support.project import PROJECT
@@ -55,21 +56,17 @@ def running(given: Path, scratch: Path) -> Iterator[Node]:
         yield found
 
 
-def work(node: Node, name: str) -> str:
-    """Run a manifest's container, until what it does is done."""
+def work(node: Node, name: str) -> tuple[int, str]:
+    """Run a manifest's container until it ends; returns its exit status, and what it says."""
     container = manifest(name)
     capabilities = container["securityContext"]["capabilities"]["add"]
-    label = f"{name.partition('.')[0]}-{len(node('ctr', 'containers', 'ls', '--quiet'))}"
-    done = node.container(IMAGE, label, container["args"], capabilities, "/given")
-    # ctr, unlike a kubelet, cannot go on when containerd is restarted; so the second run says it.
-    if done.returncode:
-        assert "restarting containerd.service" in done.stdout, done.stdout + done.stderr
-        node("systemctl", "is-active", "--quiet", "containerd")
-        node.run("ctr", "tasks", "kill", "--signal=SIGKILL", label)
-        node.run("ctr", "containers", "rm", label)
-        done = node.container(IMAGE, f"{label}-again", container["args"], capabilities, "/given")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return node.container(IMAGE, container["args"], capabilities, "/given")
+
+
+def done(node: Node, name: str) -> str:
+    status, said = work(node, name)
+    assert status == 0, said
+    return said
 
 
 def test_containerd_is_left_alone_if_the_snapshotter_does_not_serve(running: Node, given: Path) -> None:
@@ -78,12 +75,10 @@ def test_containerd_is_left_alone_if_the_snapshotter_does_not_serve(running: Nod
     file = given / "cvmfs-snapshotter/config.toml"
     right = file.read_text()
     file.write_text('repository = "unpacked.cern.ch"\n')
-    container = manifest("install.yaml")
-    capabilities = container["securityContext"]["capabilities"]["add"]
-    done = running.container(IMAGE, "wrong", container["args"], capabilities, "/given")
+    status, said = work(running, "install.yaml")
     file.write_text(right)
-    assert done.returncode != 0
-    assert "systemctl restart cvmfs-snapshotter.service failed" in done.stderr
+    assert status == InstallationError.exit_code, said
+    assert "systemctl restart cvmfs-snapshotter.service failed" in said
     assert "there is no such key" in running("journalctl", "--no-pager", f"--unit={_NAME}")
     assert main.read_bytes() == before
     assert not (running.root / "etc/containerd/conf.d").exists()
@@ -92,10 +87,12 @@ def test_containerd_is_left_alone_if_the_snapshotter_does_not_serve(running: Nod
 def test_there_and_back(running: Node, scene: Scene) -> None:
     main = running.root / "etc/containerd/config.toml"
     before = main.read_bytes()
-    assert "is installed" in work(running, "install.yaml")
+    said = done(running, "install.yaml")
+    assert "is installed" in said
+    assert "restarting containerd.service" in said
     assert _NAME in running("ctr", "plugins", "ls")
     since = running("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME)
-    assert work(running, "install.yaml").startswith(f"{VERSION}-")
+    assert done(running, "install.yaml").startswith(f"{VERSION}-")
     assert since == running(
         "systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME
     )
@@ -108,7 +105,7 @@ def test_there_and_back(running: Node, scene: Scene) -> None:
     assert all(layer not in stored for layer in scene.repository_layers), journal
     running(*run, "--detach", scene.image, "kept", "/bin/sh", "-c", "busybox sleep 600")
 
-    assert "processes still use" in work(running, "uninstall.yaml")
+    assert "processes still use" in done(running, "uninstall.yaml")
     assert main.read_bytes() == before
     assert _NAME not in running("ctr", "plugins", "ls")
     assert running.run("systemctl", "cat", _NAME).returncode != 0

@@ -6,8 +6,10 @@ it would change that network.
 """
 
 import os
+import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,17 +59,32 @@ class Node:
         )
 
     def container(
-        self, image: str, name: str, arguments: Sequence[str], capabilities: Sequence[str], given: str
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run an image as install.yaml does: the root directory at /host, ``given`` at /configuration."""
+        self, image: str, arguments: Sequence[str], capabilities: Sequence[str], given: str
+    ) -> tuple[int, str]:
+        """Run an image as install.yaml does: the root directory at /host, ``given`` at /configuration.
+
+        Returns its exit status, and what it prints. As with a kubelet, nobody waits for it who would end it
+        when containerd is restarted.
+        """
         assert set(capabilities) <= _DEFAULT
-        return self.run(
-            *("ctr", "run", "--rm", "--cpu-shares=0", "--read-only", "--seccomp"),
+        name = f"c{time.monotonic_ns()}"
+        self(
+            *("ctr", "run", "--detach", f"--log-uri=file:///var/log/{name}"),
+            *("--cpu-shares=0", "--read-only", "--seccomp"),
             *(f"--cap-drop=CAP_{each}" for each in sorted(_DEFAULT - set(capabilities))),
             *("--mount", "type=bind,src=/,dst=/host,options=rbind:rslave:rw"),
             *("--mount", f"type=bind,src={given},dst=/configuration,options=rbind:ro"),
             *(image, name, "/usr/bin/cvmfs-graphdriver", *arguments),
         )
+        wait_until(lambda: self._has_stopped(name), _PATIENCE)
+        told = re.search(r"non-zero exit code (\d+)", self.run("ctr", "tasks", "delete", name).stderr)
+        status = int(told[1]) if told else 0
+        self("ctr", "containers", "rm", name)
+        return status, (self.root / f"var/log/{name}").read_text()
+
+    def _has_stopped(self, name: str) -> bool:
+        tasks = self.run("ctr", "tasks", "ls").stdout.splitlines()
+        return any(line.split()[::2] == [name, "STOPPED"] for line in tasks)
 
     def is_up(self) -> bool:
         with suppress(LookupError, OSError):

@@ -4,6 +4,7 @@
 """
 
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def test_there_and_back(running: Node, scene: Scene) -> None:
     assert "is installed" in said
     assert "restarting containerd.service" in said
     assert _NAME in running("ctr", "plugins", "ls")
+    read = tomllib.loads(running("containerd", "config", "dump"))["plugins"]
+    assert read["io.containerd.cri.v1.images"]["snapshotter"] == _NAME  # for a kubelet
     since = running("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "containerd", _NAME)
     assert done(running, "install.yaml").startswith(f"{VERSION}-")
     assert since == running(
@@ -112,6 +115,6 @@ def test_there_and_back(running: Node, scene: Scene) -> None:
     assert not (running.root / "etc/cvmfs/default.local").exists()
     assert not (running.root / "opt/cvmfs-snapshotter/current").exists()
     # What runs does so from the repository, still.
-    read = ("ctr", "tasks", "exec", "--exec-id=e", "kept", "/bin/busybox", "md5sum", "/bin/busybox")
-    assert running(*read).endswith("/bin/busybox\n")
+    look = ("ctr", "tasks", "exec", "--exec-id=e", "kept", "/bin/busybox", "md5sum", "/bin/busybox")
+    assert running(*look).endswith("/bin/busybox\n")
     running("ctr", "tasks", "kill", "--signal=SIGKILL", "kept")

@@ -5,7 +5,7 @@ layers come from, who reads the records.
 
 Up to a number of records, all are in one catalog, so that a node needs one more object for all layers of an
 image; beyond that, each shard gets its own, so that a new image does not make every node fetch all records
-again (docs/adr/0025-index-of-chains.md).
+again (docs/adr/0024-index-of-chains.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence

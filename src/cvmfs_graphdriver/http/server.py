@@ -1,4 +1,4 @@
-"""The base of our HTTP servers: cheroot, with limits, and quiet (docs/adr/0030-http-server.md).
+"""The base of our HTTP servers: cheroot, with limits, and quiet (docs/adr/0026-http-server.md).
 
 Owns: how many connections are open at once, how long a client may be silent, how long a request may take to
 arrive and a piece of an answer to leave, how long a body may be, and what is logged. A connection has a

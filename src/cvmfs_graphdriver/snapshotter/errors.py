@@ -5,12 +5,14 @@ from typing import ClassVar
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 
 __all__ = [
+    "InstallationError",
     "NoSuchSnapshotError",
     "SnapshotExistsError",
     "SnapshotRequestError",
     "SnapshotStateError",
     "SnapshotterConfigurationError",
     "SnapshotterError",
+    "UnfitHostError",
 ]
 
 
@@ -53,4 +55,18 @@ class SnapshotterConfigurationError(SnapshotterError):
     """The configuration file cannot be read, or has a mistake."""
 
     exit_code: ClassVar[int] = 95
+    status: ClassVar[str] = "FAILED_PRECONDITION"
+
+
+class InstallationError(SnapshotterError):
+    """An engine's configuration cannot be read, understood or written; nothing was changed."""
+
+    exit_code: ClassVar[int] = 96
+    status: ClassVar[str] = "FAILED_PRECONDITION"
+
+
+class UnfitHostError(SnapshotterError):
+    """Something on this host is in the way of lazy images."""
+
+    exit_code: ClassVar[int] = 97
     status: ClassVar[str] = "FAILED_PRECONDITION"

@@ -8,7 +8,7 @@ Owns: mounts of ours below the snapshotter's state directory,
 where ``<devices>`` are the numbers of the repositories' file systems: if one had to be mounted again, what
 stands on the old one is not used any more. A path is mounted or does not exist, so that nobody takes an empty
 directory for a layer. The layer's path comes from a repository: it is opened beneath the mount, following no
-link, and mounted by descriptor, so it leads nowhere else later. Why in this form: ADR 0026. Must not know:
+link, and mounted by descriptor, so it leads nowhere else later. Why in this form: ADR 0025. Must not know:
 containerd.
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation.given_files import GivenFiles, read_given
 
 LOCAL = "cvmfs/default.local"

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation.change import BACKUP
-from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting, parse_version
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting, parse_version
 from cvmfs_graphdriver.snapshotter.installation.plan import (
-    ContainerEngine,
     Host,
+    HostEngine,
     plan_installation,
     plan_removal,
 )
 
-SETTING = SnapshotterSetting(
+SETTING = PluginSetting(
     "cvmfs-snapshotter", "/run/cvmfs-snapshotter/snapshotter.sock", "/var/lib/cvmfs-snapshotter"
 )
 MAIN = b"""\
@@ -36,13 +36,13 @@ TEMPLATE = b'{{ template "base" . }}\n\n[plugins.mine]\n  key = 1'
 PROGRAM = "/opt/bin/cvmfs-graphdriver"
 
 
-def install(host: Host, engine: ContainerEngine, setting: SnapshotterSetting = SETTING) -> None:
+def install(host: Host, engine: HostEngine, setting: PluginSetting = SETTING) -> None:
     for change in plan_installation(engine, host, setting, PROGRAM):
         if change.needed:
             change.install()
 
 
-def remove(host: Host, engine: ContainerEngine) -> None:
+def remove(host: Host, engine: HostEngine) -> None:
     for change in plan_removal(engine, host, SETTING.name):
         change.take_back()
 
@@ -51,10 +51,10 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("engine", list(ContainerEngine))
+@pytest.mark.parametrize("engine", list(HostEngine))
 @pytest.mark.parametrize("containerd", [1, 2])
 @pytest.mark.parametrize("there", [False, True])
-def test_there_and_back(tmp_path: Path, engine: ContainerEngine, containerd: int, *, there: bool) -> None:
+def test_there_and_back(tmp_path: Path, engine: HostEngine, containerd: int, *, there: bool) -> None:
     host = Host(tmp_path, containerd)
     if there:
         template = "config.toml.tmpl" if containerd == 1 else "config-v3.toml.tmpl"
@@ -72,7 +72,7 @@ def test_there_and_back(tmp_path: Path, engine: ContainerEngine, containerd: int
     assert not [change for change in plan_installation(engine, host, SETTING, PROGRAM) if change.needed]
     remove(host, engine)
     kept = files(tmp_path)
-    if there and engine is ContainerEngine.K3S:  # the newline that a part needs before it stays
+    if there and engine is HostEngine.K3S:  # the newline that a part needs before it stays
         kept = {path: content.rstrip(b"\n") for path, content in kept.items()}
         before = {path: content.rstrip(b"\n") for path, content in before.items()}
     assert kept == before
@@ -83,7 +83,7 @@ def test_what_was_changed_since_is_kept(tmp_path: Path) -> None:
     (tmp_path / "etc/docker").mkdir(parents=True)
     place = tmp_path / "etc/docker/daemon.json"
     place.write_bytes(DAEMON)
-    install(host, ContainerEngine.DOCKER)
+    install(host, HostEngine.DOCKER)
     settings = json.loads(place.read_bytes())
     assert settings == {
         "log-driver": "journald",
@@ -93,7 +93,7 @@ def test_what_was_changed_since_is_kept(tmp_path: Path) -> None:
     }
     assert Path(f"{place}{BACKUP}").read_bytes() == DAEMON
     place.write_text(json.dumps(settings | {"debug": True}))
-    remove(host, ContainerEngine.DOCKER)
+    remove(host, HostEngine.DOCKER)
     assert json.loads(place.read_bytes()) == json.loads(DAEMON) | {"debug": True}
 
 
@@ -101,7 +101,7 @@ def test_comments_and_other_plugins_stay(tmp_path: Path) -> None:
     (tmp_path / "etc/containerd").mkdir(parents=True)
     main = tmp_path / "etc/containerd/config.toml"
     main.write_bytes(MAIN)
-    install(Host(tmp_path, 1), ContainerEngine.CONTAINERD)
+    install(Host(tmp_path, 1), HostEngine.CONTAINERD)
     text = main.read_text()
     assert "# Ours, with care." in text
     assert "# mirrored" in text
@@ -111,8 +111,8 @@ def test_comments_and_other_plugins_stay(tmp_path: Path) -> None:
 
 
 def test_only_a_runtime_class(tmp_path: Path) -> None:
-    setting = SnapshotterSetting(SETTING.name, SETTING.socket, SETTING.state, runtime_class="lazy")
-    install(Host(tmp_path, 2), ContainerEngine.CONTAINERD, setting)
+    setting = PluginSetting(SETTING.name, SETTING.socket, SETTING.state, runtime_class="lazy")
+    install(Host(tmp_path, 2), HostEngine.CONTAINERD, setting)
     plugins = tomllib.loads((tmp_path / "etc/containerd/conf.d/cvmfs-snapshotter.toml").read_text())[
         "plugins"
     ]
@@ -140,7 +140,7 @@ def test_only_a_runtime_class(tmp_path: Path) -> None:
 def test_a_file_that_is_not_understood_is_left_alone(tmp_path: Path, path: str, content: bytes) -> None:
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_bytes(content)
-    engine = ContainerEngine.DOCKER if "docker" in path else ContainerEngine.CONTAINERD
+    engine = HostEngine.DOCKER if "docker" in path else HostEngine.CONTAINERD
     with pytest.raises(InstallationError):
         install(Host(tmp_path, 1), engine)
     assert files(tmp_path) == {path: content}
@@ -165,7 +165,7 @@ def test_a_version_that_is_not_one() -> None:
 
 def test_no_engine(tmp_path: Path) -> None:
     with pytest.raises(InstallationError, match="no containerd found"):
-        plan_installation(ContainerEngine.CONTAINERD, Host(tmp_path), SETTING, PROGRAM)
+        plan_installation(HostEngine.CONTAINERD, Host(tmp_path), SETTING, PROGRAM)
 
 
 def test_containerd_reads_it(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_containerd_reads_it(tmp_path: Path) -> None:
     major = parse_version(
         subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
     )
-    install(Host(tmp_path, major), ContainerEngine.CONTAINERD)
+    install(Host(tmp_path, major), HostEngine.CONTAINERD)
     main.write_text(main.read_text().replace("/etc/containerd/conf.d", f"{tmp_path}/etc/containerd/conf.d"))
     dump = subprocess.run([program, "-c", main, "config", "dump"], capture_output=True, check=True).stdout
     read = tomllib.loads(dump.decode())

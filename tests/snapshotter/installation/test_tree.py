@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation import tree
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.options import configuration_option
+from cvmfs_graphdriver.cli.snapshotter.installing import configuration_option
 from cvmfs_graphdriver.snapshotter.configuration import SnapshotterConfiguration
 
 __all__ = ["command"]

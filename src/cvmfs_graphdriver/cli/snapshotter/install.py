@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.options import (
+from cvmfs_graphdriver.cli.snapshotter.installing import (
     NAME,
     SOCKET,
     STATE,
@@ -14,8 +14,8 @@ from cvmfs_graphdriver.cli.snapshotter.options import (
     installation_options,
     runtime_options,
 )
-from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
-from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine, Host, plan_installation
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting
+from cvmfs_graphdriver.snapshotter.installation.plan import Host, HostEngine, plan_installation
 
 __all__ = ["command"]
 
@@ -50,7 +50,7 @@ def command(
 
     Example: cvmfs-graphdriver snapshotter install --engine docker --dry-run
     """
-    setting = SnapshotterSetting(
+    setting = PluginSetting(
         NAME,
         SOCKET,
         STATE,
@@ -58,7 +58,5 @@ def command(
         capabilities=("remap-ids",) if remap_ids else (),
     )
     host = Host(root, None if containerd_version is None else int(containerd_version))
-    changes = plan_installation(
-        ContainerEngine(engine), host, setting, program or os.path.abspath(sys.argv[0])
-    )
+    changes = plan_installation(HostEngine(engine), host, setting, program or os.path.abspath(sys.argv[0]))
     carry_out(changes, dry_run=dry_run, host=host, back=False, engine=engine)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.options import (
+from cvmfs_graphdriver.cli.snapshotter.installing import (
     NAME,
     SOCKET,
     STATE,
@@ -12,9 +12,9 @@ from cvmfs_graphdriver.cli.snapshotter.options import (
     node_options,
     runtime_options,
 )
-from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting
 from cvmfs_graphdriver.snapshotter.installation.node import NodeInstallation
-from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine
+from cvmfs_graphdriver.snapshotter.installation.plan import HostEngine
 
 __all__ = ["command"]
 
@@ -42,5 +42,5 @@ def command(
     Example: cvmfs-graphdriver snapshotter node-install --engine containerd --root /host
     """
     capabilities = ("remap-ids",) if remap_ids else ()
-    setting = SnapshotterSetting(NAME, SOCKET, STATE, runtime_class=runtime_class, capabilities=capabilities)
-    NodeInstallation(root, ContainerEngine(engine), start, click.echo).install(setting, configuration)
+    setting = PluginSetting(NAME, SOCKET, STATE, runtime_class=runtime_class, capabilities=capabilities)
+    NodeInstallation(root, HostEngine(engine), start, click.echo).install(setting, configuration)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.options import NAME, engine_option, node_options
+from cvmfs_graphdriver.cli.snapshotter.installing import NAME, engine_option, node_options
 from cvmfs_graphdriver.snapshotter.installation.node import NodeInstallation
-from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine
+from cvmfs_graphdriver.snapshotter.installation.plan import HostEngine
 
 __all__ = ["command"]
 
@@ -20,4 +20,4 @@ def command(engine: str, root: Path, *, start: bool) -> None:
     Containers that run go on: their mounts, and the processes and files that these need, stay. So does the
     state in /var/lib/cvmfs-snapshotter.
     """
-    NodeInstallation(root, ContainerEngine(engine), start, click.echo).uninstall(NAME)
+    NodeInstallation(root, HostEngine(engine), start, click.echo).uninstall(NAME)

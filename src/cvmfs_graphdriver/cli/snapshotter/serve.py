@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.options import configuration_option
+from cvmfs_graphdriver.cli.snapshotter.installing import configuration_option
 from cvmfs_graphdriver.kernel.logline import log_to_terminal
 from cvmfs_graphdriver.snapshotter.configuration import SnapshotterConfiguration
 from cvmfs_graphdriver.snapshotter.process import run_snapshotter

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.options import NAME, carry_out, installation_options
-from cvmfs_graphdriver.snapshotter.installation.plan import ContainerEngine, Host, plan_removal
+from cvmfs_graphdriver.cli.snapshotter.installing import NAME, carry_out, installation_options
+from cvmfs_graphdriver.snapshotter.installation.plan import Host, HostEngine, plan_removal
 
 __all__ = ["command"]
 
@@ -16,7 +16,7 @@ def command(engine: str, root: Path, *, dry_run: bool) -> None:
     """Take back what install wrote; what was changed otherwise since then is kept."""
     host = Host(root)
     carry_out(
-        plan_removal(ContainerEngine(engine), host, NAME),
+        plan_removal(HostEngine(engine), host, NAME),
         dry_run=dry_run,
         host=host,
         back=True,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.whole_file import write_whole_file
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 
 __all__ = ["BACKUP", "FileChange", "read"]
 

@@ -17,11 +17,11 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Array
 
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 
 __all__ = [
     "DROP_INS",
-    "SnapshotterSetting",
+    "PluginSetting",
     "drop_in",
     "form_of",
     "parse_version",
@@ -42,7 +42,7 @@ _RUNTIME = ("plugins", "io.containerd.cri.v1.runtime", "containerd")
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotterSetting:
+class PluginSetting:
     """What is to be configured.
 
     ``major`` is containerd's major version, ``form`` that of its configuration's form: containerd 1 reads
@@ -73,7 +73,7 @@ def parse_version(output: str) -> int:
     raise InstallationError(f"cannot tell the version of containerd from {output.strip()[:80]!r}")
 
 
-def drop_in(setting: SnapshotterSetting) -> bytes:
+def drop_in(setting: PluginSetting) -> bytes:
     """The drop-in file: the proxy plugin, and, for containerd 2, the plugins that are to use it."""
     document = tomlkit.document()
     document.add(tomlkit.comment("Written by cvmfs-graphdriver snapshotter install; uninstall removes it."))
@@ -95,7 +95,7 @@ def drop_in(setting: SnapshotterSetting) -> bytes:
     return tomlkit.dumps(document).encode()
 
 
-def with_snapshotter(content: bytes | None, setting: SnapshotterSetting) -> bytes:
+def with_snapshotter(content: bytes | None, setting: PluginSetting) -> bytes:
     """The main file, importing the drop-ins; comments and other settings are kept.
 
     Raises InstallationError.
@@ -158,7 +158,7 @@ def _parse(content: bytes) -> tomlkit.TOMLDocument:
         ) from error
 
 
-def _set_pods(document: tomlkit.TOMLDocument, setting: SnapshotterSetting) -> None:
+def _set_pods(document: tomlkit.TOMLDocument, setting: PluginSetting) -> None:
     if not setting.pods:
         return
     if not setting.runtime_class:

@@ -8,7 +8,7 @@ import copy
 import json
 from typing import Any
 
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 
 __all__ = ["with_snapshotter", "without_snapshotter"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from cvmfs_graphdriver.kernel.whole_file import write_whole_file
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation.change import read
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
 
 __all__ = ["GivenFiles", "read_given"]
 

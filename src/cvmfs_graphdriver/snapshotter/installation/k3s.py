@@ -7,8 +7,8 @@ K3s writes containerd's configuration itself, from a template that an administra
 addition may not have that table again.
 """
 
-from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting, drop_in
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting, drop_in
 
 __all__ = ["settings_file", "with_snapshotter", "without_snapshotter"]
 
@@ -19,7 +19,7 @@ _BEGIN = (
 _END = b"# cvmfs-snapshotter: end\n"
 
 
-def settings_file(setting: SnapshotterSetting) -> bytes:
+def settings_file(setting: PluginSetting) -> bytes:
     """A file of K3s's own configuration (config.yaml.d): which snapshotter pods use."""
     return (
         "# Written by cvmfs-graphdriver snapshotter install; uninstall removes it.\n"
@@ -27,7 +27,7 @@ def settings_file(setting: SnapshotterSetting) -> bytes:
     ).encode()
 
 
-def with_snapshotter(template: bytes | None, setting: SnapshotterSetting) -> bytes:
+def with_snapshotter(template: bytes | None, setting: PluginSetting) -> bytes:
     """The template with the proxy plugin. Raises InstallationError."""
     kept = without_snapshotter(template, None) or _BASE
     if b"proxy_plugins." + setting.name.encode() in kept:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation import tree
 from cvmfs_graphdriver.snapshotter.installation.change import FileChange
-from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting
 from cvmfs_graphdriver.snapshotter.installation.given_files import GivenFiles, read_given
 from cvmfs_graphdriver.snapshotter.installation.plan import (
-    ContainerEngine,
     Host,
+    HostEngine,
     plan_installation,
     plan_removal,
 )
@@ -31,9 +31,9 @@ from cvmfs_graphdriver.snapshotter.installation.systemd import exists, systemctl
 __all__ = ["NodeInstallation"]
 
 _SERVICES: Final = {
-    ContainerEngine.CONTAINERD: ("containerd.service",),
-    ContainerEngine.DOCKER: ("containerd.service", "docker.service"),
-    ContainerEngine.K3S: ("k3s.service", "k3s-agent.service"),
+    HostEngine.CONTAINERD: ("containerd.service",),
+    HostEngine.DOCKER: ("containerd.service", "docker.service"),
+    HostEngine.K3S: ("k3s.service", "k3s-agent.service"),
 }
 _NOTES: Final = Path("/run/cvmfs-snapshotter-installation")
 
@@ -46,11 +46,11 @@ class NodeInstallation:
     """
 
     root: Path
-    engine: ContainerEngine
+    engine: HostEngine
     start: bool = True
     say: Callable[[str], None] = field(default=print)
 
-    def install(self, setting: SnapshotterSetting, given: Path | None) -> None:
+    def install(self, setting: PluginSetting, given: Path | None) -> None:
         """Install or upgrade; ``given`` is a directory with configuration files. Raises InstallationError."""
         files = None if given is None else read_given(given)
         version = tree.copy_to(self.root)

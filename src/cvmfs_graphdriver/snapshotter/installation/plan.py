@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 from cvmfs_graphdriver.snapshotter.installation import containerd, docker, k3s
 from cvmfs_graphdriver.snapshotter.installation.change import BACKUP, FileChange, read
-from cvmfs_graphdriver.snapshotter.installation.containerd import SnapshotterSetting
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting
 from cvmfs_graphdriver.snapshotter.installation.unit import unit
 
-__all__ = ["ContainerEngine", "Host", "plan_installation", "plan_removal"]
+__all__ = ["Host", "HostEngine", "plan_installation", "plan_removal"]
 
 _CONTAINERD = "etc/containerd/config.toml"
 _DROP_IN = "etc/containerd/conf.d/cvmfs-snapshotter.toml"
@@ -28,7 +28,7 @@ _K3S_TEMPLATES = {
 _UNIT = "etc/systemd/system/cvmfs-snapshotter.service"
 
 
-class ContainerEngine(StrEnum):
+class HostEngine(StrEnum):
     """Who asks the snapshotter."""
 
     DOCKER = "docker"
@@ -43,21 +43,21 @@ class Host:
     root: Path = Path("/")
     containerd: int | None = None
 
-    def setting(self, setting: SnapshotterSetting, engine: ContainerEngine) -> SnapshotterSetting:
+    def setting(self, setting: PluginSetting, engine: HostEngine) -> PluginSetting:
         """The setting in the form that this host's containerd reads. Raises InstallationError."""
         major = self.containerd
         if major is None:
             major = containerd.parse_version(
-                _version(self.root, "k3s" if engine is ContainerEngine.K3S else "containerd")
+                _version(self.root, "k3s" if engine is HostEngine.K3S else "containerd")
             )
-        main = None if engine is ContainerEngine.K3S else read(self.root / _CONTAINERD)
-        pods = setting.pods and engine is ContainerEngine.CONTAINERD
+        main = None if engine is HostEngine.K3S else read(self.root / _CONTAINERD)
+        pods = setting.pods and engine is HostEngine.CONTAINERD
         form = containerd.form_of(main, default=min(major + 1, 3))
         return replace(setting, major=major, form=form, pods=pods)
 
 
 def plan_installation(
-    engine: ContainerEngine, host: Host, setting: SnapshotterSetting, program: str
+    engine: HostEngine, host: Host, setting: PluginSetting, program: str
 ) -> list[FileChange]:
     """The changes that make an engine use the snapshotter; ``program`` is the command that serves it.
 
@@ -65,21 +65,21 @@ def plan_installation(
     """
     setting = host.setting(setting, engine)
     changes = [_change(host, _UNIT, unit(program))]
-    if engine is ContainerEngine.K3S:
+    if engine is HostEngine.K3S:
         template = _K3S_TEMPLATES[setting.form]
         added = k3s.with_snapshotter(read(host.root / template), setting)
         return [*changes, _change(host, template, added), _change(host, _K3S, k3s.settings_file(setting))]
     main = containerd.with_snapshotter(read(host.root / _CONTAINERD), setting)
     changes += [_change(host, _DROP_IN, containerd.drop_in(setting)), _change(host, _CONTAINERD, main)]
-    if engine is ContainerEngine.DOCKER:
+    if engine is HostEngine.DOCKER:
         settings = docker.with_snapshotter(read(host.root / _DOCKER), setting.name, _CONTAINERD_SOCKET)
         changes.append(_change(host, _DOCKER, settings))
     return changes
 
 
-def plan_removal(engine: ContainerEngine, host: Host, name: str) -> list[FileChange]:
+def plan_removal(engine: HostEngine, host: Host, name: str) -> list[FileChange]:
     """The changes that take an installation back. Raises InstallationError."""
-    if engine is ContainerEngine.K3S:
+    if engine is HostEngine.K3S:
         changes = [_change(host, _K3S, None)]
         for template in _K3S_TEMPLATES.values():
             kept = k3s.without_snapshotter(read(host.root / template), _original(host, template))
@@ -87,7 +87,7 @@ def plan_removal(engine: ContainerEngine, host: Host, name: str) -> list[FileCha
         return [*changes, _change(host, _UNIT, None)]
     main = containerd.without_snapshotter(read(host.root / _CONTAINERD), _original(host, _CONTAINERD), name)
     changes = [_change(host, _CONTAINERD, main), _change(host, _DROP_IN, None), _change(host, _UNIT, None)]
-    if engine is ContainerEngine.DOCKER:
+    if engine is HostEngine.DOCKER:
         settings = docker.without_snapshotter(read(host.root / _DOCKER), _original(host, _DOCKER))
         changes.insert(0, _change(host, _DOCKER, settings))
     return changes

@@ -6,7 +6,7 @@ Owns: the call of ``systemctl``. Must not know: which services there are.
 import os
 import subprocess
 
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 
 __all__ = ["exists", "systemctl"]
 

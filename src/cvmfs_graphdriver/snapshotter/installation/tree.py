@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cvmfs_graphdriver.snapshotter.installation.errors import InstallationError
+from cvmfs_graphdriver.snapshotter.errors import InstallationError
 
 __all__ = ["PROGRAM", "copy_to", "make_current", "remove_all", "remove_unused"]
 

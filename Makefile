@@ -17,10 +17,11 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 # The plugin's packages first, in its versions, so that what is tested is what is shipped.
-$(VENV)/.installed: pyproject.toml packaging/plugin.lock scripts/install-packages
+$(VENV)/.installed: pyproject.toml packaging/plugin.lock packaging/snapshotter.lock scripts/install-packages
 	scripts/install-packages plugin
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement packaging/plugin.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement packaging/plugin.lock \
+		--requirement packaging/snapshotter.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
@@ -44,12 +45,16 @@ demo: demo-packages plugin $(DOCKER_ROOT)  ## Convert an image and run it thin i
 plugin: venv  ## Build the Docker plugin in build/: directory, tarball, bill of materials (RENEW=1: newest Debian packages)
 	scripts/build-plugin $(if $(RENEW),--renew)
 
+.PHONY: snapshotter-image
+snapshotter-image: plugin  ## Build the image that puts the snapshotter onto the nodes of a cluster, an OCI archive in build/
+	scripts/build-snapshotter-image
+
 .PHONY: plugin-updates
 plugin-updates: venv  ## Say whether packages in the plugin are behind
 	$(BIN)/python scripts/plugin-updates
 
 .PHONY: lock
-lock: venv  ## Write packaging/plugin.lock with the newest Python packages for the plugin
+lock: venv  ## Write packaging/*.lock with the newest Python packages for the plugin and the snapshotter
 	$(BIN)/python scripts/lock-plugin
 
 .PHONY: docs-cli
@@ -84,12 +89,20 @@ NEWEST_DOCKER := build/docker-newest
 $(NEWEST_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root testing $@ golang-go golang-github-containerd-containerd-dev
 
+# A node of a cluster, which systemd-nspawn boots.
+KUBERNETES_NODE := build/kubernetes-node
+
+$(KUBERNETES_NODE): scripts/make-docker-root
+	scripts/make-docker-root testing $@ systemd-sysv dbus
+
 .PHONY: test-matrix
-test-matrix: test-packages plugin $(NEWER_DOCKER) $(NEWEST_DOCKER)  ## Run the tests of Docker's and containerd's commands with several versions; build the plugin twice
+test-matrix: test-packages snapshotter-image $(NEWER_DOCKER) $(NEWEST_DOCKER) $(KUBERNETES_NODE)  ## Run the tests of Docker's and containerd's commands with several versions, and the snapshotter on a Kubernetes node; build plugin and image twice
 	$(BIN)/python -m pytest $(ON_DOCKERS)
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
 	$(BIN)/python -m pytest tests/containerd --docker-root $(NEWEST_DOCKER)
-	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py
+	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py \
+		tests/scripts/test_build_snapshotter_image.py tests/kubernetes/test_installer.py \
+		tests/containerd/test_kubernetes_node.py
 
 .PHONY: reliability
 reliability: test-packages venv  ## Run the fault-injection tests and write their table to docs/reliability.md

@@ -39,6 +39,7 @@ class Scene:
             layout = scratch / name.rpartition("/")[2].partition(":")[0]
             write_layout(layout, layers, config=CONFIG)
             push(layout, name)
+        self.repository_layers = [BASE.digest, TOP.digest]
         digests = [ContentDigest.parse(layer.digest) for layer in (BASE, TOP)]
         diff_ids = [ContentDigest.parse(layer.diff_id) for layer in (BASE, TOP)]
         trees: dict[bytes, list[Item]] = {

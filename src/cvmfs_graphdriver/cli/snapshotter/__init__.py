@@ -18,6 +18,9 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
         "install": f"{_HERE}.install:command",
         "serve": f"{_HERE}.serve:command",
         "status": f"{_HERE}.status:command",
+        "node-install": f"{_HERE}.node_install:command",
+        "node-uninstall": f"{_HERE}.node_uninstall:command",
+        "node-wait": f"{_HERE}.node_wait:command",
         "uninstall": f"{_HERE}.uninstall:command",
     },
 )

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from cvmfs_graphdriver.cli.snapshotter.installing import NAME, SOCKET, STATE, carry_out, installation_options
+from cvmfs_graphdriver.cli.snapshotter.installing import (
+    NAME,
+    SOCKET,
+    STATE,
+    carry_out,
+    installation_options,
+    runtime_options,
+)
 from cvmfs_graphdriver.snapshotter.installation.containerd import PluginSetting
 from cvmfs_graphdriver.snapshotter.installation.plan import Host, HostEngine, plan_installation
 
@@ -15,13 +22,7 @@ __all__ = ["command"]
 
 @click.command("install")
 @installation_options
-@click.option(
-    "--runtime-class",
-    default="",
-    metavar="NAME",
-    help="Only pods of this RuntimeClass use it (default: every pod; only for --engine containerd).",
-)
-@click.option("--remap-ids", is_flag=True, help="Announce that mounts can be mapped for user namespaces.")
+@runtime_options
 @click.option(
     "--containerd-version",
     type=click.Choice(["1", "2"]),

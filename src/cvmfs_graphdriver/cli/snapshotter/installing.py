@@ -1,4 +1,4 @@
-"""What install and uninstall share: their options, and carrying changes out."""
+"""What commands that install share: their options, and carrying changes out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,29 @@ import click
 from cvmfs_graphdriver.snapshotter.installation.change import FileChange
 from cvmfs_graphdriver.snapshotter.installation.plan import Host, HostEngine
 
-__all__ = ["NAME", "SOCKET", "STATE", "carry_out", "installation_options"]
+__all__ = [
+    "NAME",
+    "SOCKET",
+    "STATE",
+    "carry_out",
+    "engine_option",
+    "installation_options",
+    "node_options",
+    "runtime_options",
+]
 
 NAME = "cvmfs-snapshotter"
 SOCKET = "/run/cvmfs-snapshotter/snapshotter.sock"
 STATE = "/var/lib/cvmfs-snapshotter"
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice([engine.value for engine in HostEngine]),
+    required=True,
+    help="The engine: docker (28 or later), containerd (with Kubernetes), or k3s.",
+)
 
 
 def installation_options(function: Function) -> Function:
@@ -28,11 +45,46 @@ def installation_options(function: Function) -> Function:
             metavar="DIR",
             help="The root directory of the host (default: /).",
         ),
+        engine_option,
+    ):
+        function = option(function)
+    return function
+
+
+def node_options(function: Function) -> Function:
+    """--root and --no-start of commands that run in a container; passed as ``root`` and ``start``."""
+    for option in (
         click.option(
-            "--engine",
-            type=click.Choice([engine.value for engine in HostEngine]),
-            required=True,
-            help="The engine: docker (28 or later), containerd (with Kubernetes), or k3s.",
+            "--no-start",
+            "start",
+            flag_value=False,
+            default=True,
+            help="Write files only: no service is started, stopped or restarted.",
+        ),
+        click.option(
+            "--root",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            default=Path("/host"),
+            show_default=True,
+            metavar="DIR",
+            help="Where the root directory of the host is mounted.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def runtime_options(function: Function) -> Function:
+    """--runtime-class and --remap-ids; passed as ``runtime_class`` and ``remap_ids``."""
+    for option in (
+        click.option(
+            "--remap-ids", is_flag=True, help="Announce that mounts can be mapped for user namespaces."
+        ),
+        click.option(
+            "--runtime-class",
+            default="",
+            metavar="NAME",
+            help="Only pods of this RuntimeClass use it (default: every pod; only for --engine containerd).",
         ),
     ):
         function = option(function)

@@ -25,7 +25,11 @@ _BUFFER = 512 * 1024
 _REDIRECTS = 4
 _LONGEST = 2**31 - 1
 _FIRST_ERROR = 400
-_SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+_SYSTEM_AUTHORITIES = (  # of Debian, Alpine and Arch; Red Hat; SUSE
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+)
 
 _RESOLVE_PROXY = pycurl.E_COULDNT_RESOLVE_PROXY
 _RESOLVE_HOST = pycurl.E_COULDNT_RESOLVE_HOST
@@ -88,8 +92,8 @@ class CurlConnection:
         curl.setopt(pycurl.USERAGENT, f"cvmfs graphdriver {__version__} {identifier}".strip())
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
         curl.setopt(pycurl.HEADERFUNCTION, self._head.write)  # quicker than a function of our own
-        if _SYSTEM_AUTHORITIES.exists():
-            curl.setopt(pycurl.CAINFO, str(_SYSTEM_AUTHORITIES))
+        if found := next((path for path in _SYSTEM_AUTHORITIES if path.exists()), None):
+            curl.setopt(pycurl.CAINFO, str(found))
 
     def close(self) -> None:
         """Close the connections that are kept alive."""

@@ -26,8 +26,9 @@ def name_server(reply: Reply, over_tcp: Reply | None = None) -> Iterator[str]:
     """A name server on loopback, which listens for TCP too if it has a reply for that; gives its place."""
     stop = threading.Event()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, socket.socket() as listener:
-        sock.bind(("127.0.0.1", 0))
-        listener.bind(sock.getsockname())
+        # First the port for TCP: old connections of others occupy many of those.
+        listener.bind(("127.0.0.1", 0))
+        sock.bind(listener.getsockname())
         for one in (sock, listener):
             one.settimeout(0.02)
 

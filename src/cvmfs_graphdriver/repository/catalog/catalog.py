@@ -81,7 +81,7 @@ class Catalog:
         self._by_key = f"{selected} WHERE md5path_1 = ? AND md5path_2 = ?"
         self._by_parent = (
             f"{selected} WHERE parent_1 = ? AND parent_2 = ? AND rowid > ? AND {_NAMED} "
-            f"AND (flags & ?) = 0 ORDER BY rowid LIMIT ?"
+            "AND (ifnull(flags, 0) & ?) = 0 ORDER BY rowid LIMIT ?"
         )
         self._by_row = f"{selected} WHERE rowid = ?"
         self.root_prefix = self.properties.get("root_prefix", "").encode("utf-8", "surrogateescape")

@@ -40,7 +40,6 @@ def name_server(reply: Reply, over_tcp: Reply | None = None) -> Iterator[str]:
                         sock.sendto(answer, peer)
 
         def serve_streams(reply: Reply) -> None:
-            listener.listen()
             while not stop.is_set():
                 with suppress(TimeoutError):
                     stream, _ = listener.accept()
@@ -49,6 +48,7 @@ def name_server(reply: Reply, over_tcp: Reply | None = None) -> Iterator[str]:
 
         threads = [threading.Thread(target=serve)]
         if over_tcp is not None:
+            listener.listen()
             threads.append(threading.Thread(target=serve_streams, args=(over_tcp,)))
         for thread in threads:
             thread.start()

@@ -61,6 +61,18 @@ def test_a_request_is_answered(port: int) -> None:
     connection.close()
 
 
+def test_responses_do_not_wait_for_acknowledgements(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    seconds = []
+    for _ in range(30):
+        started = time.perf_counter()
+        connection.request("GET", "/hello")
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - started)
+    connection.close()
+    assert sorted(seconds)[10] < 0.03  # a delayed acknowledgement takes 0.04
+
+
 def test_the_path_is_told_from_the_query(port: int) -> None:
     assert get(port, "/a?b=c").partition(b"\r\n\r\n")[2] == b"/a"
 

@@ -139,18 +139,7 @@ def test_what_is_not_there_is_an_error_for_readers_only(bench: Bench) -> None:
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(bench: Bench) -> None:
-    contents = [b"content %d" % number for number in range(200)]
-    arrivals = Arrivals(len(contents))
-    begun = _slow(bench, 0.01)
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    before = set(children.read_text().split())
-    with closing(_prefetcher(bench)) as prefetcher:
-        prefetcher.submit([Task(_wanted(bench, content), arrivals.arrive) for content in contents])
-        _wait(begun)
-        for child in set(children.read_text().split()) - before:
-            os.kill(int(child), signal.SIGKILL)
-        _wait(arrivals.complete)
-    assert sorted(arrivals.contents.values()) == sorted(contents)
+    _everything_arrives_although_workers_get(bench, signal.SIGKILL)
     assert not _leftovers(bench)
 
 
@@ -169,6 +158,11 @@ def test_closing_does_not_wait_for_a_queue(bench: Bench) -> None:
 
 def test_a_worker_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefetcher_module, "_SILENCE", 0.5)
+    _everything_arrives_although_workers_get(bench, signal.SIGSTOP)
+
+
+def _everything_arrives_although_workers_get(bench: Bench, number: signal.Signals) -> None:
+    """Send a signal to the worker while it fetches."""
     contents = [b"content %d" % number for number in range(200)]
     arrivals = Arrivals(len(contents))
     begun = _slow(bench, 0.01)
@@ -178,7 +172,7 @@ def test_a_worker_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPa
         prefetcher.submit([Task(_wanted(bench, content), arrivals.arrive) for content in contents])
         _wait(begun)
         for child in set(children.read_text().split()) - before:
-            os.kill(int(child), signal.SIGSTOP)
+            os.kill(int(child), number)
         _wait(arrivals.complete)
     assert sorted(arrivals.contents.values()) == sorted(contents)
 

@@ -10,7 +10,6 @@ repositories keep running meanwhile, so containers do not notice.
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from cvmfs_graphdriver.graphdriver.driver import GraphDriver
 from cvmfs_graphdriver.graphdriver.layer_upload import LayerUploader
 from cvmfs_graphdriver.graphdriver.wire import Call, PluginServer, Reply, Streamed, listen
 from cvmfs_graphdriver.http.server import running
+from cvmfs_graphdriver.kernel.waiting.ending import EndSignal
 from cvmfs_graphdriver.layers.idmap import Owners
 from cvmfs_graphdriver.layers.mounts import IDLE
 from cvmfs_graphdriver.planes.plane import Plane
@@ -68,12 +68,10 @@ def run_plugin(
         _log.debug("%s took %.3f s", call.method, time.monotonic() - started)
         return failure if failure is not None else replies[0]
 
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ending = EndSignal()
     try:
         with running(PluginServer(listener, answer, _guard)):
-            ended.wait()
+            ending.wait()
     finally:
         socket.unlink(missing_ok=True)
         if alone:

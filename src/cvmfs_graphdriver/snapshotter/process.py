@@ -7,8 +7,6 @@ that serve repositories, stay when it ends: containers use them. Must not know: 
 import fcntl
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from cvmfs_graphdriver.client.administration.metrics import metrics_text
 from cvmfs_graphdriver.client.administration.metrics_server import metrics_server
 from cvmfs_graphdriver.http.server import running
 from cvmfs_graphdriver.kernel.unix.notify import notify
+from cvmfs_graphdriver.kernel.waiting.ending import EndSignal
 from cvmfs_graphdriver.planes.choice import choose_plane
 from cvmfs_graphdriver.planes.mounted import mounted_repositories
 from cvmfs_graphdriver.snapshotter.administration.meters import Meters
@@ -38,9 +37,7 @@ _GRACE: Final = 5.0
 def run_snapshotter(configuration: SnapshotterConfiguration) -> None:
     """Serve until SIGTERM or SIGINT. Raises CvmfsGraphdriverError: it cannot start."""
     state = configuration.state
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ending = EndSignal()
     with _alone(state):
         plane = choose_plane(
             configuration.data_plane,
@@ -60,7 +57,7 @@ def run_snapshotter(configuration: SnapshotterConfiguration) -> None:
             service.start(configuration.socket)
             _log.info("serving at %s, with the %s plane (%s)", configuration.socket, plane.name, plane.why)
             notify("READY=1")
-            ended.wait()
+            ending.wait()
             notify("STOPPING=1")
             service.stop(_GRACE).wait()
 

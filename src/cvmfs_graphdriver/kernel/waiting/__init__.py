@@ -1,1 +1,1 @@
-"""Waits with a limit: for threads, for locks, and what is logged when one takes long."""
+"""Waits: for threads and locks, with a limit and a line in the log; for the signal that ends a daemon."""

@@ -168,6 +168,9 @@ class Revision:
             is_last = len(nodes) < limit
             if is_last and not after:
                 self._listings.put(parent.inode, {node.entry.name: node for node in nodes}, len(nodes) + 1)
+            for node in nodes:
+                if node.entry.is_directory:  # whoever walks through a tree asks for them next
+                    self._nodes.put(node.inode, node)
             yield from nodes
             if is_last:
                 return

@@ -64,6 +64,9 @@ _attributes = struct.Struct("=6Q10I")
 _entry_out = struct.Struct("=4QII88s")
 _attribute_out = struct.Struct("=QII88s")
 _dirent = struct.Struct("=QQII")
+_direntplus = struct.Struct("=128sQQII")
+_PADDING = (b"", *(bytes(8 - length) for length in range(1, 8)))
+"""What follows a name in a listing, by the lowest three bits of its length."""
 _statfs_out = struct.Struct("=5Q4I24x")
 _init_in = struct.Struct("=IIII")
 _init_out = struct.Struct("=IIIIHHIIHH32x")
@@ -228,11 +231,11 @@ class Attributes(NamedTuple):
 
     def pack(self) -> bytes:
         """The structure ``fuse_attr``; the modification time stands for the other two as well."""
-        seconds, nanoseconds = self.mtime & 0xFFFFFFFFFFFFFFFF, self.mtime_ns
+        inode, mode, size, blocks, seconds, nanoseconds, links, uid, gid, rdev, block_size = self
+        seconds &= 0xFFFFFFFFFFFFFFFF
         return _attributes.pack(
-            self.inode, self.size, self.blocks, seconds, seconds, seconds,
-            nanoseconds, nanoseconds, nanoseconds,
-            self.mode, self.links, self.uid, self.gid, _encode_device(self.rdev), self.block_size, 0,
+            inode, size, blocks, seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds,
+            mode, links, uid, gid, rdev and _encode_device(rdev), block_size, 0,
         )  # fmt: skip
 
 
@@ -298,7 +301,7 @@ def directory_entry(name: bytes, inode: int, mode: int, following: int) -> bytes
     matters.
     """
     length = len(name)
-    return _dirent.pack(inode, following, length, mode >> 12) + name + bytes(-length & 7)
+    return _dirent.pack(inode, following, length, mode >> 12) + name + _PADDING[length & 7]
 
 
 def directory_entry_plus(name: bytes, inode: int, mode: int, following: int, looked_up: bytes) -> bytes:
@@ -306,7 +309,8 @@ def directory_entry_plus(name: bytes, inode: int, mode: int, following: int, loo
 
     The kernel counts it as a lookup, but not for ``.`` and ``..``, nor if it names no node.
     """
-    return looked_up + directory_entry(name, inode, mode, following)
+    length = len(name)
+    return _direntplus.pack(looked_up, inode, following, length, mode >> 12) + name + _PADDING[length & 7]
 
 
 def invalidate_inode(node: int) -> bytes:

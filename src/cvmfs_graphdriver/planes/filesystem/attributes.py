@@ -23,9 +23,9 @@ def attributes_of(
     entry = node.entry
     size = entry.size
     mode = entry.mode
-    if entry.is_symlink:
+    if entry.symlink:
         size = len(target)
-    elif world_readable:
+    elif world_readable and not entry.is_symlink:
         mode |= _WORLD_SEARCHABLE if entry.is_directory else _WORLD_READABLE
     return Attributes(
         node.inode,

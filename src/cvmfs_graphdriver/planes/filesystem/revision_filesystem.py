@@ -216,7 +216,7 @@ class RevisionFilesystem:
         return f"{os.fsdecode(path)}: " if path else ""
 
     def _attributes(self, node: Node) -> bytes:
-        target = self._tree.readlink(node) if node.entry.is_symlink else b""
+        target = self._tree.readlink(node) if node.entry.symlink else b""
         shown = self._presentation
         return attributes_of(node, target, shown.uids, shown.gids, world_readable=shown.world_readable).pack()
 

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from demo.daemons import plugin_tarball
-from tests.support.project import PROJECT
+from tests.support.project import IMPORT_EVERYTHING, PROJECT
 
 _ROOT = PROJECT / "build/plugin/rootfs"
 _SITE = "usr/lib/python3/dist-packages"
@@ -36,18 +36,6 @@ _PYTHON_3_11 = {"python_version": "3.11", "python_full_version": "3.11.2", "extr
 _SOURCES = ("pyproject.toml", "packaging", "scripts", "src")
 _UNCHECKED_HASH = 1  # PEP 552
 
-_IMPORT_EVERYTHING = """
-import importlib, os, pkgutil, sys
-import cvmfs_graphdriver
-names = [each.name for each in pkgutil.walk_packages(cvmfs_graphdriver.__path__, "cvmfs_graphdriver.")]
-(extensions,) = (path for path in sys.path if path.endswith("lib-dynload"))
-names += [each.partition(".")[0] for each in os.listdir(extensions)]
-for name in names:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        print(name, error)
-"""
 _AUTHORITIES = """
 import ssl
 print(ssl.create_default_context().cert_store_stats()["x509_ca"])
@@ -149,7 +137,7 @@ def test_the_interpreter_is_the_only_program() -> None:
 
 @pytest.mark.root
 def test_every_module_can_be_imported() -> None:
-    assert in_the_plugin(_IMPORT_EVERYTHING) == ""
+    assert in_the_plugin(IMPORT_EVERYTHING) == ""
 
 
 @pytest.mark.root

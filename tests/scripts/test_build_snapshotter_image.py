@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.support.project import PROJECT
+from tests.support.project import IMPORT_EVERYTHING, PROJECT
 from tests.support.snapshotter_image import (
     ARCHIVE,
     NODE,
@@ -31,23 +31,17 @@ from tests.support.snapshotter_image import (
 
 _SOURCES = ("pyproject.toml", "packaging", "scripts", "src")
 
-_EVERYTHING = """
-import importlib, os, pkgutil, socket, sys
+_EVERYTHING = (
+    IMPORT_EVERYTHING
+    + """
+import socket
 import grpc, google.protobuf, tomlkit
-import cvmfs_graphdriver
-names = [each.name for each in pkgutil.walk_packages(cvmfs_graphdriver.__path__, "cvmfs_graphdriver.")]
-(extensions,) = (path for path in sys.path if path.endswith("lib-dynload"))
-names += [each.partition(".")[0] for each in os.listdir(extensions)]
-for name in names:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        print(name, error)
 socket.getaddrinfo("127.0.0.1", 80)
 with open("/proc/self/maps") as maps:
     code = {line.split()[5] for line in maps if "x" in line.split()[1] and len(line.split()) > 5}
 print(*(path for path in code if path.startswith("/") and not path.startswith("/opt/cvmfs-snapshotter/")))
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,26 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["FAST", "FIXTURES", "PROJECT", "require_fixtures"]
+__all__ = ["FAST", "FIXTURES", "IMPORT_EVERYTHING", "PROJECT", "require_fixtures"]
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 FIXTURES = Path(os.environ.get("CVMFS_FIXTURES", PROJECT.parent / "shared" / "fixtures"))
 FAST = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
 """A directory in memory, if there is one."""
+
+IMPORT_EVERYTHING = """
+import importlib, os, pkgutil, sys
+import cvmfs_graphdriver
+names = [each.name for each in pkgutil.walk_packages(cvmfs_graphdriver.__path__, "cvmfs_graphdriver.")]
+(extensions,) = (path for path in sys.path if path.endswith("lib-dynload"))
+names += [each.partition(".")[0] for each in os.listdir(extensions)]
+for name in names:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(name, error)
+"""
+"""A program that prints what cannot be imported of the package and of the standard library's extensions."""
 
 
 def require_fixtures() -> Path:

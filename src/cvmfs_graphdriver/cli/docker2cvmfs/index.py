@@ -1,27 +1,19 @@
 """``docker2cvmfs index``: index images whose layers are in a repository already."""
 
 import json
-from pathlib import Path
 
 import click
 
 from cvmfs_graphdriver.cli.docker2cvmfs.access import Access
-from cvmfs_graphdriver.cli.docker2cvmfs.options import (
-    images_argument,
-    keys_option,
-    platform_option,
-    repository_option,
-)
+from cvmfs_graphdriver.cli.docker2cvmfs.options import Destination, destination_options, images_argument
 from cvmfs_graphdriver.cli.docker2cvmfs.publishing import sub_option
-from cvmfs_graphdriver.cli.options import json_option, settings_option, storage_option
-from cvmfs_graphdriver.cli.repo.options import open_repository
+from cvmfs_graphdriver.cli.options import json_option
 from cvmfs_graphdriver.conversion.chains import prune_records
 from cvmfs_graphdriver.conversion.errors import IncompleteIndexError
 from cvmfs_graphdriver.conversion.indexing import Indexed, index_layers, layers_of, recorded_images
 from cvmfs_graphdriver.conversion.layout import DirectoryLayout, UnpackedLayout
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 from cvmfs_graphdriver.oci.image.model import ImageLayer
-from cvmfs_graphdriver.oci.image.platform import Platform
 from cvmfs_graphdriver.oci.image.source import load_image
 from cvmfs_graphdriver.publisher.transaction import Transaction
 
@@ -31,26 +23,18 @@ __all__ = ["command"]
 @click.command("index", short_help="Index images whose layers are in a repository already.")
 @images_argument
 @click.option("--all", "all_images", is_flag=True, help="Index all images that the repository records.")
-@repository_option
+@destination_options
 @sub_option
-@storage_option
-@keys_option
-@settings_option
-@platform_option
 @json_option
 @click.pass_obj
 def command(
     access: Access,
     images: tuple[str, ...],
-    fqrn: str,
     sub: str,
-    storage: Path | None,
-    keys: Path,
-    settings: Path | None,
-    platform: Platform | None,
     *,
     all_images: bool,
     as_json: bool,
+    destination: Destination,
 ) -> None:
     """Record the chains of images, so that nodes find the layers of the unmodified images.
 
@@ -62,13 +46,13 @@ def command(
     if all_images == bool(images):
         raise click.UsageError("name images, or use --all")
     layouts = (UnpackedLayout(), DirectoryLayout.parse(sub))
-    repository = open_repository(fqrn, storage, keys, settings)
-    with Transaction(repository) as transaction:
+    fqrn = destination.fqrn
+    with Transaction(destination.open()) as transaction:
 
         def described(name: str) -> tuple[ImageLayer, ...]:
             if all_images:
                 return layers_of(transaction, name)
-            return load_image(access.source(name), platform).layers
+            return load_image(access.source(name), destination.platform).layers
 
         records = failed = 0
         names = sorted(recorded_images(transaction)) if all_images else images

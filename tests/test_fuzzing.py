@@ -66,8 +66,15 @@ def test_what_became_of_the_inputs_is_counted() -> None:
 def test_limits(use, verdict, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     if "took" in verdict:
         monkeypatch.setattr(fuzzing, "SECONDS", 1.0)
+        monkeypatch.setattr(fuzzing, "_lost", lambda: 0.0)
     monkeypatch.setattr(fuzzing, "GROWTH", 20 << 20)
     began = time.monotonic()
     with pytest.raises(AssertionError, match=rf"(?s)input 1: .*{verdict}.*: 3\n.*{use.__name__}\n"):
         fuzz(use, [2, 3, 4])
     assert time.monotonic() - began < 30
+
+
+def test_waiting_for_a_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzing, "SECONDS", 0.3)
+    monkeypatch.setattr(fuzzing, "_lost", time.monotonic)
+    assert fuzz(lambda _: time.sleep(1), [1]) == {"used": 1}

@@ -1,7 +1,8 @@
 """Runs code on many inputs, in a process of its own, within limits that are the same for all fuzz tests.
 
 An input may end in an error of ours. It may not end in another exception, log one, kill the process, take
-more than ``SECONDS``, or make the process grow by more than ``GROWTH`` bytes since the first input.
+more than ``SECONDS``, or make the process grow by more than ``GROWTH`` bytes since the first input. Time in
+which processes had to wait for a processor does not count.
 
 The process is watched from outside, so that an endless loop in a library is found, and ended, like any other.
 """
@@ -28,7 +29,7 @@ from cvmfs_graphdriver.errors import CvmfsGraphdriverError
 __all__ = ["GROWTH", "REFUSED", "SECONDS", "fuzz"]
 
 SECONDS = 10.0
-"""What one input may take."""
+"""What one input may take on a machine that has nothing else to do."""
 GROWTH = 200 << 20
 """Bytes of resident memory by which the process may grow."""
 REFUSED = "refused"
@@ -125,11 +126,14 @@ def _work(
 def _watch(pid: int, progress: mmap.mmap, receiver: int) -> tuple[bytes, str]:
     """What the process reported; or why it was ended, after it was made to tell where it is."""
     base, verdict = _memory(pid), ""
+    seen, lost = -1, 0.0
     waiting = select.poll()
     waiting.register(receiver, select.POLLIN)
     while not waiting.poll(_LOOK * 1000):
-        _, began = _progress.unpack(progress)
-        if began and time.monotonic() - began > SECONDS:
+        number, began = _progress.unpack(progress)
+        if number != seen:
+            seen, lost = number, _lost()
+        if began and time.monotonic() - began > SECONDS + _lost() - lost:
             verdict = f"it took more than {SECONDS:g} s"
         elif _memory(pid) - base > GROWTH:
             verdict = f"it made the process grow by more than {GROWTH} bytes"
@@ -166,6 +170,16 @@ def _kill_group(pid: int) -> None:
 
 def _most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _lost() -> float:
+    """Seconds since the machine started in which some process waited for a processor; 0 if it keeps none."""
+    try:
+        with open("/proc/pressure/cpu", "rb") as file:
+            some = file.readline()
+    except OSError:
+        return 0.0
+    return int(some.rpartition(b"total=")[2]) / 1e6
 
 
 def _memory(pid: int) -> int:

@@ -91,11 +91,18 @@ def test_programs_of_the_host_do_not_see_what_came_over_the_network(tmp_path: Pa
         "CVMFS_ALIEN_CACHE",
         "CVMFS_CACHE_BASE",
         "CVMFS_CACHE_DIR",
+        "CVMFS_CHECK_PERMISSIONS",
+        "CVMFS_CONFIG_REPO_REQUIRED",
         "CVMFS_DEBUGLOG",
+        "CVMFS_HTTP_TRACING",
         "CVMFS_KEYS_DIR",
+        "CVMFS_NFILES",
+        "CVMFS_QUOTA_LIMIT",
         "CVMFS_SUID",
         "CVMFS_TALK_OWNER",
         "CVMFS_TALK_SOCKET",
+        "CVMFS_TRACEFILE",
+        "CVMFS_UID_MAP",
         "CVMFS_USYSLOG",
         "CVMFS_WORKSPACE",
         "LD_PRELOAD",
@@ -109,6 +116,24 @@ def test_parameters_of_the_node_are_ignored(name: str, shared: Shared) -> None:
     (ignored,) = found.ignored
     assert ignored.name == name
     assert "example.org.conf:2) is ignored" in str(ignored)
+
+
+def test_where_content_comes_from_and_what_is_no_parameter_may_be_set(shared: Shared) -> None:
+    names = [
+        f"CVMFS_{name}"
+        for name in (
+            "SERVER_URL",
+            "HTTP_PROXY",
+            "FALLBACK_PROXY",
+            "PAC_URLS",
+            "PUBLIC_KEY",
+            "USE_GEOAPI",
+            "OURS",
+        )
+    ]
+    found = shared("".join(f"{name}=value\n" for name in names))
+    assert [found[name].value for name in names] == ["value"] * len(names)
+    assert not found.ignored
 
 
 def test_a_setting_of_the_node_cannot_be_removed(shared: Shared) -> None:

@@ -69,7 +69,8 @@ lint: venv  ## Run ruff and mypy --strict
 	$(BIN)/mypy
 
 .PHONY: test
-test: test-packages lint plugin  ## Run all tests
+test: test-packages venv  ## Run all tests
+	@$(MAKE) --no-print-directory lint & lint=$$!; $(MAKE) --no-print-directory plugin; built=$$?; wait $$lint && exit $$built
 	scripts/run-tests $(BIN)/python --durations 20
 
 .PHONY: fuzz

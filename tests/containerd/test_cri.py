@@ -12,7 +12,7 @@ from tests.support.cri import Cri
 from tests.support.mounts import wait_until
 from tests.support.snapshotter_process import SnapshotterProcess
 
-pytestmark = [pytest.mark.root, pytest.mark.docker]
+pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.matrix]
 
 _SLEEP = ("/bin/busybox", "sleep", "1000000")
 _LITTLE = 10_000

@@ -45,8 +45,6 @@ _OLD_CRI = """
 restrict_oom_score_adj = true
 stats_collect_period = 1
 sandbox_image = "{pause}"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-disable_snapshot_annotations = false
 """
 _CRI = """
 [plugins."io.containerd.cri.v1.runtime"]

@@ -12,15 +12,18 @@ import pytest
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.chain import ChainRecord, chain_ids, record_directory, unpacked_directory
 from demo.installation import Installation
-from tests.support.containerd import Containerd, containerd, shared_directory
+from tests.support.containerd import Containerd, Docker, containerd, shared_directory
 from tests.support.entries import Item, directory, file, symlink
 from tests.support.images import TestLayer, push, write_layout
+from tests.support.mounts import wait_until
 from tests.support.published import FQRN, Published, published
 from tests.support.registry import RegistryServer, run_registry
 from tests.support.snapshotter_process import SnapshotterProcess, snapshotter
 from tests.support.tars import tar_of
 
 BUSYBOX = Path("/bin/busybox").read_bytes() if Path("/bin/busybox").exists() else b""
+LITTLE = 10_000
+"""More bytes than manifest and configuration of an image take."""
 CONFIG = {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}
 BASE = TestLayer(
     tar_of({"bin": None, "bin/busybox": BUSYBOX, "bin/sh": "busybox", "gone": b"x", "motd": b"base\n"})
@@ -49,7 +52,7 @@ class Scene:
         self.normal = self._push("normal", NORMAL)
         self.unrecorded = self._push("unrecorded", BASE, UNRECORDED)
         self.pause = self._push("pause", BASE, Cmd=["/bin/busybox", "sleep", "1000000"])
-        self.repository_layers = [BASE.digest, TOP.digest]
+        self.repository_layers = [BASE, TOP]
         digests = [ContentDigest.parse(layer.digest) for layer in (BASE, TOP)]
         diff_ids = [ContentDigest.parse(layer.diff_id) for layer in (BASE, TOP)]
         trees: dict[bytes, list[Item]] = {
@@ -102,6 +105,30 @@ def serving(request: pytest.FixtureRequest, scene: Scene, scratch: Path) -> Iter
 def engine(serving: SnapshotterProcess, scene: Scene, installation: Installation) -> Iterator[Containerd]:
     with containerd(serving.file.parent / "c", serving, installation, scene.pause) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def dockerd(engine: Containerd, installation: Installation) -> Iterator[Docker]:
+    if installation.version("/usr/sbin/dockerd") < (26, 0):
+        pytest.skip("needs Docker 26 or later: make test-matrix")
+    with engine.docker() as found:
+        yield found
+
+
+@pytest.fixture
+def docker(dockerd: Docker, serving: SnapshotterProcess) -> Iterator[Docker]:
+    """A Docker that uses ``engine``; what a test has made there is removed, and nothing may be left of it."""
+    yield dockerd
+    dockerd("system", "prune", "--all", "--force")
+    wait_until(lambda: not (serving.infos() or serving.directories() or serving.standing()), 30)
+
+
+def pulled(docker: Docker, scene: Scene, *images: str) -> int:
+    """Pull images; returns how many bytes the registry sent for them."""
+    before = scene.registry.sent
+    for image in images:
+        docker("pull", "--quiet", image)
+    return scene.registry.sent - before
 
 
 def why(serving: SnapshotterProcess, engine: Containerd, name: str) -> Any:

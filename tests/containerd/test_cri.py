@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 
 from demo.installation import Installation
-from tests.containerd.conftest import BUSYBOX, NORMAL, Scene, why
+from tests.containerd.conftest import BUSYBOX, LITTLE, NORMAL, Scene, why
 from tests.support.containerd import Containerd
 from tests.support.cri import Cri
 from tests.support.mounts import wait_until
@@ -15,8 +15,6 @@ from tests.support.snapshotter_process import SnapshotterProcess
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.matrix]
 
 _SLEEP = ("/bin/busybox", "sleep", "1000000")
-_LITTLE = 10_000
-"""More than the manifest and the configuration of an image take."""
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +49,13 @@ def ways(serving: SnapshotterProcess, engine: Containerd, image: str) -> list[st
 def test_an_unmodified_image_starts_lazily(
     cri: Cri, engine: Containerd, scene: Scene, serving: SnapshotterProcess
 ) -> None:
-    assert 0 < pulled(cri, scene, scene.image) < _LITTLE
+    assert 0 < pulled(cri, scene, scene.image) < LITTLE
     assert serving.directories() == []
     before = scene.registry.sent
     with cri.container(scene.image, *_SLEEP) as container:
         assert container("busybox", "cat", "/motd") == "top\n"
         assert container("busybox", "ls", "/") == "bin\ndev\netc\nmotd\nproc\nsys\n"
-        assert scene.registry.sent - before < _LITTLE  # for the sandbox
+        assert scene.registry.sent - before < LITTLE  # for the sandbox
         assert ways(serving, engine, scene.image) == ["its chain ID"] * 2
 
 
@@ -73,7 +71,7 @@ def test_an_image_of_no_repository_is_pulled(
 def test_only_layers_of_no_repository_are_pulled(
     cri: Cri, engine: Containerd, scene: Scene, serving: SnapshotterProcess
 ) -> None:
-    assert pulled(cri, scene, scene.other) < _LITTLE  # the layer that is not there is a little one
+    assert pulled(cri, scene, scene.other) < LITTLE  # the layer that is not there is a little one
     assert len(serving.directories()) == 1
     with cri.container(scene.other, *_SLEEP) as container:
         assert container("busybox", "cat", "/own", "/motd") == "own\ntop\n"
@@ -83,7 +81,7 @@ def test_only_layers_of_no_repository_are_pulled(
 def test_a_layer_without_a_record_is_found_by_the_digest_of_its_blob(
     cri: Cri, engine: Containerd, scene: Scene, serving: SnapshotterProcess
 ) -> None:
-    assert pulled(cri, scene, scene.unrecorded) < _LITTLE
+    assert pulled(cri, scene, scene.unrecorded) < LITTLE
     assert serving.directories() == []
     with cri.container(scene.unrecorded, *_SLEEP) as container:
         assert container("busybox", "cat", "/motd", "/gone") == "unrecorded\nx"

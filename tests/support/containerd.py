@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -171,20 +171,39 @@ class Docker:
         self._words = words
         self.log = log
 
-    def __call__(self, *words: str) -> str:
+    def __call__(self, *words: str, **environment: str) -> str:
         """Run it; returns what it prints."""
-        return self.output(*words).decode()
+        return self.output(*words, environment=environment).decode()
 
-    def output(self, *words: str) -> bytes:
-        done = self._run(*words)
+    def output(self, *words: str, given: bytes = b"", environment: Mapping[str, str] = {}) -> bytes:
+        done = self._run(*words, given=given, environment=environment)
         assert done.returncode == 0, f"docker {words}: {done.stderr.decode()}\n{self.log.read_text()[-4000:]}"
         return done.stdout
+
+    def refused(self, *words: str) -> str:
+        """Run it, which must fail; returns the message."""
+        done = self._run(*words)
+        assert done.returncode != 0, f"docker {words}: {done.stdout.decode()}"
+        return done.stderr.decode()
+
+    def run(self, image: str, *words: str) -> str:
+        """What a new container without network prints, which is removed."""
+        return self("run", "--rm", "--network=none", image, *words)
 
     def answers(self) -> bool:
         return self._run("version").returncode == 0
 
-    def _run(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run([*self._words, *words], capture_output=True, check=False, timeout=_PATIENCE)
+    def _run(
+        self, *words: str, given: bytes = b"", environment: Mapping[str, str] = {}
+    ) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
+            [*self._words, *words],
+            input=given,
+            capture_output=True,
+            check=False,
+            timeout=_PATIENCE,
+            env={**os.environ, **environment},
+        )
 
 
 @contextmanager

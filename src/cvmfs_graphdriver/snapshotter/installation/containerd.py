@@ -163,7 +163,7 @@ def _set_pods(document: tomlkit.TOMLDocument, setting: PluginSetting) -> None:
     if not setting.pods:
         return
     if setting.major < _MERGING:
-        # Without them a layer is found only by its chain. containerd 2 has the exports of the plugin for that.
+        # Else a layer is found only by its chain. For containerd 2 the exports of the plugin do that.
         _table(document, _OLD_CRI)[_NO_ANNOTATIONS] = False
     if not setting.runtime_class:
         above = _OLD_CRI if setting.form < _NEW_FORM else _IMAGES

@@ -107,5 +107,7 @@ def test_images_are_built(
 def test_buildkit_pulls_what_is_not_here(docker: Docker, scene: Scene, tmp_path: Path) -> None:
     """Only what was pulled before is lazy: it asks only snapshotters that it knows by their names."""
     (tmp_path / "Dockerfile").write_text(f"FROM {scene.image}\nRUN echo built >/built\n")
+    before = scene.registry.sent
     docker("build", "--network=none", "--tag=built:1", str(tmp_path))
+    assert scene.registry.sent - before > len(scene.repository_layers[0].blob)
     assert docker.run("built:1", "busybox", "cat", "/built", "/motd") == "built\ntop\n"

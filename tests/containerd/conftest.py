@@ -40,7 +40,7 @@ class Scene:
     """Images in a registry: ``image`` is in the repository, and ``other`` except its topmost layer.
 
     Nothing of ``normal`` is there; of ``unrecorded`` all layers are, but the index has no record of the upper
-    one. ``pause`` is the image of sandboxes.
+    one, which is the only one of ``upper`` that is there. ``pause`` is the image of sandboxes.
     """
 
     def __init__(self, scratch: Path, registry: RegistryServer, repository: Published) -> None:
@@ -51,6 +51,7 @@ class Scene:
         self.other = self._push("other", BASE, TOP, OWN)
         self.normal = self._push("normal", NORMAL)
         self.unrecorded = self._push("unrecorded", BASE, UNRECORDED)
+        self.upper = self._push("upper", NORMAL, UNRECORDED)
         self.pause = self._push("pause", BASE, Cmd=["/bin/busybox", "sleep", "1000000"])
         self.repository_layers = [BASE, TOP]
         digests = [ContentDigest.parse(layer.digest) for layer in (BASE, TOP)]

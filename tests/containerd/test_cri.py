@@ -88,6 +88,16 @@ def test_a_layer_without_a_record_is_found_by_the_digest_of_its_blob(
     assert ways(serving, engine, scene.unrecorded) == ["the digest of its blob", "its chain ID"]
 
 
+def test_a_layer_is_lazy_above_one_that_was_pulled(
+    cri: Cri, engine: Containerd, scene: Scene, serving: SnapshotterProcess
+) -> None:
+    assert pulled(cri, scene, scene.upper) > len(NORMAL.blob)
+    assert len(serving.directories()) == 1
+    with cri.container(scene.upper, *_SLEEP) as container:
+        assert container("busybox", "cat", "/motd") == "unrecorded\n"
+    assert ways(serving, engine, scene.upper) == ["the digest of its blob", "no-record"]
+
+
 def test_what_a_container_takes(
     cri: Cri, scene: Scene, serving: SnapshotterProcess, installation: Installation
 ) -> None:

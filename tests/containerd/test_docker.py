@@ -54,9 +54,20 @@ def test_only_what_no_repository_has_is_pulled(
     assert docker.run(scene.normal, "busybox", "cat", "/motd") == "normal\n"
 
 
-def test_a_layer_without_a_record_is_found_by_the_digest_of_its_blob(docker: Docker, scene: Scene) -> None:
+def test_a_layer_without_a_record_is_found_by_the_digest_of_its_blob(
+    docker: Docker, scene: Scene, serving: SnapshotterProcess
+) -> None:
     assert pulled(docker, scene, scene.unrecorded) < LITTLE
+    assert serving.directories() == []
     assert docker.run(scene.unrecorded, "busybox", "cat", "/motd", "/gone") == "unrecorded\nx"
+
+
+def test_a_layer_is_lazy_above_one_that_was_pulled(
+    docker: Docker, scene: Scene, serving: SnapshotterProcess
+) -> None:
+    assert pulled(docker, scene, scene.upper) > len(NORMAL.blob)
+    assert len(serving.directories()) == 1
+    assert docker.run(scene.upper, "busybox", "cat", "/motd") == "unrecorded\n"
 
 
 def test_a_container_is_examined_changed_and_committed(

@@ -98,7 +98,7 @@ $(KUBERNETES_NODE): scripts/make-docker-root
 
 .PHONY: test-matrix
 test-matrix: test-packages snapshotter-image $(NEWER_DOCKER) $(NEWEST_DOCKER) $(KUBERNETES_NODE)  ## Run the tests of Docker's and containerd's commands with several versions, and the snapshotter on a Kubernetes node; build plugin and image twice
-	$(BIN)/python -m pytest $(ON_DOCKERS)
+	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd/test_cri.py
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
 	$(BIN)/python -m pytest tests/containerd --docker-root $(NEWEST_DOCKER)
 	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py \

@@ -46,11 +46,11 @@ class Installation:
         """The words before dockerd's options, in a mount namespace of its own, after ``prepared``."""
         return self.program(*prepared, "/usr/sbin/dockerd")
 
-    def major(self, program: str) -> int:
-        """The major version that a program tells."""
+    def version(self, program: str) -> tuple[int, int]:
+        """The major and the minor version that a program tells."""
         told = subprocess.run([*self.command(program), "--version"], capture_output=True, check=True)
-        match = re.search(rb"\d+", told.stdout)
-        return int(match[0]) if match else 0
+        match = re.search(rb"(\d+)\.(\d+)", told.stdout)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
 
     def program(self, *words: str) -> list[str]:
         """The same for any program that is already in a mount namespace of its own."""

@@ -1,4 +1,4 @@
-"""A registry, a repository that has one of two images, and containerd with our snapshotter on each plane."""
+"""A registry, a repository that has some of its images, and containerd with our snapshotter on each plane."""
 
 import json
 import subprocess
@@ -11,35 +11,49 @@ import pytest
 
 from cvmfs_graphdriver.oci.digest import ContentDigest
 from cvmfs_graphdriver.oci.image.chain import ChainRecord, chain_ids, record_directory, unpacked_directory
-from demo.daemons import registry
 from demo.installation import Installation
-from tests.support.containerd import Containerd, containerd, shared_directory
+from tests.support.containerd import Containerd, Docker, containerd, shared_directory
 from tests.support.entries import Item, directory, file, symlink
 from tests.support.images import TestLayer, push, write_layout
+from tests.support.mounts import wait_until
 from tests.support.published import FQRN, Published, published
+from tests.support.registry import RegistryServer, run_registry
 from tests.support.snapshotter_process import SnapshotterProcess, snapshotter
 from tests.support.tars import tar_of
 
 BUSYBOX = Path("/bin/busybox").read_bytes() if Path("/bin/busybox").exists() else b""
+LITTLE = 10_000
+"""More bytes than manifest and configuration of an image take."""
 CONFIG = {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}
 BASE = TestLayer(
     tar_of({"bin": None, "bin/busybox": BUSYBOX, "bin/sh": "busybox", "gone": b"x", "motd": b"base\n"})
 )
 TOP = TestLayer(tar_of({".wh.gone": b"", "motd": b"top\n", "etc": None}))
 OWN = TestLayer(tar_of({"own": b"own\n"}))
+UNRECORDED = TestLayer(tar_of({"motd": b"unrecorded\n"}))
+NORMAL = TestLayer(
+    tar_of({"bin": None, "bin/busybox": BUSYBOX, "bin/sh": "busybox", "motd": b"normal\n", "etc": None})
+)
 
 
 class Scene:
-    """``image`` is in the registry and in the repository, ``other`` has one layer more."""
+    """Images in a registry: ``image`` is in the repository, and ``other`` except its topmost layer.
 
-    def __init__(self, scratch: Path, address: str, repository: Published) -> None:
-        self.image, self.other = f"{address}/image:1", f"{address}/other:1"
+    Nothing of ``normal`` is there; of ``unrecorded`` all layers are, but the index has no record of the upper
+    one, which is the only one of ``upper`` that is there. ``pause`` is the image of sandboxes.
+    """
+
+    def __init__(self, scratch: Path, registry: RegistryServer, repository: Published) -> None:
         self.repository = repository
-        for name, layers in ((self.image, [BASE, TOP]), (self.other, [BASE, TOP, OWN])):
-            layout = scratch / name.rpartition("/")[2].partition(":")[0]
-            write_layout(layout, layers, config=CONFIG)
-            push(layout, name)
-        self.repository_layers = [BASE.digest, TOP.digest]
+        self.registry = registry
+        self._scratch = scratch
+        self.image = self._push("image", BASE, TOP)
+        self.other = self._push("other", BASE, TOP, OWN)
+        self.normal = self._push("normal", NORMAL)
+        self.unrecorded = self._push("unrecorded", BASE, UNRECORDED)
+        self.upper = self._push("upper", NORMAL, UNRECORDED)
+        self.pause = self._push("pause", BASE, Cmd=["/bin/busybox", "sleep", "1000000"])
+        self.repository_layers = [BASE, TOP]
         digests = [ContentDigest.parse(layer.digest) for layer in (BASE, TOP)]
         diff_ids = [ContentDigest.parse(layer.diff_id) for layer in (BASE, TOP)]
         trees: dict[bytes, list[Item]] = {
@@ -51,6 +65,7 @@ class Scene:
                 file("/motd", b"base\n"),
             ],
             unpacked_directory(digests[1]): [file("/.wh.gone"), file("/motd", b"top\n"), directory("/etc")],
+            unpacked_directory(ContentDigest.parse(UNRECORDED.digest)): [file("/motd", b"unrecorded\n")],
         }
         for chain, digest, diff_id in zip(chain_ids(diff_ids), digests, diff_ids, strict=True):
             links = ChainRecord.of(unpacked_directory(digest), digest, diff_id).links()
@@ -58,6 +73,12 @@ class Scene:
                 symlink(name, target) for name, target in zip(("/layer", "/diff"), links, strict=True)
             ]
         repository.publish(trees)
+
+    def _push(self, name: str, *layers: TestLayer, **config: Any) -> str:
+        reference = f"{self.registry.host}/{name}:1"
+        write_layout(self._scratch / name, layers, config={**CONFIG, **config})
+        push(self._scratch / name, reference)
+        return reference
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +90,8 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def scene(scratch: Path) -> Iterator[Scene]:
     (scratch / "published").mkdir()
-    with registry(scratch) as address, published(scratch / "published") as repository:
-        yield Scene(scratch, address, repository)
+    with run_registry(scratch / "registry") as registry, published(scratch / "published") as repository:
+        yield Scene(scratch, registry, repository)
 
 
 @pytest.fixture(scope="module", params=["fuse", "erofs"])
@@ -82,9 +103,33 @@ def serving(request: pytest.FixtureRequest, scene: Scene, scratch: Path) -> Iter
 
 
 @pytest.fixture(scope="module")
-def engine(serving: SnapshotterProcess, scratch: Path, installation: Installation) -> Iterator[Containerd]:
-    with containerd(serving.file.parent / "c", serving.socket, installation) as found:
+def engine(serving: SnapshotterProcess, scene: Scene, installation: Installation) -> Iterator[Containerd]:
+    with containerd(serving.file.parent / "c", serving, installation, scene.pause) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def dockerd(engine: Containerd, installation: Installation) -> Iterator[Docker]:
+    if installation.version("/usr/sbin/dockerd") < (26, 0):
+        pytest.skip("needs Docker 26 or later: make test-matrix")
+    with engine.docker() as found:
+        yield found
+
+
+@pytest.fixture
+def docker(dockerd: Docker, serving: SnapshotterProcess) -> Iterator[Docker]:
+    """A Docker that uses ``engine``; what a test has made there is removed, and nothing may be left of it."""
+    yield dockerd
+    dockerd("system", "prune", "--all", "--force")
+    wait_until(lambda: not (serving.infos() or serving.directories() or serving.standing()), 30)
+
+
+def pulled(docker: Docker, scene: Scene, *images: str) -> int:
+    """Pull images; returns how many bytes the registry sent for them."""
+    before = scene.registry.sent
+    for image in images:
+        docker("pull", "--quiet", image)
+    return scene.registry.sent - before
 
 
 def why(serving: SnapshotterProcess, engine: Containerd, name: str) -> Any:

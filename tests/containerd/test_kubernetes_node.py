@@ -105,7 +105,7 @@ def test_there_and_back(running: Node, scene: Scene) -> None:
     assert running(*run, "--rm", scene.image, "once", "/bin/sh", "-c", "busybox cat /motd") == "top\n"
     stored = running("ctr", "content", "ls", "--quiet").split()
     journal = running("journalctl", "--no-pager", f"--unit={_NAME}")
-    assert all(layer not in stored for layer in scene.repository_layers), journal
+    assert all(layer.digest not in stored for layer in scene.repository_layers), journal
     running(*run, "--detach", scene.image, "kept", "/bin/sh", "-c", "busybox sleep 600")
 
     assert "processes still use" in done(running, "uninstall.yaml")

@@ -10,35 +10,48 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cvmfs_graphdriver.kernel.mount import MountFlag, UmountFlag, bind, mount, umount
+from cvmfs_graphdriver.snapshotter.installation.containerd import (
+    DROP_INS,
+    PluginSetting,
+    drop_in,
+    with_snapshotter,
+)
 from demo.daemons import first_child, remove_cgroups, running, wait_for
 from demo.installation import Installation
+from tests.support.cri import Cri
+from tests.support.snapshotter_process import SnapshotterProcess
 
 __all__ = ["NAME", "Containerd", "Docker", "containerd", "shared_directory"]
 
 NAME = "cvmfs-snapshotter"
 _NAMESPACE = f"cvmfs-tests-{os.getpid()}"
 _PATIENCE = 60
+_NEW, _OLD_FORM, _NEW_FORM = 2, 2, 3
 _CONFIG = """
-version = 2
 root = "{directory}/root"
 state = "{directory}/state"
 temp = "{directory}/temp"
-disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-]
 [grpc]
 address = "{directory}/c.sock"
-[proxy_plugins.{name}]
-type = "snapshot"
-address = "{socket}"
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-platform = "linux/amd64"
-snapshotter = "{name}"
+"""
+# Without CAP_SYS_RESOURCE nobody may lower the score by which the kernel kills.
+_OLD_CRI = """
+[plugins."io.containerd.grpc.v1.cri"]
+restrict_oom_score_adj = true
+stats_collect_period = 1
+sandbox_image = "{pause}"
+"""
+_CRI = """
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.images"]
+stats_collect_period = 1
+pinned_images = {{ sandbox = "{pause}" }}
 """
 # Shims and runc keep sockets and states there, wherever containerd's own directories are.
 _PRIVATE = 'mkdir -p /run/containerd; mount -t tmpfs tmpfs /run/containerd; exec "$@"'
@@ -129,6 +142,10 @@ class Containerd:
             os.kill(first_child(process.pid), signal.SIGTERM)
             process.wait(_PATIENCE)
 
+    def cri(self) -> Cri:
+        """A client that does what a kubelet does."""
+        return Cri(self.socket, f"/{_NAMESPACE}")
+
     def blobs(self) -> int:
         """How many blobs of images are here."""
         return len(self.ctr("content", "ls", "--quiet").split())
@@ -154,28 +171,65 @@ class Docker:
         self._words = words
         self.log = log
 
-    def __call__(self, *words: str) -> str:
+    def __call__(self, *words: str, **environment: str) -> str:
         """Run it; returns what it prints."""
-        return self.output(*words).decode()
+        return self.output(*words, environment=environment).decode()
 
-    def output(self, *words: str) -> bytes:
-        done = self._run(*words)
+    def output(self, *words: str, given: bytes = b"", environment: Mapping[str, str] = {}) -> bytes:
+        done = self._run(*words, given=given, environment=environment)
         assert done.returncode == 0, f"docker {words}: {done.stderr.decode()}\n{self.log.read_text()[-4000:]}"
         return done.stdout
+
+    def refused(self, *words: str) -> str:
+        """Run it, which must fail; returns the message."""
+        done = self._run(*words)
+        assert done.returncode != 0, f"docker {words}: {done.stdout.decode()}"
+        return done.stderr.decode()
+
+    def run(self, image: str, *words: str) -> str:
+        """What a new container without network prints, which is removed."""
+        return self("run", "--rm", "--network=none", image, *words)
 
     def answers(self) -> bool:
         return self._run("version").returncode == 0
 
-    def _run(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run([*self._words, *words], capture_output=True, check=False, timeout=_PATIENCE)
+    def _run(
+        self, *words: str, given: bytes = b"", environment: Mapping[str, str] = {}
+    ) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
+            [*self._words, *words],
+            input=given,
+            capture_output=True,
+            check=False,
+            timeout=_PATIENCE,
+            env={**os.environ, **environment},
+        )
 
 
 @contextmanager
-def containerd(directory: Path, socket: Path, installation: Installation) -> Iterator[Containerd]:
-    """A containerd whose files lie below the new ``directory``."""
+def containerd(
+    directory: Path, serving: SnapshotterProcess, installation: Installation, pause: str
+) -> Iterator[Containerd]:
+    """A containerd whose files lie below the new ``directory``, with what ``snapshotter install`` writes.
+
+    ``pause`` is the image of sandboxes.
+    """
     directory.mkdir()
-    config = directory / "config.toml"
-    config.write_text(_CONFIG.format(directory=directory, socket=socket, name=NAME))
+    major, _ = installation.version("/usr/bin/containerd")
+    form = _OLD_FORM if major < _NEW else _NEW_FORM
+    setting = PluginSetting(
+        name=NAME,
+        socket=str(serving.socket),
+        state=str(serving.state),
+        major=major,
+        form=form,
+        capabilities=("only-remap-ids",),
+    )
+    own = f"version = {form}\n{_CONFIG}{_OLD_CRI if major < _NEW else _CRI}"
+    main = with_snapshotter(own.format(directory=directory, pause=pause).encode(), setting)
+    config, added = directory / "config.toml", directory / "added.toml"
+    config.write_bytes(main.replace(DROP_INS.encode(), os.fsencode(added)))
+    added.write_bytes(drop_in(setting))
     engine = Containerd(directory, installation)
     private = ("sh", "-euc", _PRIVATE, "sh")
     command = [*installation.program(*private, "/usr/bin/containerd"), "--config", str(config)]

@@ -5,6 +5,7 @@ Also a certificate, and a token server for the bearer flow. Everything is ended 
 
 import base64
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -183,6 +184,11 @@ class RegistryServer:
     @property
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of manifests and blobs it has sent."""
+        return sum(map(int, re.findall(r'"GET [^"]*" \d+ (\d+) ', self.log)))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ to capabilities that we do not have (``rebase``) are left out, and the library i
 what the messages mean.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import empty_pb2, field_mask_pb2, timestamp_pb2
@@ -14,7 +15,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-__all__ = ["SERVICE", "message", "message_names", "other_message_names"]
+__all__ = ["SERVICE", "describe_file", "message", "message_names", "other_message_names"]
 
 SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
@@ -87,14 +88,10 @@ _OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 """Of other services, only what we send and what we read of their answers."""
-_SCALARS = {
-    "string": FieldDescriptorProto.TYPE_STRING,
-    "bytes": FieldDescriptorProto.TYPE_BYTES,
-    "int64": FieldDescriptorProto.TYPE_INT64,
-}
 
 
-def _file(name: str, package: str, messages: dict[str, Any]) -> FileDescriptorProto:
+def describe_file(name: str, package: str, messages: Mapping[str, Any]) -> FileDescriptorProto:
+    """A file of messages from such tables: a type is a scalar, "map" (of strings), or ".package.Message"."""
     file = FileDescriptorProto(name=name, package=package, syntax="proto3")
     for message_name, fields in messages.items():
         described = file.message_type.add(name=message_name)
@@ -109,13 +106,14 @@ def _describe(described: DescriptorProto, owner: str, number: int, name: str, ki
     if kind.endswith("*") or kind == "map":
         field.label = FieldDescriptorProto.LABEL_REPEATED
     kind = kind.removesuffix("*")
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    elif kind == _KIND:
+    if kind == _KIND:
         field.type, field.type_name = FieldDescriptorProto.TYPE_ENUM, kind
-    else:
+    elif kind.startswith("."):
         field.type, field.type_name = FieldDescriptorProto.TYPE_MESSAGE, kind
-    if kind == "map":  # the wire has a list of pairs
+    elif kind != "map":
+        field.type = FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+    else:  # the wire has a list of pairs
+        field.type = FieldDescriptorProto.TYPE_MESSAGE
         pair = described.nested_type.add(name=f"{name.capitalize()}Entry")
         pair.options.map_entry = True
         field.type_name = f"{owner}.{pair.name}"
@@ -128,13 +126,13 @@ def _pool() -> DescriptorPool:
     pool = DescriptorPool()
     for module in _WELL_KNOWN:
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    types = _file("types/mount.proto", "containerd.types", _TYPES)
-    service = _file("services/snapshots.proto", _PACKAGE, _MESSAGES)
+    types = describe_file("types/mount.proto", "containerd.types", _TYPES)
+    service = describe_file("services/snapshots.proto", _PACKAGE, _MESSAGES)
     kinds = service.enum_type.add(name="Kind")
     for number, name in enumerate(_KINDS):
         kinds.value.add(name=name, number=number)
     service.dependency.extend([types.name, *(module.DESCRIPTOR.name for module in _WELL_KNOWN)])
-    others = [_file(f"{package}.proto", package, messages) for package, messages in _OTHERS.items()]
+    others = [describe_file(f"{package}.proto", package, messages) for package, messages in _OTHERS.items()]
     for file in others:
         file.dependency.append(types.name)
     for file in (types, service, *others):

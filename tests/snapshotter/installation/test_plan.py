@@ -102,7 +102,7 @@ def test_comments_and_other_plugins_stay(tmp_path: Path) -> None:
     assert "# mirrored" in text
     cri = tomllib.loads(text)["plugins"]["io.containerd.grpc.v1.cri"]
     assert cri["cni"] == {"bin_dir": "/usr/lib/cni"}
-    assert cri["containerd"] == {"snapshotter": "cvmfs-snapshotter"}
+    assert cri["containerd"] == {"snapshotter": "cvmfs-snapshotter", "disable_snapshot_annotations": False}
 
 
 def test_only_a_runtime_class(tmp_path: Path) -> None:
@@ -179,5 +179,6 @@ def test_containerd_reads_it(tmp_path: Path) -> None:
     assert read["proxy_plugins"]["cvmfs-snapshotter"]["address"] == SETTING.socket
     cri = read["plugins"]["io.containerd.grpc.v1.cri"]
     assert cri["containerd"]["snapshotter"] == "cvmfs-snapshotter"
+    assert cri["containerd"]["disable_snapshot_annotations"] is False
     assert cri["sandbox_image"] == "registry.example.org/pause:3"
     assert cri["cni"]["bin_dir"] == "/usr/lib/cni"

@@ -25,4 +25,4 @@ _HERE = "cvmfs_graphdriver.cli.snapshotter"
     },
 )
 def command() -> None:
-    """Start unmodified images lazily on containerd, Docker 28 and later, and Kubernetes."""
+    """Start unmodified images lazily on containerd, Docker 26 and later, and Kubernetes."""

@@ -35,6 +35,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
 _OLDEST_FORM = 2
 _NEW_FORM = 3
 _MERGING = 2  # containerd's major version
+_NO_ANNOTATIONS = "disable_snapshot_annotations"
 _RUNC = "io.containerd.runc.v2"
 _OLD_CRI = ("plugins", "io.containerd.grpc.v1.cri", "containerd")
 _IMAGES = ("plugins", "io.containerd.cri.v1.images")
@@ -161,6 +162,9 @@ def _parse(content: bytes) -> tomlkit.TOMLDocument:
 def _set_pods(document: tomlkit.TOMLDocument, setting: PluginSetting) -> None:
     if not setting.pods:
         return
+    if setting.major < _MERGING:
+        # Else a layer is found only by its chain. For containerd 2 the exports of the plugin do that.
+        _table(document, _OLD_CRI)[_NO_ANNOTATIONS] = False
     if not setting.runtime_class:
         above = _OLD_CRI if setting.form < _NEW_FORM else _IMAGES
         table = _table(document, above)
@@ -189,19 +193,20 @@ def _unset_pods(document: tomlkit.TOMLDocument, before: tomlkit.TOMLDocument, na
     old = _find(before, _OLD_CRI)
     if cri is None:
         return
-    if cri.get("snapshotter") == name:
-        if "snapshotter" in (old or {}):
-            cri["snapshotter"] = (old or {})["snapshotter"]
-        else:
-            del cri["snapshotter"]
+    for key, ours in (("snapshotter", name), (_NO_ANNOTATIONS, False)):
+        if cri.get(key) == ours:
+            if key in (old or {}):
+                cri[key] = (old or {})[key]
+            else:
+                del cri[key]
     runtimes = cri.get("runtimes", {})
     known = (old or {}).get("runtimes", {})
-    ours = [
+    added = [
         key
         for key, value in runtimes.items()
         if value.get("snapshotter") == name or value == {"runtime_type": _RUNC}
     ]
-    for runtime in ours:
+    for runtime in added:
         if runtime not in known:
             del runtimes[runtime]
     for end in range(len(_OLD_CRI) + 1, 0, -1):

@@ -113,7 +113,9 @@ endurance: test-packages plugin  ## Kill driver and dockerd fifty times each, an
 	SOAK=$(or $(SOAK),1800) $(BIN)/python -m pytest -s tests/endurance
 
 .PHONY: bench
-bench: test-packages plugin  ## Run the benchmarks, as ratios against a peer in the same run
+bench: test-packages plugin $(NEWEST_DOCKER)  ## Run the benchmarks, as ratios against a peer in the same run
+	@# Another lazy snapshotter, as source, and its client.
+	scripts/extend-docker-root $(NEWEST_DOCKER) golang-go golang-github-containerd-stargz-snapshotter-dev stargz-snapshotter
 	$(BIN)/python -m benchmarks
 
 .PHONY: clean

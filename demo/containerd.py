@@ -93,6 +93,7 @@ class ContainerdEngine(DockerClient):
         self._group = f"cvmfs-graphdriver-{os.getpid()}-{name}"
         self._stack = contextlib.ExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.snapshotter = ""
         self._first = 0
         self._containerd = 0
 
@@ -115,6 +116,7 @@ class ContainerdEngine(DockerClient):
         holder = self._stack.enter_context(running(["sh", "-euc", _SHARED, "sh", str(self.directory)], log))
         wait_for((self.directory / "shared").exists, holder, "a set of namespaces", log)
         self._first = first_child(holder.pid)
+        self.snapshotter = snapshotter.name
         self._start_containerd(snapshotter)
         if snapshotter.command is not None:
             address = self.directory / "snapshotter.sock"

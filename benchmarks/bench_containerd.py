@@ -7,6 +7,7 @@ begins with the pull. Needs root, and the root directory that ``make bench`` pre
 
 import contextlib
 import itertools
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.pairs import Pair, Result, measure
-from benchmarks.stargz import make_estargz, stargz
+from benchmarks.stargz import push_estargz, stargz, without_oddities
 from demo.containerd import OVERLAYFS, ContainerdEngine, Snapshotter, cvmfs_snapshotter
 from demo.daemons import end_on_signals
 from demo.images import build_image, push_image, write_layout
@@ -53,28 +54,29 @@ CTR = Client(
 
 
 def run() -> list[Result]:
-    layout = build_image(_PROJECT / "build" / "demo")
-    installation = Installation(_ROOT)
     with (
         tempfile.TemporaryDirectory(prefix="cvmfs-bench-", dir="/var/tmp") as scratch,
         end_on_signals(),
         stage(Path(scratch)) as set_up,
     ):
-        image = f"{set_up.registry}/demo:1"
-        push_image(layout, image)
-        return _Bench(set_up, installation, image).run()
+        layout = Path(scratch) / "layout"
+        shutil.copytree(build_image(_PROJECT / "build" / "demo"), layout)
+        without_oddities(layout)
+        return _Bench(set_up, Installation(_ROOT), layout).run()
 
 
 class _Bench:
-    def __init__(self, here: Stage, installation: Installation, image: str) -> None:
+    def __init__(self, here: Stage, installation: Installation, layout: Path) -> None:
         self._here = here
         self._installation = installation
-        self._image = image
+        self._layout = layout
+        self._image = f"{here.registry}/demo:1"
         self._ours = cvmfs_snapshotter(FQRN, here.etc)
         self._numbers = itertools.count()
 
     def run(self) -> list[Result]:
         """All rows; the image is in the repository, and has a copy for the peer, from half-way on."""
+        push_image(self._layout, self._image)
         self._publish_another()
         with self._engine(OVERLAYFS) as stock:
             with self._engine(self._ours) as ours:
@@ -83,7 +85,7 @@ class _Bench:
             with self._engine(self._ours) as ours:
                 results += [self._warm(client, ours, stock) for client in (DOCKER, CTR)]
             copy = f"{self._image}-estargz"
-            make_estargz(stock, self._image, copy)
+            push_estargz(_PROJECT / "build" / "demo", self._layout, stock, self._image, copy)
         peer = stargz(self._here.scratch, self._installation)
         return [*results, *(self._cold(client, peer, copy) for client in (DOCKER, CTR))]
 

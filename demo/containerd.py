@@ -126,7 +126,12 @@ class ContainerdEngine(DockerClient):
 
     def ctr(self, *words: str, program: str = "ctr") -> str:
         """Run containerd's own client, or one that resembles it. Raises DaemonError with its message."""
-        command = [*self._inside(), f"/usr/bin/{program}", f"--address={self.directory}/containerd.sock"]
+        # It finds its pipes in /proc, which is that of the PID namespace.
+        command = [
+            *self._inside("--pid"),
+            f"/usr/bin/{program}",
+            f"--address={self.directory}/containerd.sock",
+        ]
         done = subprocess.run(
             [*command, f"--namespace={self._group}", *words],
             stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 IMAGE ?=
 RENEW ?=
 COMMAND ?=
-# The root directory of another Docker for the demo. build/docker-26.1 is made if it does not exist.
+# The root directory of the Docker for the demo; build/docker-26.1 and build/docker-newest are made if they do not exist.
 DOCKER_ROOT ?=
 
 .PHONY: help
@@ -29,17 +29,14 @@ $(VENV)/.installed: pyproject.toml packaging/plugin.lock packaging/snapshotter.l
 venv: $(VENV)/.installed  ## Create the virtual environment
 	@$(BIN)/python -m compileall -q src  # every mount would do it where PYTHONDONTWRITEBYTECODE is set
 
-.PHONY: demo-packages
-demo-packages:
-	@scripts/install-packages plugin demo $(if $(DOCKER_ROOT),,docker)
-
 .PHONY: test-packages
 test-packages:
 	@scripts/install-packages plugin demo docker test
 
 .PHONY: demo
-demo: demo-packages plugin $(DOCKER_ROOT)  ## Convert an image and run it thin in a Docker of its own (IMAGE=… COMMAND=… DOCKER_ROOT=…)
-	$(BIN)/python -m demo $(if $(DOCKER_ROOT),--docker-root '$(DOCKER_ROOT)') $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
+demo:  ## Put an image into a repository and run it lazily in a Docker of its own (IMAGE=… COMMAND=… DOCKER_ROOT=…)
+	@MAKE='$(MAKE)' DOCKER_ROOT='$(DOCKER_ROOT)' scripts/run-demo \
+		$(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
 
 .PHONY: plugin
 plugin: venv  ## Build the Docker plugin in build/: directory, tarball, bill of materials (RENEW=1: newest Debian packages)
@@ -84,11 +81,11 @@ ON_DOCKERS := tests/conformance tests/end_to_end/test_commands.py tests/end_to_e
 $(NEWER_DOCKER): scripts/make-docker-root
 	scripts/make-docker-root trixie $@
 
-# Docker 28 or later and containerd 2, with the packages that containerd's own conformance suite is compiled from.
+# Docker 28 or later and containerd 2.
 NEWEST_DOCKER := build/docker-newest
 
 $(NEWEST_DOCKER): scripts/make-docker-root
-	scripts/make-docker-root testing $@ golang-go golang-github-containerd-containerd-dev
+	scripts/make-docker-root testing $@
 
 # A node of a cluster, which systemd-nspawn boots.
 KUBERNETES_NODE := build/kubernetes-node
@@ -98,9 +95,11 @@ $(KUBERNETES_NODE): scripts/make-docker-root
 
 .PHONY: test-matrix
 test-matrix: test-packages snapshotter-image $(NEWER_DOCKER) $(NEWEST_DOCKER) $(KUBERNETES_NODE)  ## Run the tests of Docker's and containerd's commands with several versions, and the snapshotter on a Kubernetes node; build plugin and image twice
+	@# What containerd's own conformance suite is compiled from.
+	scripts/extend-docker-root $(NEWEST_DOCKER) golang-go golang-github-containerd-containerd-dev
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd/test_cri.py
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
-	$(BIN)/python -m pytest tests/containerd --docker-root $(NEWEST_DOCKER)
+	$(BIN)/python -m pytest tests/containerd tests/end_to_end/test_demo.py --docker-root $(NEWEST_DOCKER)
 	FETCH_PACKAGES=1 $(BIN)/python -m pytest tests/scripts/test_build_plugin.py tests/scripts/test_plugin_updates.py \
 		tests/scripts/test_build_snapshotter_image.py tests/kubernetes/test_installer.py \
 		tests/containerd/test_kubernetes_node.py
@@ -115,7 +114,9 @@ endurance: test-packages plugin  ## Kill driver and dockerd fifty times each, an
 	SOAK=$(or $(SOAK),1800) $(BIN)/python -m pytest -s tests/endurance
 
 .PHONY: bench
-bench: test-packages plugin  ## Run the benchmarks, as ratios against a peer in the same run
+bench: test-packages plugin $(NEWEST_DOCKER)  ## Run the benchmarks, as ratios against a peer in the same run
+	@# Another lazy snapshotter, as source, and its client.
+	scripts/extend-docker-root $(NEWEST_DOCKER) golang-go golang-github-containerd-stargz-snapshotter-dev stargz-snapshotter
 	$(BIN)/python -m benchmarks
 
 .PHONY: clean

@@ -54,9 +54,13 @@ def measure(
     *,
     runs: int = 5,
     goal: float | None = None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Pair:
-    """Time both, one after the other, ``runs`` times."""
-    times = [(_time(ours), _time(peer)) for _ in range(runs)]
+    """Time both, one after the other, ``runs`` times; ``prepare`` is called before each pair."""
+    times = []
+    for _ in range(runs):
+        prepare()
+        times.append((_time(ours), _time(peer)))
     return Pair(
         what,
         statistics.median(mine for mine, _ in times),

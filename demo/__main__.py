@@ -1,6 +1,7 @@
-"""``make demo``: converts an image and runs it, thin and as it is, in a Docker of its own.
+"""``make demo``: puts an image into a repository and runs it, lazily and as usual, in a Docker of its own.
 
-Owns: the order of the steps, and the table. Everything happens on loopback and in a scratch directory, and
+Owns: the order of the steps. With Docker 28 or later the image is run unmodified with the snapshotter, with
+an earlier one as a thin image with the plugin. Everything happens on loopback and in a scratch directory, and
 ends with the demo. Must not know: how any part works.
 """
 
@@ -10,26 +11,26 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
-from rich.table import Table
 
 from cvmfs_graphdriver.errors import CvmfsGraphdriverError
+from demo.comparison import Comparison, disk_use, mega, perform
+from demo.containerd import OVERLAYFS, ContainerdEngine, cvmfs_snapshotter
 from demo.daemons import DaemonError, DockerEngine, end_on_signals, plugin_tarball
 from demo.images import COMMAND, ImageError, build_image, push_image
 from demo.installation import Installation
-from demo.stage import Stage, stage
+from demo.stage import FQRN, Stage, stage
 
 __all__ = ["main"]
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _INTERRUPTED = 130
-_T = TypeVar("_T")
+_WITHOUT_PLUGINS = 28
+"""The first version of Docker without graph driver plugins."""
 
 
 class Steps:
@@ -52,23 +53,10 @@ class Steps:
             yield
 
 
-@dataclass(frozen=True, slots=True)
-class Performance:
-    """Figures for one form of the image, from the registry to its output; times in seconds."""
-
-    output: bytes
-    pull: float
-    first_start: float
-    second_start: float
-    fetched_files: int
-    fetched_bytes: int
-    """From the repository, until the end of the first run."""
-
-
 def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="make demo", description="Run an image thin, in a Docker of its own."
+        prog="make demo", description="Run an image lazily, in a Docker of its own."
     )
     parser.add_argument("--image", help="an image from any registry, instead of the one that the demo builds")
     parser.add_argument("--command", help="the command to run, instead of the image's own")
@@ -100,82 +88,83 @@ def _show(
 ) -> int:
     steps = Steps(console)
     words = shlex.split(command) if command else [] if image else list(COMMAND)
-    with stage(scratch) as here, DockerEngine(scratch, "docker", installation) as docker:
+    with stage(scratch) as here:
         if image is None:
             image = f"{here.registry}/demo:1"
             steps.say("building an image of four layers from Debian packages")
             layout = build_image(_PROJECT / "build" / "demo", steps.say)
             with steps.step(f"pushing it to a registry at {here.registry}"):
                 push_image(layout, image)
-        thin = f"{here.registry}/demo:thin"
-        steps.say("converting it: docker2cvmfs make-thin")
-        account = here.convert(image, thin).account
-        size = account["fetched_bytes"] + account["saved_bytes"]
+        if installation.version("/usr/sbin/dockerd")[0] < _WITHOUT_PLUGINS:
+            compared = _with_the_plugin(here, installation, image, words, steps)
+        else:
+            compared = _with_the_snapshotter(here, installation, image, words, steps)
+        steps.say("done; stopping everything")
+    console.print(compared.table())
+    sys.stdout.buffer.write(compared.lazy.output)
+    if not compared.agree:
+        console.print("demo: the two ways gave different output; that of the usual one is:")
+        sys.stdout.buffer.write(compared.normal.output)
+    sys.stdout.flush()
+    return 0 if compared.agree else 1
+
+
+def _with_the_snapshotter(
+    here: Stage, installation: Installation, image: str, words: list[str], steps: Steps
+) -> Comparison:
+    """The unmodified image with our snapshotter, and with containerd's own."""
+    steps.say("converting it: docker2cvmfs publish, which leaves the image as it is")
+    account = here.publish(image)
+    with ContainerdEngine(here.scratch, "ours", installation) as ours:
+        with steps.step("starting a dockerd and a containerd with the snapshotter"):
+            ours.start(cvmfs_snapshotter(FQRN, here.etc))
+            before = disk_use(ours.directory)
+        with steps.step("running it lazily, unmodified"):
+            lazy = perform(ours, here, image, words)
+            kept = disk_use(ours.directory) - before
+        version = ours.docker("version", "--format", "{{.Server.Version}}")
+    with ContainerdEngine(here.scratch, "stock", installation) as stock:
+        stock.start(OVERLAYFS)
+        before = disk_use(stock.directory)
+        with steps.step("running it with containerd's own snapshotter"):
+            normal = perform(stock, here, image, words)
+            unpacked = disk_use(stock.directory) - before
+    return Comparison(
+        f"{image} on Docker {version}",
+        ("overlayfs", "cvmfs-snapshotter"),
+        len(account["layers"]),
+        account["fetched_bytes"] + account["saved_bytes"],
+        normal,
+        lazy,
+        (mega(unpacked), mega(kept)),
+    )
+
+
+def _with_the_plugin(
+    here: Stage, installation: Installation, image: str, words: list[str], steps: Steps
+) -> Comparison:
+    """A thin image and the normal one, both with the plugin."""
+    thin = f"{here.registry}/demo:thin"
+    steps.say("converting it: docker2cvmfs make-thin")
+    account = here.convert(image, thin).account
+    with DockerEngine(here.scratch, "docker", installation) as docker:
         with steps.step("starting a dockerd with the plugin as storage driver"):
             docker.start_with_plugin(plugin_tarball(_PROJECT), here.etc)
-        with steps.step("running the thin image"):
-            of_thin = _perform(docker, here, thin, words)
+        with steps.step("running it lazily, as a thin image"):
+            of_thin = perform(docker, here, thin, words)
         with steps.step("running the normal image"):
-            of_normal = _perform(docker, here, image, words)
-        cache = _disk_use(next(docker.plugin_home().glob("*/cache")))
+            of_normal = perform(docker, here, image, words)
+        cache = disk_use(next(docker.plugin_home().glob("*/cache")))
         unpacked = int(docker.docker("image", "inspect", "--format", "{{.Size}}", image))
-        steps.say("done; stopping everything")
-    same = of_thin.output == of_normal.output
-    table = _table(image, len(account["layers"]), size, unpacked, cache, of_normal, of_thin)
-    console.print(table)
-    sys.stdout.buffer.write(of_thin.output)
-    if not same:
-        console.print("demo: the two forms of the image gave different output; that of the normal one is:")
-        sys.stdout.buffer.write(of_normal.output)
-    sys.stdout.flush()
-    return 0 if same else 1
-
-
-def _perform(docker: DockerEngine, here: Stage, image: str, command: list[str]) -> Performance:
-    files, size = here.fetched()
-    _, pull = _timed(lambda: docker.docker("pull", "--quiet", image))
-    output, first = _timed(lambda: docker.run(image, *command))
-    files_after, size_after = here.fetched()
-    _, second = _timed(lambda: docker.run(image, *command))
-    return Performance(output, pull, first, second, files_after - files, size_after - size)
-
-
-def _timed(action: Callable[[], _T]) -> tuple[_T, float]:
-    start = time.monotonic()
-    result = action()
-    return result, time.monotonic() - start
-
-
-def _disk_use(directory: Path) -> int:
-    """Bytes that the files below a directory occupy."""
-    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
-
-
-def _table(
-    name: str, layers: int, size: int, unpacked: int, cache: int, normal: Performance, thin: Performance
-) -> Table:
-    table = Table(title=f"{name}, {layers} layers, {_mega(size)} compressed", title_justify="left")
-    for heading in ("", "normal image", "thin image"):
-        table.add_column(heading, justify="right" if heading else "left")
-    share = f"{thin.fetched_bytes / size:.1%}" if size else "-"
-    table.add_row("fetched until the command ended", _mega(size), _mega(thin.fetched_bytes))
-    table.add_row("  share of the compressed bytes", "100 %", share.replace("%", " %"))
-    table.add_row("  files", f"{layers} layers", str(thin.fetched_files))
-    table.add_row("pull", f"{normal.pull:.1f} s", f"{thin.pull:.1f} s")
-    table.add_row("first start, until it ended", f"{normal.first_start:.1f} s", f"{thin.first_start:.1f} s")
-    table.add_row(
-        "cold: pull and first start",
-        *(f"{each.pull + each.first_start:.1f} s" for each in (normal, thin)),
-        style="bold",
+    return Comparison(
+        image,
+        ("normal image", "thin image"),
+        len(account["layers"]),
+        account["fetched_bytes"] + account["saved_bytes"],
+        of_normal,
+        of_thin,
+        (mega(unpacked), f"{mega(cache)} cache"),
     )
-    table.add_row("second start", f"{normal.second_start:.1f} s", f"{thin.second_start:.1f} s")
-    table.add_row("on the node's disk", _mega(unpacked), f"{_mega(cache)} cache")
-    table.add_row("output", "the same" if normal.output == thin.output else "DIFFERENT", "")
-    return table
-
-
-def _mega(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

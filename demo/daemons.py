@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -25,6 +26,7 @@ from demo.installation import HERE, Installation
 
 __all__ = [
     "DaemonError",
+    "DockerClient",
     "DockerEngine",
     "end_on_signals",
     "first_child",
@@ -164,7 +166,59 @@ def plugin_tarball(project: Path) -> Path:
     return tarball
 
 
-class DockerEngine:
+class DockerClient(ABC):
+    """The docker command with a dockerd of our own, whose files are below ``directory``."""
+
+    directory: Path
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.directory}/docker.sock"
+
+    def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run the docker command; returns what it prints. Raises DaemonError with its error message."""
+        return self.docker_bytes(*arguments, stdin=stdin).decode("utf-8", "replace").strip()
+
+    def docker_bytes(self, *arguments: str, stdin: bytes | None = None) -> bytes:
+        """The same, not decoded."""
+        command = [*self._client(), "--config", str(self.directory / "client")]
+        command += ["--host", self.host, *arguments]
+        try:
+            done = subprocess.run(
+                command, input=stdin or b"", capture_output=True, check=False, timeout=_LONGEST
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DaemonError(
+                f"docker {' '.join(arguments)[:200]}: not finished after {_LONGEST:.0f} s"
+            ) from error
+        if done.returncode != 0:
+            complaint = done.stderr.decode("utf-8", "replace").strip()
+            complaint = complaint or f"ended with status {done.returncode} and said nothing"
+            raise DaemonError(f"docker {' '.join(arguments)[:200]}: {complaint}")
+        return done.stdout
+
+    def run(
+        self, image: str, *command: str, stdin: bytes | None = None, options: tuple[str, ...] = ()
+    ) -> bytes:
+        """Run a container without network, and remove it."""
+        interactive = ("--interactive",) if stdin is not None else ()
+        return self.docker_bytes(
+            "run", "--rm", "--network", "none", *interactive, *options, image, *command, stdin=stdin
+        )
+
+    @abstractmethod
+    def _client(self) -> list[str]:
+        """The words before those of a ``docker`` command line."""
+
+    def _is_up(self) -> bool:
+        try:
+            self.docker("version", "--format", "{{.Server.Version}}")
+        except DaemonError:
+            return False
+        return True
+
+
+class DockerEngine(DockerClient):
     """A dockerd of our own. Use it in a ``with`` statement; ``start`` may be called again after ``stop``."""
 
     def __init__(self, scratch: Path, name: str, installation: Installation = HERE) -> None:
@@ -177,10 +231,6 @@ class DockerEngine:
     @property
     def log(self) -> Path:
         return self.directory / "log"
-
-    @property
-    def host(self) -> str:
-        return f"unix://{self.directory}/docker.sock"
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -273,37 +323,6 @@ class DockerEngine:
             (self.directory / "etc" / name).write_text(f"daemon:{first}:65536\n")
         return "--userns-remap", "daemon"
 
-    def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
-        """Run the docker command; returns what it prints. Raises DaemonError with its error message."""
-        return self.docker_bytes(*arguments, stdin=stdin).decode("utf-8", "replace").strip()
-
-    def docker_bytes(self, *arguments: str, stdin: bytes | None = None) -> bytes:
-        """The same, not decoded."""
-        command = [*self._installation.client(), "--config", str(self.directory / "client")]
-        command += ["--host", self.host, *arguments]
-        try:
-            done = subprocess.run(
-                command, input=stdin or b"", capture_output=True, check=False, timeout=_LONGEST
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DaemonError(
-                f"docker {' '.join(arguments)[:200]}: not finished after {_LONGEST:.0f} s"
-            ) from error
-        if done.returncode != 0:
-            complaint = done.stderr.decode("utf-8", "replace").strip()
-            complaint = complaint or f"ended with status {done.returncode} and said nothing"
-            raise DaemonError(f"docker {' '.join(arguments)[:200]}: {complaint}")
-        return done.stdout
-
-    def run(
-        self, image: str, *command: str, stdin: bytes | None = None, options: tuple[str, ...] = ()
-    ) -> bytes:
-        """Run a container without network, and remove it."""
-        interactive = ("--interactive",) if stdin is not None else ()
-        return self.docker_bytes(
-            "run", "--rm", "--network", "none", *interactive, *options, image, *command, stdin=stdin
-        )
-
     def plugin_home(self) -> Path:
         """The plugin's propagated mount, where its layers and its cache are."""
         (found,) = (self.directory / "data" / "plugins").glob("*/propagated-mount")
@@ -315,18 +334,14 @@ class DockerEngine:
         (found,) = (path for path in places if path.is_dir() and not path.name.startswith("."))
         return found
 
+    def _client(self) -> list[str]:
+        return self._installation.client()
+
     def _own_etc(self) -> Path:
         """A copy of /etc/docker, where dockerd writes a key; certificates of registries still apply."""
         etc = self.directory / "etc"
         shutil.copytree("/etc/docker", etc, dirs_exist_ok=True)
         return etc
-
-    def _is_up(self) -> bool:
-        try:
-            self.docker("version", "--format", "{{.Server.Version}}")
-        except DaemonError:
-            return False
-        return True
 
 
 def _answers(url: str) -> bool:

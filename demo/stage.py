@@ -45,22 +45,29 @@ class Stage:
 
     def convert(self, image: str, thin: str) -> Conversion:
         """Run ``docker2cvmfs make-thin``; its progress goes to the terminal. Raises DaemonError."""
-        command = [
-            *(sys.executable, "-c", "from cvmfs_graphdriver.cli.docker2cvmfs import main; main()"),
-            *("make-thin", "--json", "--image", image, "--output", thin, "--repository", FQRN),
-            *("--storage", str(self.storage), "--keys", str(self.keys)),
-        ]
+        account = self._put("make-thin", "--image", image, "--output", thin)
+        return Conversion(account["thin_image"], account)
+
+    def publish(self, image: str) -> dict[str, Any]:
+        """Run ``docker2cvmfs publish`` in the same way; returns what it reports."""
+        return self._put("publish", image)
+
+    def _put(self, command: str, *words: str) -> dict[str, Any]:
         done = subprocess.run(
-            command,
+            [
+                *(sys.executable, "-c", "from cvmfs_graphdriver.cli.docker2cvmfs import main; main()"),
+                *(command, "--json", *words, "--repository", FQRN),
+                *("--storage", str(self.storage), "--keys", str(self.keys)),
+            ],
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**os.environ, "TMPDIR": str(self.scratch)},
         )
         if done.returncode != 0:
-            raise DaemonError(f"docker2cvmfs make-thin ended with status {done.returncode}")
-        account = json.loads(done.stdout)
-        return Conversion(account["thin_image"], account)
+            raise DaemonError(f"docker2cvmfs {command} ended with status {done.returncode}")
+        account: dict[str, Any] = json.loads(done.stdout)
+        return account
 
     def fetched(self) -> tuple[int, int]:
         """Files and bytes that clients have fetched so far, including the repository's own files."""
@@ -87,6 +94,4 @@ def _configure(etc: Path, url: str, keys: Path) -> None:
     (etc / "keys" / public).write_bytes((keys / public).read_bytes())
     (etc / "config.d").mkdir()
     (etc / "default.local").write_text("CVMFS_HTTP_PROXY=DIRECT\n")
-    (etc / "config.d" / f"{FQRN}.conf").write_text(
-        f"CVMFS_SERVER_URL={url}/cvmfs/@fqrn@\nCVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{public}\n"
-    )
+    (etc / "config.d" / f"{FQRN}.conf").write_text(f"CVMFS_SERVER_URL={url}/cvmfs/@fqrn@\n")

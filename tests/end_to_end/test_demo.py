@@ -1,4 +1,7 @@
-"""The demo as a user starts it, and that nothing is left of it, however it ends."""
+"""The demo as a user starts it, and that nothing is left of it, however it ends.
+
+With Docker 28 or later (``--docker-root``) it shows the snapshotter, else the plugin.
+"""
 
 import os
 import re
@@ -8,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from demo.installation import Installation
 from tests.end_to_end.conftest import Scene
 from tests.support.images import TestLayer, push, write_layout
 from tests.support.project import PROJECT
@@ -48,8 +52,18 @@ def sleeper(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
     )
 
 
+Demo = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
+
+
+@pytest.fixture
+def demo(scratch: Path, installation: Installation) -> Demo:
+    """Starts the demo with further options."""
+    root = () if installation.root is None else ("--docker-root", str(installation.root))
+    return lambda *options: running_demo(scratch, *root, *options)
+
+
 @contextmanager
-def demo(scratch: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_demo(scratch: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """The demo as a terminal starts it: in a process group of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "demo", *options],
@@ -104,10 +118,11 @@ def wait_for(text: str, process: subprocess.Popen[bytes]) -> None:
         said += piece
 
 
-def test_the_demo(scratch: Path) -> None:
-    with demo(scratch) as process:
+def test_the_demo(scratch: Path, demo: Demo, installation: Installation) -> None:
+    with demo() as process:
         said = process.communicate(timeout=PATIENCE)[1].decode()
         assert process.returncode == 0, said
+        assert ("cvmfs-snapshotter" in said) == (installation.version("/usr/sbin/dockerd")[0] >= 28)
         assert re.search(r"output\W+the same", said), said
         share = re.search(r"share of the compressed bytes\W+100 %\W+([0-9.]+) %", said)
         assert share, said
@@ -120,14 +135,14 @@ def test_the_demo(scratch: Path) -> None:
     [
         ("converting it", signal.SIGINT),
         ("starting a dockerd", signal.SIGTERM),
-        ("running the thin image", signal.SIGINT),
+        ("running it lazily", signal.SIGINT),
     ],
 )
 def test_nothing_is_left_when_it_is_interrupted(
-    text: str, number: signal.Signals, scratch: Path, sleeper: tuple[str, ...]
+    text: str, number: signal.Signals, scratch: Path, demo: Demo, sleeper: tuple[str, ...]
 ) -> None:
     # The demo's own image is so big that converting it takes a while; the others need not wait for that.
-    with demo(scratch, *(() if text == "converting it" else sleeper)) as process:
+    with demo(*(() if text == "converting it" else sleeper)) as process:
         wait_for(text, process)
         time.sleep(1)
         os.killpg(process.pid, number)
@@ -138,9 +153,11 @@ def test_nothing_is_left_when_it_is_interrupted(
         assert [*running(scratch), *scratch.iterdir(), *control_groups(process.pid)] == []
 
 
-def test_no_process_and_no_mount_is_left_when_it_is_killed(scratch: Path, sleeper: tuple[str, ...]) -> None:
-    with demo(scratch, *sleeper) as process:
-        wait_for("running the thin image", process)
+def test_no_process_and_no_mount_is_left_when_it_is_killed(
+    scratch: Path, demo: Demo, sleeper: tuple[str, ...]
+) -> None:
+    with demo(*sleeper) as process:
+        wait_for("running it lazily", process)
         time.sleep(1)
         process.kill()
         process.communicate(timeout=60)

@@ -45,22 +45,28 @@ class Stage:
 
     def convert(self, image: str, thin: str) -> Conversion:
         """Run ``docker2cvmfs make-thin``; its progress goes to the terminal. Raises DaemonError."""
-        command = [
-            *(sys.executable, "-c", "from cvmfs_graphdriver.cli.docker2cvmfs import main; main()"),
-            *("make-thin", "--json", "--image", image, "--output", thin, "--repository", FQRN),
-            *("--storage", str(self.storage), "--keys", str(self.keys)),
-        ]
+        account = self._docker2cvmfs("make-thin", "--image", image, "--output", thin)
+        return Conversion(account["thin_image"], account)
+
+    def publish(self, image: str) -> None:
+        """Run ``docker2cvmfs publish``; its progress goes to the terminal. Raises DaemonError."""
+        self._docker2cvmfs("publish", image)
+
+    def _docker2cvmfs(self, command: str, *words: str) -> Any:
         done = subprocess.run(
-            command,
+            [
+                *(sys.executable, "-c", "from cvmfs_graphdriver.cli.docker2cvmfs import main; main()"),
+                *(command, "--json", *words, "--repository", FQRN),
+                *("--storage", str(self.storage), "--keys", str(self.keys)),
+            ],
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**os.environ, "TMPDIR": str(self.scratch)},
         )
         if done.returncode != 0:
-            raise DaemonError(f"docker2cvmfs make-thin ended with status {done.returncode}")
-        account = json.loads(done.stdout)
-        return Conversion(account["thin_image"], account)
+            raise DaemonError(f"docker2cvmfs {command} ended with status {done.returncode}")
+        return json.loads(done.stdout)
 
     def fetched(self) -> tuple[int, int]:
         """Files and bytes that clients have fetched so far, including the repository's own files."""

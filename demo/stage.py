@@ -48,9 +48,9 @@ class Stage:
         account = self._docker2cvmfs("make-thin", "--image", image, "--output", thin)
         return Conversion(account["thin_image"], account)
 
-    def publish(self, image: str) -> None:
+    def publish(self, *images: str) -> None:
         """Run ``docker2cvmfs publish``; its progress goes to the terminal. Raises DaemonError."""
-        self._docker2cvmfs("publish", image)
+        self._docker2cvmfs("publish", *images)
 
     def _docker2cvmfs(self, command: str, *words: str) -> Any:
         done = subprocess.run(

@@ -38,7 +38,7 @@ _DATA = [{f"d{number}/f{n}": os.urandom(3000) for n in range(_FILES)} for number
 class Work:
     """Images, two containers that live long, and what both engines are busy with, successfully or not."""
 
-    def __init__(self, site: LazySite, context: Path) -> None:
+    def __init__(self, site: LazySite) -> None:
         self.site, self.docker, self.engine = site, site.docker, site.engine
         layers = [TestLayer(tar_of({f"d{number}": None, **files})) for number, files in enumerate(_DATA)]
         self.lazy = push_layers(site.stage, "lazy", [base_layer(), *layers], lazy=True)
@@ -54,8 +54,9 @@ class Work:
             self.committed: "mine\n",
             self.kept: "kept\n",
         }
-        self._context = context
-        (context / "Dockerfile").write_text(
+        self._context = site.stage.scratch / "context"
+        self._context.mkdir()
+        (self._context / "Dockerfile").write_text(
             f"FROM {self.lazy}\nRUN busybox cp -r /d0 /copy\nCOPY Dockerfile /\n"
         )
         self._kinds: list[Callable[[], str]] = [
@@ -166,7 +167,17 @@ class Work:
             yield self._seconds[kind] * (turn + random.random()) / turns
         finally:
             thread.join()
+        wait_until(self._all_is_up, _PATIENCE)
         self.check(number, about)
+
+    def _all_is_up(self) -> bool:
+        """Whether all have connected to whom was killed, which may take them seconds."""
+        words = ("tasks", "exec", "--exec-id", f"x{time.monotonic_ns()}", "running", "busybox", "true")
+        return (
+            self.docker.succeeds("exec", "running", "busybox", "true")
+            and self.engine.succeeds(*words)
+            and self.docker.succeeds("run", "--rm", "--network=none", self.kept, "busybox", "true")
+        )
 
     def check(self, number: int, images: list[str]) -> None:
         """Who ran runs, and sees files that it has not read yet; the images work."""
@@ -236,13 +247,13 @@ KILLING: dict[str, Callable[[LazySite], None]] = {
 
 @pytest.mark.parametrize("plane", ["fuse", "erofs"])
 @pytest.mark.parametrize("victim", KILLING)
-def test_kill(victim: str, plane: str, scratch: Path, installation: Installation, tmp_path: Path) -> None:
+def test_kill(victim: str, plane: str, scratch: Path, installation: Installation) -> None:
     if installation.major("/usr/sbin/dockerd") < 28:
         pytest.skip("needs Docker 28 or later: make test-matrix")
     place = scratch / f"{victim}-{plane}"
     place.mkdir()
     with stage(place) as set_up, lazy_site(place / "n", set_up, plane, installation) as site:
-        work = Work(site, tmp_path)
+        work = Work(site)
         for number in range(KILLS):
             with work.going_on(number) as instant:
                 time.sleep(instant)

@@ -16,6 +16,8 @@ from tests.support.walks import WALKER, check_oddities, differences, entries
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.timeout(900)]
 
+_LONGEST = 300.0
+"""Seconds that a walk may take, in which every file is fetched."""
 WALK = ("python3", "-c", WALKER.decode())  # ctr may forget to say that its standard input has ended
 
 
@@ -40,6 +42,7 @@ def pull(engine: Containerd, docker: Docker, image: str, snapshotter: str) -> No
 
 def walks(engine: Containerd, docker: Docker, image: str, snapshotter: str) -> dict[str, dict[str, Any]]:
     """What a container of each engine sees."""
+    engine.patience = docker.patience = _LONGEST
     return {
         "containerd": entries(engine.run(image, *WALK, snapshotter=snapshotter)),
         "Docker": entries(docker("run", "--rm", "--network=none", image, *WALK)),

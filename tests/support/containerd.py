@@ -23,7 +23,7 @@ __all__ = ["NAME", "Containerd", "Docker", "containerd", "shared_directory"]
 
 NAME = "cvmfs-snapshotter"
 _NAMESPACE = f"cvmfs-tests-{os.getpid()}"
-_PATIENCE = 60
+_PATIENCE = 60.0
 _CONFIG = """
 version = 2
 root = "{directory}/root"
@@ -66,6 +66,8 @@ class Containerd:
 
     pid = 0
     """The process that contains it."""
+    patience = _PATIENCE
+    """Seconds that a command may take."""
 
     def __init__(self, directory: Path, socket: Path, installation: Installation) -> None:
         directory.mkdir()
@@ -179,7 +181,7 @@ class Containerd:
             [*self.inside(), "/usr/bin/ctr", "--address", f"{self.directory}/c.sock", *words],
             capture_output=True,
             check=False,
-            timeout=_PATIENCE,
+            timeout=self.patience,
             env={**os.environ, "TMPDIR": str(self.directory), "CONTAINERD_NAMESPACE": _NAMESPACE},
         )
 
@@ -196,6 +198,9 @@ class Docker:
 
     Containers outlive it (live-restore).
     """
+
+    patience = _PATIENCE
+    """Seconds that a command may take."""
 
     def __init__(self, engine: Containerd, place: Path, installation: Installation, snapshotter: str) -> None:
         self.log = place / "log"
@@ -251,7 +256,7 @@ class Docker:
 
     def _run(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
         command = [*self._client, *words]
-        return subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE)
+        return subprocess.run(command, capture_output=True, check=False, timeout=self.patience)
 
 
 @contextmanager

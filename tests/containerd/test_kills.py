@@ -185,17 +185,7 @@ class Work:
         name = f"d1/f{number % _FILES}"
         assert self.docker.output("exec", "running", "busybox", "cat", f"/{name}") == _DATA[1][name]
         assert self.engine.ctr("tasks", "ls") == self._task
-        read = (
-            "tasks",
-            "exec",
-            "--exec-id",
-            f"x{time.monotonic_ns()}",
-            "running",
-            "busybox",
-            "cat",
-            f"/{name}",
-        )
-        assert self.engine.ctr_bytes(*read) == _DATA[1][name]
+        assert self.engine.read("running", f"/{name}") == _DATA[1][name]
         for image in images:
             if not self.docker("images", "--quiet", image):
                 if image in (self.built, self.committed):

@@ -42,8 +42,7 @@ def test_containers_start_again_without_any_network(
 
             def written(times: int) -> bool:
                 mine = docker.output("exec", "one", "busybox", "cat", "/mine")
-                exec_in = ("tasks", "exec", "--exec-id", "x", "two", "busybox", "cat", "/mine")
-                return mine == engine.ctr_bytes(*exec_in) == _READ * times
+                return mine == engine.read("two", "/mine") == _READ * times
 
             wait_until(lambda: written(1), 20)
             serving.stop(signal.SIGKILL)

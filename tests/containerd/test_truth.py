@@ -14,9 +14,9 @@ from tests.support.lazy_site import lazy_site
 from tests.support.project import PROJECT
 from tests.support.walks import WALKER, check_oddities, differences, entries
 
-pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.timeout(3600)]
 
-_LONGEST = 300.0
+_LONGEST = 900.0
 """Seconds that a walk may take, in which every file is fetched."""
 WALK = ("python3", "-c", WALKER.decode())  # ctr may forget to say that its standard input has ended
 

@@ -60,7 +60,7 @@ def test_fifty_containers_of_one_image_start_at_once(site: LazySite) -> None:
         return docker.output("exec", f"c{number}", *_READ)
 
     def read_in_containerd(number: int) -> bytes:
-        engine.ctr("tasks", "exec", "--exec-id", "x", f"c{number}", *_READ)
+        engine.ctr_bytes("tasks", "exec", "--exec-id", "x", f"c{number}", *_READ)
         return engine.read(f"c{number}", "/mine")
 
     for start, read in ((start_in_docker, read_in_docker), (start_in_containerd, read_in_containerd)):

@@ -24,6 +24,12 @@ from tests.support.tars import tar_of
 __all__ = ["LazySite", "base_layer", "lazy_site", "push_layers"]
 
 _BUSYBOX = Path("/bin/busybox")
+_REMOVALS = {
+    "tasks": ("rm", "--force"),
+    "containers": ("rm",),
+    "leases": ("rm", "--sync"),
+    "images": ("rm", "--sync"),
+}
 _PAIR = 2
 """A keeper and its server."""
 
@@ -68,21 +74,16 @@ class LazySite:
         knows, and leaves leases, which containerd honours for a day, with any snapshotter.
         """
         docker, ctr = self.docker, self.engine.ctr
-        for container in docker("ps", "--all", "--quiet").split():
-            docker("rm", "--force", container)
+        if containers := docker("ps", "--all", "--quiet").split():
+            docker("rm", "--force", *containers)
         docker("system", "prune", "--all", "--force", "--volumes")
-        for image in set(docker("images", "--all", "--quiet").split()):
-            docker("rmi", "--force", image)
+        if images := set(docker("images", "--all", "--quiet").split()):
+            docker("rmi", "--force", *images)
         for space in ctr("namespaces", "ls", "--quiet").split():
             inside = ("--namespace", space)
-            for task in ctr(*inside, "tasks", "ls", "--quiet").split():
-                ctr(*inside, "tasks", "rm", "--force", task)
-            for container in ctr(*inside, "containers", "ls", "--quiet").split():
-                ctr(*inside, "containers", "rm", container)
-            for lease in ctr(*inside, "leases", "ls", "--quiet").split():
-                self.engine.succeeds(*inside, "leases", "rm", "--sync", lease)
-            for image in ctr(*inside, "images", "ls", "--quiet").split():
-                ctr(*inside, "images", "rm", "--sync", image)
+            for kind, removal in _REMOVALS.items():
+                if names := ctr(*inside, kind, "ls", "--quiet").split():
+                    self.engine.succeeds(*inside, kind, *removal, *names)
 
     def nothing_remains(self) -> None:
         """Once containerd has collected its garbage."""

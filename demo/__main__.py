@@ -114,7 +114,7 @@ def _with_the_snapshotter(
 ) -> Comparison:
     """The unmodified image with our snapshotter, and with containerd's own."""
     steps.say("converting it: docker2cvmfs publish, which leaves the image as it is")
-    account = here.publish(image)
+    (account,) = here.publish(image)
     with ContainerdEngine(here.scratch, "ours", installation) as ours:
         with steps.step("starting a dockerd and a containerd with the snapshotter"):
             ours.start(cvmfs_snapshotter(FQRN, here.etc))

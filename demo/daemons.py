@@ -25,6 +25,7 @@ from demo.containment import contained
 from demo.installation import HERE, Installation
 
 __all__ = [
+    "RESTARTED",
     "DaemonError",
     "DockerClient",
     "DockerEngine",
@@ -32,6 +33,7 @@ __all__ = [
     "first_child",
     "free_port",
     "plugin_tarball",
+    "process_named",
     "registry",
     "remove_cgroups",
     "running",
@@ -42,13 +44,7 @@ _PATIENCE = 60.0
 _LONGEST = 600.0
 """Seconds that a docker command may take."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PRIVATE = """
-mount --bind "$1" /etc/docker
-for name in subuid subgid; do [ ! -e "$1/$name" ] || mount --bind "$1/$name" "/etc/$name"; done
-mkdir -p /run/docker /run/containerd
-mount -t tmpfs tmpfs /run/docker
-mount -t tmpfs tmpfs /run/containerd
-shift
+RESTARTED = """
 trap 'kill -TERM $daemon' TERM
 while :; do
     "$@" & daemon=$!
@@ -58,10 +54,19 @@ while :; do
     [ $status = 137 ] || exit $status
 done
 """
-"""Gives dockerd, in its own mount namespace, its own copy of what it keeps at fixed paths.
-
-A dockerd that is killed is restarted, as by systemd.
+"""The end of a shell script whose arguments are a daemon, which is started again if it is killed."""
+_PRIVATE = (
+    """
+mount --bind "$1" /etc/docker
+for name in subuid subgid; do [ ! -e "$1/$name" ] || mount --bind "$1/$name" "/etc/$name"; done
+mkdir -p /run/docker /run/containerd
+mount -t tmpfs tmpfs /run/docker
+mount -t tmpfs tmpfs /run/containerd
+shift
 """
+    + RESTARTED
+)
+"""Gives dockerd, in its own mount namespace, its own copy of what it keeps at fixed paths."""
 
 
 class DaemonError(Exception):
@@ -125,7 +130,7 @@ def first_child(pid: int) -> int:
         raise LookupError(pid) from error
 
 
-def _named(name: str, ancestor: int) -> int:
+def process_named(name: str, ancestor: int) -> int:
     """The process of this name below another. Raises DaemonError: there is none."""
     waiting = [ancestor]
     while waiting:
@@ -279,7 +284,7 @@ class DockerEngine(DockerClient):
         """Kill dockerd alone, and wait until it has been started again."""
         if self._process is None:
             raise DaemonError("no dockerd is running")
-        killed = _named("dockerd", self._process.pid)
+        killed = process_named("dockerd", self._process.pid)
         os.kill(killed, signal.SIGKILL)
         while Path(f"/proc/{killed}").exists():
             time.sleep(0.01)

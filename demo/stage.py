@@ -45,14 +45,14 @@ class Stage:
 
     def convert(self, image: str, thin: str) -> Conversion:
         """Run ``docker2cvmfs make-thin``; its progress goes to the terminal. Raises DaemonError."""
-        account = self._put("make-thin", "--image", image, "--output", thin)
+        (account,) = self._put("make-thin", "--image", image, "--output", thin)
         return Conversion(account["thin_image"], account)
 
-    def publish(self, image: str) -> dict[str, Any]:
-        """Run ``docker2cvmfs publish`` in the same way; returns what it reports."""
-        return self._put("publish", image)
+    def publish(self, *images: str) -> list[dict[str, Any]]:
+        """Run ``docker2cvmfs publish`` in the same way; returns what it reports of each image."""
+        return self._put("publish", *images)
 
-    def _put(self, command: str, *words: str) -> dict[str, Any]:
+    def _put(self, command: str, *words: str) -> list[dict[str, Any]]:
         done = subprocess.run(
             [
                 *(sys.executable, "-c", "from cvmfs_graphdriver.cli.docker2cvmfs import main; main()"),
@@ -66,8 +66,7 @@ class Stage:
         )
         if done.returncode != 0:
             raise DaemonError(f"docker2cvmfs {command} ended with status {done.returncode}")
-        account: dict[str, Any] = json.loads(done.stdout)
-        return account
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def fetched(self) -> tuple[int, int]:
         """Files and bytes that clients have fetched so far, including the repository's own files."""

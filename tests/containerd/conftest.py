@@ -104,7 +104,9 @@ def serving(request: pytest.FixtureRequest, scene: Scene, scratch: Path) -> Iter
 
 @pytest.fixture(scope="module")
 def engine(serving: SnapshotterProcess, scene: Scene, installation: Installation) -> Iterator[Containerd]:
-    with containerd(serving.file.parent / "c", serving, installation, scene.pause) as found:
+    with containerd(
+        serving.file.parent / "c", serving.socket, serving.state, installation, scene.pause
+    ) as found:
         yield found
 
 

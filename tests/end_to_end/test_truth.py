@@ -1,7 +1,6 @@
 """The container sees the truth: the same tree, whatever driver and whatever form of the image."""
 
 import io
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,53 +11,21 @@ from demo.daemons import DockerEngine
 from tests.end_to_end.conftest import Scene
 from tests.support.engines import Plugins
 from tests.support.images import TestLayer, skopeo, write_layout
-from tests.support.project import PROJECT
 from tests.support.tars import tar_of
-
-WALKER = (PROJECT / "tests/support/walker.py").read_bytes()
+from tests.support.walks import WALKER, check_oddities, differences, entries
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
 
 def tree(engine: DockerEngine, image: str) -> dict[str, Any]:
     engine.docker("pull", "--quiet", image)
-    lines = engine.run(image, "python3", "-", stdin=WALKER).splitlines()
-    entries = [json.loads(line) for line in lines]
-    return {entry["path"]: entry for entry in entries}
-
-
-def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
-    if not any("" in entry["xattrs"].values() for entry in left.values()):
-        # Docker before 26 leaves out attributes with empty values; we keep them, as it does since.
-        right = {path: {**entry, "xattrs": _with_value(entry["xattrs"])} for path, entry in right.items()}
-    found = [f"only left: {left[path]['shown']!r}" for path in left.keys() - right.keys()]
-    found += [f"only right: {right[path]['shown']!r}" for path in right.keys() - left.keys()]
-    for path in left.keys() & right.keys():
-        if left[path] != right[path]:
-            keys = [key for key in left[path] if left[path].get(key) != right[path].get(key)]
-            values = {key: (left[path].get(key), right[path].get(key)) for key in keys}
-            found.append(f"{left[path]['shown']!r}: {values}")
-    return sorted(found)
-
-
-def _with_value(xattrs: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in xattrs.items() if value}
+    return entries(engine.run(image, "python3", "-", stdin=WALKER))
 
 
 @pytest.fixture(scope="module")
 def truth(scene: Scene, stock: DockerEngine) -> dict[str, Any]:
     seen = tree(stock, scene.normal)
-    shown = {entry["shown"] for entry in seen.values()}
-    # The tree is worth comparing: the oddities are there, and what they delete is not.
-    assert len(seen) > 10_000
-    assert "/odd/modes/capable" in shown
-    assert "/etc/debian_version" not in shown
-    assert {name for name in shown if name.startswith("/usr/share/base-files")} == {
-        "/usr/share/base-files",
-        "/usr/share/base-files/only",
-    }
-    assert seen[b"/odd/modes/capable".hex()]["xattrs"].keys() >= {"security.capability", "user.comment"}
-    assert seen[b"/odd/other/three".hex()]["links"] == 3
+    check_oddities(seen)
     return seen
 
 

@@ -18,7 +18,7 @@ from cvmfs_graphdriver.planes.service.spawn import spawn
 from tests.support.fixtures import Server, UnpackedRepository
 from tests.support.project import require_fixtures
 
-__all__ = ["comparable", "end", "listing", "mounted", "pids_serving", "wait_until"]
+__all__ = ["comparable", "end", "listing", "mounted", "parents_serving", "pids_serving", "wait_until"]
 
 
 @contextmanager
@@ -55,6 +55,12 @@ def end(target: Path) -> None:
 
 def pids_serving(target: Path) -> list[int]:
     """The processes that belong to a mount: its keeper, then its server."""
+    parents = parents_serving(target)
+    return sorted(parents, key=lambda pid: parents[pid] in parents)
+
+
+def parents_serving(target: Path) -> dict[int, int]:
+    """The processes that belong to a mount, and to those that were at the same place, with their parents."""
     parents = {}
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -66,7 +72,7 @@ def pids_serving(target: Path) -> list[int]:
             continue
         if b"cvmfs_graphdriver.planes.service.keeper" in words and os.fsencode(target) in words:
             parents[int(process.name)] = int(parent)
-    return sorted(parents, key=lambda pid: parents[pid] in parents)
+    return parents
 
 
 def wait_until(condition: Any, seconds: float = 10) -> None:

@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 
 from demo.installation import Installation
-from tests.containerd.conftest import BUSYBOX, LITTLE, NORMAL, Scene, why
+from tests.containerd.conftest import BASE, BUSYBOX, LITTLE, NORMAL, Scene, why
 from tests.support.containerd import Containerd
 from tests.support.cri import Cri
 from tests.support.mounts import wait_until
@@ -50,6 +50,7 @@ def test_an_unmodified_image_starts_lazily(
     cri: Cri, engine: Containerd, scene: Scene, serving: SnapshotterProcess
 ) -> None:
     assert 0 < pulled(cri, scene, scene.image) < LITTLE
+    assert cri.images()[scene.image] > len(BASE.blob)  # whatever is here of it
     assert serving.directories() == []
     before = scene.registry.sent
     with cri.container(scene.image, *_SLEEP) as container:

@@ -57,9 +57,10 @@ def test_only_what_no_repository_has_is_pulled(
 def test_a_layer_without_a_record_is_found_by_the_digest_of_its_blob(
     docker: Docker, scene: Scene, serving: SnapshotterProcess
 ) -> None:
-    assert pulled(docker, scene, scene.unrecorded) < LITTLE
-    assert serving.directories() == []
+    before = scene.registry.sent
     assert docker.run(scene.unrecorded, "busybox", "cat", "/motd", "/gone") == "unrecorded\nx"
+    assert 0 < scene.registry.sent - before < LITTLE
+    assert serving.directories() == []
 
 
 def test_a_layer_is_lazy_above_one_that_was_pulled(

@@ -37,9 +37,8 @@ class Cri:
     ) -> None:
         self._channel.close()
 
-    def pull(self, reference: str) -> str:
-        """Pull an image; returns its ID."""
-        return str(self.call("PullImage", image={"image": reference}).image_ref)
+    def pull(self, reference: str) -> None:
+        self.call("PullImage", image={"image": reference})
 
     def images(self) -> dict[str, int]:
         """The images that are here by name, and what each is said to take."""

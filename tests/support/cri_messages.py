@@ -18,12 +18,11 @@ PACKAGE = "runtime.v1"
 _SANDBOX = ((1, "pod_sandbox_id", "string"),)
 _CONTAINER = ((1, "container_id", "string"),)
 _IMAGE = ((1, "image", ".runtime.v1.ImageSpec"),)
-_STOPPED = (*_CONTAINER, (2, "timeout", "int64"))
 _MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "UInt64Value": ((1, "value", "uint64"),),
     "ImageSpec": ((1, "image", "string"),),
-    "PullImageRequest": (*_IMAGE, (3, "sandbox_config", ".runtime.v1.PodSandboxConfig")),
-    "PullImageResponse": ((1, "image_ref", "string"),),
+    "PullImageRequest": _IMAGE,
+    "PullImageResponse": (),
     "Image": ((1, "id", "string"), (2, "repo_tags", "string*"), (4, "size", "uint64")),
     "ListImagesRequest": (),
     "ListImagesResponse": ((1, "images", ".runtime.v1.Image*"),),
@@ -77,7 +76,7 @@ _MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "CreateContainerResponse": _CONTAINER,
     "StartContainerRequest": _CONTAINER,
     "StartContainerResponse": (),
-    "StopContainerRequest": _STOPPED,
+    "StopContainerRequest": _CONTAINER,
     "StopContainerResponse": (),
     "RemoveContainerRequest": _CONTAINER,
     "RemoveContainerResponse": (),

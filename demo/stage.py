@@ -45,18 +45,18 @@ class Stage:
 
     def convert(self, image: str, thin: str) -> Conversion:
         """Run ``docker2cvmfs make-thin``; its progress goes to the terminal. Raises DaemonError."""
-        account = self._docker2cvmfs("make-thin", "--image", image, "--output", thin)
+        account = json.loads(self._docker2cvmfs("make-thin", "--json", "--image", image, "--output", thin))
         return Conversion(account["thin_image"], account)
 
     def publish(self, *images: str) -> None:
         """Run ``docker2cvmfs publish``; its progress goes to the terminal. Raises DaemonError."""
         self._docker2cvmfs("publish", *images)
 
-    def _docker2cvmfs(self, command: str, *words: str) -> Any:
+    def _docker2cvmfs(self, command: str, *words: str) -> bytes:
         done = subprocess.run(
             [
                 *(sys.executable, "-c", "from cvmfs_graphdriver.cli.docker2cvmfs import main; main()"),
-                *(command, "--json", *words, "--repository", FQRN),
+                *(command, *words, "--repository", FQRN),
                 *("--storage", str(self.storage), "--keys", str(self.keys)),
             ],
             check=False,
@@ -66,7 +66,7 @@ class Stage:
         )
         if done.returncode != 0:
             raise DaemonError(f"docker2cvmfs {command} ended with status {done.returncode}")
-        return json.loads(done.stdout)
+        return done.stdout
 
     def fetched(self) -> tuple[int, int]:
         """Files and bytes that clients have fetched so far, including the repository's own files."""

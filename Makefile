@@ -109,8 +109,9 @@ reliability: test-packages venv  ## Run the fault-injection tests and write thei
 	KILLS=100 OUTAGE=60 RELIABILITY_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
 .PHONY: endurance
-endurance: test-packages plugin  ## Kill driver and dockerd fifty times each, and a soak of half an hour (SOAK=seconds)
+endurance: test-packages plugin $(NEWEST_DOCKER)  ## Kill each process of plugin, snapshotter and engines fifty times, and a soak of half an hour (SOAK=seconds)
 	KILLS=50 $(BIN)/python -m pytest --timeout 0 -s tests/end_to_end/test_kill.py
+	KILLS=50 $(BIN)/python -m pytest tests/containerd/test_kills.py --docker-root $(NEWEST_DOCKER)
 	SOAK=$(or $(SOAK),1800) $(BIN)/python -m pytest -s tests/endurance
 
 .PHONY: bench

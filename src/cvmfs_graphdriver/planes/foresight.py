@@ -17,7 +17,7 @@ __all__ = ["Foresight"]
 
 _log = logging.getLogger(__name__)
 
-_PAUSE: Final = 0.05
+_PAUSE: Final = 0.1
 """Seconds after which a chain is taken to be a whole image: its layers come in quick succession."""
 _MOST: Final = 100
 """Chains that wait; the oldest is forgotten."""
@@ -60,6 +60,7 @@ class Foresight:
         while chain := self._next():
             try:
                 self._plane.foresee(chain)
+                _log.debug("prepared %d layers of %s", len(chain), chain[0].fqrn)
             except (CvmfsGraphdriverError, OSError) as error:
                 _log.debug("cannot prepare the layers of %s: %s", chain[0].fqrn, error)
 

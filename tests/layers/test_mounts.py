@@ -45,6 +45,9 @@ class DirectoryPlane:
     def repository(self, layer: LayerPath) -> Path:
         return self.root / layer.fqrn
 
+    def foresee(self, layers: Sequence[LayerPath]) -> None:
+        del layers
+
     def release(self, fqrn: str) -> None:
         self.released.append(fqrn)
 

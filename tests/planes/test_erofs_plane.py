@@ -401,6 +401,16 @@ def test_a_process_that_starts_anew(home: Home, tmp_path: Path) -> None:
         assert [path.name for path in (home.path / "cvmfs/.images").iterdir()] == [image.name]
 
 
+def test_what_was_foreseen_is_not_made_again(home: Home, tmp_path: Path) -> None:
+    home.plane.foresee([MIDDLE, BASE])
+    [image] = (home.path / "cvmfs/.images").glob("*.erofs")
+    made = image.stat()
+    with stacked(home.plane, [MIDDLE, BASE], tmp_path / "stack") as merged:
+        assert (merged / "etc/passwd").read_bytes() == b"middle"
+    [image] = (home.path / "cvmfs/.images").glob("*.erofs")
+    assert (image.stat().st_ino, image.stat().st_mtime_ns > made.st_mtime_ns) == (made.st_ino, True)
+
+
 def test_a_repository_that_was_mounted_for_the_other_plane(home: Home, tmp_path: Path) -> None:
     """What was made of it goes on; a new chain has it mounted with a trigger."""
     fuse = FusePlane(home.path / "cvmfs", home.etc, home.overrides)

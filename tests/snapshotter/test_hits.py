@@ -98,6 +98,20 @@ def test_an_indexed_image_is_there_without_a_download(running: SnapshotterProces
         sees(target)
 
 
+def test_a_pulled_image_is_made_ready_for_its_first_start(running: SnapshotterProcess, plane: str) -> None:
+    if plane == "fuse":
+        pytest.skip("there is nothing to be made")
+    top = pull(running, INDEXED)
+    images = running.state / "cvmfs/.images"
+    wait_until(lambda: f"prepared {len(TREES)} layers of {FQRN}" in running.log.read_text(), 20)
+    made = {each: each.stat().st_ino for each in images.glob("*.erofs")}
+    assert made != {}
+    assert running.standing() == []
+    with running.mounted(running.prepare("container", top)) as target:
+        sees(target)
+    assert {each: each.stat().st_ino for each in images.glob("*.erofs")} == made
+
+
 def test_a_repository_without_index_is_used_by_the_digests_of_layers(running: SnapshotterProcess) -> None:
     assert running.prepare("key", "", STOCK.labels(0))[0].type == "bind"  # a miss
     top = pull(running, STOCK, layer=True)

@@ -48,6 +48,9 @@ class DirectoryPlane:
         del bottom
         yield Lower([self.root / layer.fqrn for layer in layers])
 
+    def foresee(self, layers: Sequence[LayerPath]) -> None:
+        del layers
+
     def release(self, fqrn: str) -> None:
         del fqrn
 

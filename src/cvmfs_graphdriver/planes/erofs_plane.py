@@ -106,6 +106,15 @@ class ErofsPlane:
                     _log.warning("using FUSE alone for the layers of %s: %s", layers[0].fqrn, error)
             yield part or held.enter_context(self._fuse.lower(layers, bottom=bottom))
 
+    def foresee(self, layers: Sequence[LayerPath]) -> None:
+        """Make the image of these layers."""
+        with ExitStack() as held, suppress(KernelError, RepositoryError, _UnsuitedError):
+            found = self._layers(layers, held)
+            key = _key(found)
+            with self._building:
+                if self._known(key, held) is None:
+                    os.close(self._file(key, found))
+
     def repository(self, layer: LayerPath) -> Path:
         """As on the FUSE plane."""
         return self._fuse.repository(layer)
@@ -127,8 +136,8 @@ class ErofsPlane:
         return self._fuse.status(problems)
 
     def _part(self, paths: Sequence[LayerPath], held: ExitStack) -> Lower:
-        settings = {fqrn: self._settings(fqrn) for fqrn in dict.fromkeys(path.fqrn for path in paths)}
-        layers = [self._find(path, settings[path.fqrn], held) for path in paths]
+        layers = self._layers(paths, held)
+        settings = {layer.path.fqrn: layer.settings for layer in layers}
         image = self._image(layers, held)
         caches = {each.cache.directory: None for each in settings.values()}
         links = [link_directories(cache) for cache in caches]
@@ -142,6 +151,10 @@ class ErofsPlane:
         )
 
     # Layers
+
+    def _layers(self, paths: Sequence[LayerPath], held: ExitStack) -> list[_Layer]:
+        settings = {fqrn: self._settings(fqrn) for fqrn in dict.fromkeys(path.fqrn for path in paths)}
+        return [self._find(path, settings[path.fqrn], held) for path in paths]
 
     def _settings(self, fqrn: str) -> RepositorySettings:
         """A repository's configuration. Raises _UnsuitedError: images cannot show what it requires."""
@@ -191,10 +204,7 @@ class ErofsPlane:
             known = self._known(key, held)
             if known is not None:
                 return known
-            try:
-                file = self._images.open(key, lambda notes: _holds(notes, layers), lambda: _make(layers))
-            except OSError as error:
-                raise _UnsuitedError(f"cannot keep an image of them: {error.strerror}") from error
+            file = self._file(key, layers)
             try:
                 mounted = mount_image(file)
             finally:
@@ -203,6 +213,13 @@ class ErofsPlane:
             with self._lock:
                 self._mounted[key] = _Image(mounted, repositories)
                 return _duplicate(mounted, held)
+
+    def _file(self, key: str, layers: Sequence[_Layer]) -> int:
+        """The open file of a chain's image, which is made now if necessary."""
+        try:
+            return self._images.open(key, lambda notes: _holds(notes, layers), lambda: _make(layers))
+        except OSError as error:
+            raise _UnsuitedError(f"cannot keep an image of them: {error.strerror}") from error
 
     def _known(self, key: str, held: ExitStack) -> int | None:
         """A descriptor of an image that is already mounted."""

@@ -96,6 +96,9 @@ class FusePlane:
                 found.append(self._place(_EMPTY))  # overlayfs needs at least two lower layers
             yield Lower(found)
 
+    def foresee(self, layers: Sequence[LayerPath]) -> None:
+        """Nothing is made of layers here."""
+
     def repository(self, layer: LayerPath) -> Path:
         """Mount the layer's repository if necessary, and make sure that the layer exists."""
         os.close(self.open(layer))

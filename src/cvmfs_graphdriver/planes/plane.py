@@ -63,6 +63,13 @@ class Plane(Protocol):
         """
         ...
 
+    def foresee(self, layers: Sequence[LayerPath]) -> None:
+        """Make what ``lower`` will need for these layers, with nothing below them; nothing is mounted.
+
+        Raises as ``lower`` does.
+        """
+        ...
+
     def repository(self, layer: LayerPath) -> Path:
         """The mount point of the repository, which has the layer, with whiteouts in the form of overlayfs.
 

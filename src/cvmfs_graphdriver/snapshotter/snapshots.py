@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from cvmfs_graphdriver.planes.foresight import Foresight
 from cvmfs_graphdriver.planes.plane import Plane
 from cvmfs_graphdriver.snapshotter.administration.meters import Meters, Prepared
 from cvmfs_graphdriver.snapshotter.directories import SnapshotDirectories
@@ -54,6 +55,7 @@ class Snapshots:
         self._metadata = Metadata(root / "metadata.db")
         self._directories = SnapshotDirectories(root)
         self._lowers = Lowers(root, plane)
+        self._foresight = Foresight(plane)
         self._lookup = lookup
         self._meters = meters
         self._meter = UsageMeter()
@@ -62,6 +64,7 @@ class Snapshots:
 
     def close(self) -> None:
         """Close the database. What is mounted stays: containers use it."""
+        self._foresight.close()
         self._metadata.close()
 
     def recover(self) -> None:
@@ -176,6 +179,9 @@ class Snapshots:
         with self._metadata.transaction():
             if self._metadata.lazy_child(parent, labels[CHAIN_LABEL]) is None:
                 self._metadata.create(SnapshotKind.COMMITTED, key, parent, labels, source=source)
+            below = [each.source for each in self._metadata.ancestry(parent)] if parent else []
+        if all(below):
+            self._foresight.expect([each.layer for each in (source, *below) if each])
 
     def _wanted(self, parent: str, labels: Mapping[str, str]) -> WantedLayer | NotLazy:
         """The keys by which a layer can be found."""

@@ -72,28 +72,29 @@ def test_fifty_containers_of_one_image_start_at_once(site: LazySite) -> None:
 
 
 def test_two_hundred_images_come_and_go(site: LazySite) -> None:
-    base = base_layer()
+    base = TestLayer(base_layer().tar, "plain")  # compressing it 200 times would take long
     docker, engine = site.docker, site.engine
 
     def push(number: int) -> str:
         own = TestLayer(tar_of({"number": str(number).encode(), f"own{number}": None}))
         return push_layers(site.stage, f"n{number}", [base, own], lazy=False)
 
-    def use(number: int) -> bytes:
-        """Every image is pulled, by one engine or the other, and run."""
+    def use(number: int) -> None:
+        """Every image is pulled, by one engine or the other, and run: it checks itself what it sees."""
         image = images[number]
-        words = ("busybox", "cat", "/number")
+        words = ("sh", "-c", f"[ $(busybox cat /number) = {number} ]")
         if number % 2:
             engine.pull(image)
-            return engine.run(image, *words).encode()
-        docker("pull", "--quiet", image)
-        return docker.output("run", "--rm", "--network=none", image, *words)
+            engine.run(image, *words)
+        else:
+            docker("pull", "--quiet", image)
+            docker("run", "--rm", "--network=none", image, *words)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         images = list(pool.map(push, range(_IMAGES)))
         site.stage.publish(*images)
         begin = time.monotonic()
-        assert list(pool.map(use, range(_IMAGES))) == [str(number).encode() for number in range(_IMAGES)]
+        list(pool.map(use, range(_IMAGES)))
         print(f"{_IMAGES} images pulled and run: {time.monotonic() - begin:.1f} s")
     labelled = [info for info in site.serving.infos() if "containerd.io/snapshot.ref" in info.labels]
     assert len(labelled) == _IMAGES + 1  # and the base, once for both engines, since it is lazy

@@ -246,6 +246,7 @@ class Docker:
 
     def __init__(self, engine: Containerd, place: Path, installation: Installation, snapshotter: str) -> None:
         self.log = place / "log"
+        self.roots = place / "data/rootfs"
         self._place = place
         self._engine = engine
         self._client = [*installation.client(), f"--host=unix://{place}/docker.sock"]

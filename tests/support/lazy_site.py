@@ -115,8 +115,13 @@ class LazySite:
         ]
 
     def _is_foreign(self, mount: MountEntry) -> bool:
-        """Whether something is mounted for a snapshot or a container."""
+        """Whether something is mounted for a snapshot or a container.
+
+        dockerd mounts containers' roots itself; what one that was killed had mounted, the next may not know.
+        """
         place = Path(os.fsdecode(mount.mount_point))
+        if place.is_relative_to(self.docker.roots):
+            return False
         ours = place.is_relative_to(self.serving.state) and place != self.repository
         return ours or (mount.filesystem == b"overlay" and place.is_relative_to(self.engine.directory))
 

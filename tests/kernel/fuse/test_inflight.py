@@ -18,15 +18,21 @@ from cvmfs_graphdriver.kernel.mountinfo import mount_at
 from tests.support.memory_filesystem import MemoryFilesystem
 
 
-def test_a_slot_counts_its_servers() -> None:
-    slot = InFlight(2).slots[1]
+@pytest.mark.parametrize(("killed", "deaths"), [(False, 4), (True, 12)])
+def test_a_slot_counts_the_servers_that_died_with_its_request(*, killed: bool, deaths: int) -> None:
+    inflight = InFlight(2)
+    empty, slot = inflight.slots
     assert not slot.occupied
     slot.buffer[:4] = (99).to_bytes(4, "little")
     assert slot.occupied
-    assert [slot.take_up() for _ in range(4)] == [True, True, True, False]
+    for _ in range(deaths):
+        assert not slot.is_hopeless
+        inflight.blame(killed=killed)
+    assert slot.is_hopeless
+    assert not empty.is_hopeless
     slot.clear()
     assert not slot.occupied
-    assert slot.take_up()
+    assert not slot.is_hopeless
 
 
 class Keeper:
@@ -62,6 +68,7 @@ class Keeper:
     def wait(self) -> None:
         os.waitpid(self.server, 0)
         self.server = 0
+        self.inflight.blame(killed=False)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ keeper, finds the unanswered requests in the slots and serves them. This works o
 notification for it came with Linux 6.9. Must not know: what requests mean, except that they begin with their
 length.
 
-A request must not kill one server after another for ever, so each slot counts the servers that tried it.
+A request must not kill one server after another for ever, so each slot counts the servers that died with it.
+One that was killed from outside says little about the requests that it was serving.
 """
 
 import mmap
@@ -17,7 +18,9 @@ from cvmfs_graphdriver.kernel.fuse.wire import REQUEST_BUFFER
 __all__ = ["InFlight", "Slot"]
 
 _u32 = struct.Struct("=I")
-_ATTEMPTS = 3
+_DEATH, _KILL = 3, 1
+_LIMIT = 12
+"""The blame from which a request is given up: four servers that died, twelve that were killed."""
 
 
 class Slot:
@@ -25,7 +28,7 @@ class Slot:
 
     def __init__(self, memory: memoryview) -> None:
         self.buffer = memory[:REQUEST_BUFFER]
-        self._attempts = memory[REQUEST_BUFFER:]
+        self._blame = memory[REQUEST_BUFFER:]
         self.clear()
 
     @property
@@ -33,16 +36,20 @@ class Slot:
         """Whether there is an unanswered request."""
         return bool(_u32.unpack_from(self.buffer)[0])
 
-    def take_up(self) -> bool:
-        """Count one more attempt; says whether it should be made."""
-        (attempts,) = _u32.unpack(self._attempts)
-        _u32.pack_into(self._attempts, 0, attempts + 1)
-        return bool(attempts < _ATTEMPTS)
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether too many servers have died with the request for another one to try."""
+        return bool(_u32.unpack(self._blame)[0] >= _LIMIT)
+
+    def blame(self, *, killed: bool) -> None:
+        """The server died while it served this request; ``killed``: by somebody else."""
+        (blame,) = _u32.unpack(self._blame)
+        _u32.pack_into(self._blame, 0, blame + (_KILL if killed else _DEATH))
 
     def clear(self) -> None:
         """The request was answered."""
         _u32.pack_into(self.buffer, 0, 0)
-        _u32.pack_into(self._attempts, 0, 0)
+        _u32.pack_into(self._blame, 0, 0)
 
 
 class InFlight:
@@ -55,3 +62,9 @@ class InFlight:
             Slot(memory[start : start + REQUEST_BUFFER + _u32.size])
             for start in range(0, threads * size, size)
         ]
+
+    def blame(self, *, killed: bool) -> None:
+        """The server has died. Call it before the next one is forked; ``killed``: somebody killed it."""
+        for slot in self.slots:
+            if slot.occupied:
+                slot.blame(killed=killed)

@@ -97,11 +97,11 @@ class Server:
         """One thread: serve what a dead server left in the slot, then new requests."""
         device, request, readv = self._device, slot.buffer, os.readv
         if slot.occupied:
-            if slot.take_up():
-                self._serve(request)
-            else:
-                _log.error("giving up a request: it has killed every server that tried it")
+            if slot.is_hopeless:
+                _log.error("giving up a request: every server that tried it has died")
                 self._answer(wire.error_reply(HEADER.unpack_from(request)[2], errno.EIO))
+            else:
+                self._serve(request)
             slot.clear()
         into = [request]
         while True:

@@ -111,6 +111,8 @@ class _Keeper:
         self._vitals = Vitals()
         self._trials = Trials()
         self._beats = self._silent = 0
+        self._has_hung = False
+        """Whether the server has been ended because it gave no sign of life."""
         self._ours, self._theirs = Channel.pair()
 
     def start(self) -> dict[str, Any]:
@@ -136,6 +138,7 @@ class _Keeper:
             if code == 0 or self._is_over():
                 return
             patience = self._prepare_log()
+            self._inflight.blame(killed=code == -signal.SIGKILL and not self._has_hung)
             if code < 0 or code == _CRASHED:
                 self._judge()
             if time.monotonic() - started > _PATIENCE:
@@ -193,6 +196,7 @@ class _Keeper:
             return False
         self._prepare_log()
         _log.error("%s: the server gives no sign of life, it is ended", self._request.fqrn)
+        self._has_hung = True
         self._silent = 0
         return True
 
@@ -311,6 +315,7 @@ class _Keeper:
 
     def _fork(self) -> None:
         self._vitals.clear()
+        self._has_hung = False
         self._server = os.fork()
         if self._server == 0:
             self._serve()

@@ -97,7 +97,6 @@ $(KUBERNETES_NODE): scripts/make-docker-root
 test-matrix: test-packages snapshotter-image $(NEWER_DOCKER) $(NEWEST_DOCKER) $(KUBERNETES_NODE)  ## Run the tests of Docker's and containerd's commands with several versions, and the snapshotter on a Kubernetes node; build plugin and image twice
 	@# What containerd's own conformance suite is compiled from.
 	scripts/extend-docker-root $(NEWEST_DOCKER) golang-go golang-github-containerd-containerd-dev
-	BIG_FILE=1100 $(BIN)/python -m pytest tests/end_to_end/test_oracle.py
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd/test_cri.py
 	$(BIN)/python -m pytest $(ON_DOCKERS) tests/containerd --docker-root $(NEWER_DOCKER)
 	$(BIN)/python -m pytest tests/containerd tests/end_to_end/test_demo.py --docker-root $(NEWEST_DOCKER)

@@ -28,7 +28,7 @@ IMAGES: Final = ("small-files", "big-file", "many-layers", "oddities")
 
 _TOOLS: Final = ("openjdk-17-jre-headless", "vim")  # which need more than a hundred packages
 _HEADERS: Final = "libboost1.74-dev"  # 15 000 files
-_BIG: Final = int(os.environ.get("BIG_FILE", "300")) << 20
+_BIG: Final = 300 << 20
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
@@ -36,8 +36,7 @@ _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 def debian_images(build: Path) -> Path:
     """The layout with the images, a tag each, below ``build``; made anew when they or the demo's change."""
     base = build_image(build / "demo")
-    source = b"%b%b%d" % (Path(__file__).read_bytes(), base.name.encode(), _BIG)
-    key = hashlib.sha256(source).hexdigest()[:16]
+    key = hashlib.sha256(Path(__file__).read_bytes() + base.name.encode()).hexdigest()[:16]
     place = build / "debian"
     place.mkdir(parents=True, exist_ok=True)
     layout = place / f"layout-{key}"
@@ -175,7 +174,7 @@ def _package(work: Path, package: Path) -> Path:
 
 
 def _big(work: Path) -> Path:
-    """One big file, in which no two megabytes are the same."""
+    """One file of 300 MB, in which no two megabytes are the same."""
 
     def content() -> Iterator[bytes]:
         noise = hashlib.shake_128(b"noise").digest(1 << 14)

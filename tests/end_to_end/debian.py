@@ -28,7 +28,7 @@ IMAGES: Final = ("small-files", "big-file", "many-layers", "oddities")
 
 _TOOLS: Final = ("openjdk-17-jre-headless", "vim")  # which need more than a hundred packages
 _HEADERS: Final = "libboost1.74-dev"  # 15 000 files
-_BIG: Final = 300 << 20
+_BIG: Final = 1100 << 20
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
@@ -174,7 +174,7 @@ def _package(work: Path, package: Path) -> Path:
 
 
 def _big(work: Path) -> Path:
-    """One file of 300 MB, in which no two megabytes are the same."""
+    """One file of more than a gigabyte, in which no two megabytes are the same."""
 
     def content() -> Iterator[bytes]:
         noise = hashlib.shake_128(b"noise").digest(1 << 14)

@@ -8,10 +8,8 @@ mount, row or process is left.
 
 import hashlib
 import os
-import random
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +22,7 @@ from demo.installation import Installation
 from demo.stage import stage
 from tests.support.containerd import NAME
 from tests.support.images import TestLayer
+from tests.support.killing import going_on
 from tests.support.lazy_site import LazySite, base_layer, lazy_site, push_layers
 from tests.support.mounts import parents_serving, wait_until
 from tests.support.tars import tar_of
@@ -154,20 +153,14 @@ class Work:
     @contextmanager
     def going_on(self, number: int) -> Iterator[float]:
         """The operation whose turn it is goes on; gives after how many seconds to kill. Checks afterwards."""
-        kind, turn = number % len(self._kinds), number // len(self._kinds)
-        turns = -(-KILLS // len(self._kinds))
         about = [self.kept]
 
-        def work() -> None:
+        def work(kind: int) -> None:
             with suppress(subprocess.TimeoutExpired):
                 about.append(self._kinds[kind]())
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield self._seconds[kind] * (turn + random.random()) / turns
-        finally:
-            thread.join()
+        with going_on(number, KILLS, self._seconds, work) as seconds:
+            yield seconds
         wait_until(self._all_is_up, _PATIENCE)
         self.check(number, about)
 

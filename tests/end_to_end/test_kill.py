@@ -8,13 +8,11 @@ a whole layer that it forgets in between stays. That is rare, and the test says 
 """
 
 import os
-import random
 import signal
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from demo.daemons import DaemonError, DockerEngine
 from tests.end_to_end.conftest import Scene
 from tests.support.engines import Plugins
 from tests.support.images import TestLayer, push, write_layout
+from tests.support.killing import going_on
 from tests.support.tars import tar_of
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
@@ -102,22 +101,14 @@ class Work:
     def run(self) -> None:
         self.engine.run(self.normal, "busybox", "ls", "/d0")
 
-    @contextmanager
-    def going_on(self, number: int) -> Iterator[float]:
+    def going_on(self, number: int) -> AbstractContextManager[float]:
         """The operation whose turn it is goes on; gives after how many seconds to kill the next."""
-        kind, turn = number % len(self._kinds), number // len(self._kinds)
-        turns = -(-KILLS // len(self._kinds))
 
-        def work() -> None:
+        def work(kind: int) -> None:
             with suppress(DaemonError):
                 self._kinds[kind]()
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield self._seconds[kind] * (turn + random.random()) / turns
-        finally:
-            thread.join()
+        return going_on(number, KILLS, self._seconds, work)
 
     def check(self) -> None:
         """All commands work."""

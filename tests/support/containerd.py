@@ -38,21 +38,18 @@ state = "{directory}/state"
 temp = "{directory}/temp"
 [grpc]
 address = "{directory}/c.sock"
-"""
-# Without CAP_SYS_RESOURCE nobody may lower the score by which the kernel kills.
-_OLD_CRI = """
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
 platform = "linux/amd64"
 snapshotter = "overlayfs"
+"""
+# Without CAP_SYS_RESOURCE nobody may lower the score by which the kernel kills.
+_OLD_CRI = """
 [plugins."io.containerd.grpc.v1.cri"]
 restrict_oom_score_adj = true
 stats_collect_period = 1
 sandbox_image = "{pause}"
 """
 _CRI = """
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-platform = "linux/amd64"
-snapshotter = "overlayfs"
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.images"]
